@@ -1,0 +1,86 @@
+"""An event-sourced, append-only log for programs that run in steps.
+
+Each superstep's writes are appended as one immutable event; any past state is materialised on demand; a fork is a
+pointer. What is public is listed here; everything else may change.
+"""
+
+from eventlog.codec import Codec, register, register_codec, unregister
+from eventlog.diff import Change, Diff
+from eventlog.errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    ConflictError,
+    CorruptionError,
+    EventLogError,
+    FormatError,
+    IdConflictError,
+    InvalidIdError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    TooDeepError,
+    TooLargeError,
+    UnknownTypeError,
+    UnserializableError,
+)
+from eventlog.events import (
+    AppendText,
+    Branch,
+    Delete,
+    Event,
+    Extend,
+    Limits,
+    Merge,
+    Problem,
+    Stats,
+    TaskWrite,
+    Update,
+)
+from eventlog.ids import check_id
+from eventlog.log import EventLog
+from eventlog.run import Run
+from eventlog.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AppendText",
+    "Branch",
+    "BusyError",
+    "CapacityError",
+    "Change",
+    "ClosedError",
+    "Codec",
+    "ConflictError",
+    "CorruptionError",
+    "Delete",
+    "Diff",
+    "Event",
+    "EventLog",
+    "EventLogError",
+    "Extend",
+    "FormatError",
+    "IdConflictError",
+    "InvalidIdError",
+    "InvalidInputError",
+    "Limits",
+    "Merge",
+    "NotFoundError",
+    "Problem",
+    "Run",
+    "State",
+    "Stats",
+    "StorageError",
+    "TaskWrite",
+    "TooDeepError",
+    "TooLargeError",
+    "UnknownTypeError",
+    "UnserializableError",
+    "Update",
+    "__version__",
+    "check_id",
+    "register",
+    "register_codec",
+    "unregister",
+]

@@ -1,0 +1,418 @@
+"""The rules of writing: append along a branch, fork one off, never two winners.
+
+Owns what one commit of events holds and expects. An event's key is the next seq of its segment, so of two writers who
+saw the same head one finds the key taken. Every commit also expects its branch's record, which deleting removes first.
+
+A `Tip` is where a writer stands: the head and the entries there. It changes only after its commit succeeded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from eventlog import delta
+from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
+from eventlog.events import auto_id
+from eventlog.layout import BRANCH, EVENT, MAX_SEQ, all_of, branch_key, child_key, event_key, id_key, part_key, places
+from eventlog.lineage import Lineage, Segment, root, segment_record
+from eventlog.records import (
+    ROOT_DIGEST,
+    array,
+    event_record,
+    payload_digest,
+    read_event,
+    scalar,
+    seal,
+    seal_fields,
+    unseal_fields,
+)
+from eventlog.snapshots import (
+    INLINE,
+    PART,
+    READ_COST,
+    DroppedError,
+    Place,
+    Progress,
+    advanced,
+    apply_changes,
+    due,
+    materialised,
+    progress_at,
+    read_entries,
+    read_places,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventlog.codec import Codec
+    from eventlog.records import Body
+    from eventlog.snapshots import Entries
+    from eventlog.storage import Storage
+
+MAIN = "main"
+_FORK_TRIES = 100
+
+
+@dataclass(slots=True)
+class Tip:
+    """Where a writer stands.
+
+    Attributes:
+        segment: the stretch that the next event goes to.
+        at: segment and seq of the head; of the base, where nothing was written to the segment yet.
+        step: of the head, -1 before the first event.
+        digest: of the head.
+        head_id: of the head, None before the first event.
+        progress: the entries there, and how far the last manifest lies behind.
+        shadows: what values to come are compared with, per channel that was compared before.
+        values: decoded values that nested operations were checked against, per channel.
+    """
+
+    segment: Segment
+    at: tuple[int, int]
+    step: int
+    digest: bytes
+    head_id: str | None
+    progress: Progress
+    shadows: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> Entries:
+        """The entries at the head."""
+        return self.progress.entries
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no event yet."""
+        return self.at[1] < 0
+
+
+class EventFacts(NamedTuple):
+    """What a fork needs to know of the event it begins at."""
+
+    at: tuple[int, int]
+    step: int
+    digest: bytes
+
+
+class Draft(NamedTuple):
+    """One event to be written: what is known before its place is."""
+
+    writes: list[tuple[str, delta.Write]]
+    step: int
+    time_ns: int
+    task: str | None
+    id: str | None
+    meta: bytes | None
+    replaces: bool
+    """Whether its id may name another event so far, which it then supersedes in the id index."""
+
+
+class Written(NamedTuple):
+    """One event as it was written."""
+
+    at: tuple[int, int]
+    digest: bytes
+    parent_digest: bytes
+    draft: Draft
+
+    @property
+    def id(self) -> str:
+        """The given id, or one made of the place."""
+        return self.draft.id or auto_id(*self.at, self.digest)
+
+
+class _Batch(NamedTuple):
+    puts: list[tuple[bytes, bytes]]
+    expect: dict[bytes, bytes | None]
+
+
+class Branches:
+    """The branches of one run, over storage. Safe for many threads; a `Tip` belongs to one caller at a time."""
+
+    def __init__(self, storage: Storage, run: int, parts: tuple[str, ...], incarnation: int, codec: Codec) -> None:
+        self.storage = storage
+        self.run = run
+        self.codec = codec
+        self.lineage = Lineage(storage, run)
+        self._root = root(MAIN, parts, incarnation, codec.name)
+
+    # --- finding ------------------------------------------------------------------------------------------------
+
+    def segment_of(self, name: str) -> Segment | None:
+        """The segment that the branch `name` writes; None if there is no such branch."""
+        key = branch_key(self.run, name)
+        record = self.storage.get([key])[0]
+        if record is None:
+            return None
+        found, number = unseal_fields(key, record)[:2]
+        if found != name:
+            raise CorruptionError(f"branch {name!r}", f"its record belongs to {found!r}")
+        return self.lineage.segment(number)
+
+    def all(self) -> list[Segment]:
+        """The segments that branches write, oldest first."""
+        records = self.storage.scan([all_of(BRANCH, self.run)])
+        return sorted(self.lineage.segment(unseal_fields(key, record)[1]) for key, record in records)
+
+    def head_of(self, segment: Segment) -> tuple[int, int]:
+        """Segment and seq of the newest event of a branch; seq -1 if it has none."""
+        bounds = places(EVENT, self.run, segment.number, segment.base_seq + 1, MAX_SEQ - 1)
+        for key, _ in self.storage.scan([bounds], reverse=True, limit=1):
+            return segment.number, int.from_bytes(key[13:], "big")
+        return segment.parent, segment.base_seq
+
+    def empty_tip(self) -> Tip:
+        """The tip of a run without events."""
+        return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, Progress({}, 0, 0, 0))
+
+    def tip_of(self, segment: Segment) -> Tip:
+        """The tip of a branch."""
+        at = self.head_of(segment)
+        if at[1] < 0:
+            return self.empty_tip()
+        return self.tip_at(at, segment)
+
+    def tip_at(self, at: tuple[int, int], segment: Segment | None = None) -> Tip:
+        """A tip at an event; for writing on, a `segment` that begins or goes on there."""
+        digest, _, body = self.event(at)
+        progress = progress_at(self.storage, self.lineage, self.run, at)
+        if segment is not None and segment.number != at[0]:
+            progress = progress._replace(segments=progress.segments + 1)
+        head_id = body.id or auto_id(*at, digest)
+        return Tip(segment or self.lineage.segment(at[0]), at, body.step, digest, head_id, progress)
+
+    def event(self, at: tuple[int, int]) -> tuple[bytes, bytes, Body]:
+        """Digest, parent digest and body of an event."""
+        key = event_key(self.run, *at)
+        record = self.storage.get([key])[0]
+        if record is None:
+            msg = f"there is no event at seq {at[1]} of segment {at[0]}"
+            raise NotFoundError(msg)
+        return read_event(key, record)
+
+    def has_event(self, at: tuple[int, int], digest: bytes) -> bool:
+        """Whether there is an event at that place whose digest begins so."""
+        key = event_key(self.run, *at)
+        record = self.storage.get([key])[0]
+        return record is not None and read_event(key, record)[0].startswith(digest)
+
+    def part(self, place: Place) -> bytes:
+        """A payload that has a key of its own."""
+        return next(iter(read_places(self.storage, self.run, [place]).values()))
+
+    def id_entry(self, event_id: str) -> list[int] | None:
+        """Segment and seq of the event that a caller-given id names, then of the first one it ever named."""
+        key = id_key(self.run, event_id)
+        record = self.storage.get([key])[0]
+        return None if record is None else unseal_fields(key, record)
+
+    def read(self, at: tuple[int, int], entries: Entries, channels: Sequence[str]) -> Entries:
+        """The entries of `channels` with their values read; of an event whose snapshots were dropped as well."""
+        try:
+            return read_entries(self.storage, self.run, entries, channels)
+        except DroppedError:
+            progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
+            return read_entries(self.storage, self.run, progress.entries, channels)
+
+    def read_tip(self, tip: Tip, channels: Sequence[str]) -> None:
+        """Read values at a tip, to be kept there."""
+        tip.entries.update(self.read(tip.at, tip.entries, channels))
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def fork(self, name: str | None, base: EventFacts, alive: Segment) -> Segment:
+        """Write a new branch that begins at the event `base`; three records, whatever the history.
+
+        Args:
+            name: of the branch; None for ``fork-N``.
+            base: the event.
+            alive: a branch that must still be there.
+
+        Raises:
+            ConflictError: there is a branch of that name already.
+            NotFoundError: the run was deleted meanwhile.
+        """
+        for _ in range(_FORK_TRIES):
+            segment, batch = self._new_branch(name, base, alive)
+            try:
+                self.storage.commit(batch.puts, (), batch.expect)
+            except ExpectationError as error:
+                self._check_fork(error, name, alive)
+            else:
+                return segment
+        raise _crowded()
+
+    def _new_branch(self, name: str | None, base: EventFacts, alive: Segment) -> tuple[Segment, _Batch]:
+        number = self.lineage.next_number()
+        segment = self.lineage.forked(number, name or f"fork-{number}", (*base.at, base.step, base.digest))
+        batch = self._records_of(segment)
+        key, record = self._branch_record(alive)
+        batch.expect[key] = record
+        return segment, batch
+
+    def _records_of(self, segment: Segment) -> _Batch:
+        """What makes a segment and its branch, both new."""
+        key, record = segment_record(self.run, segment)
+        branch = self._branch_record(segment)
+        puts = [(key, record), branch]
+        if segment.number:
+            puts.append((child_key(self.run, segment.parent, segment.number), b""))
+        return _Batch(puts, {key: None, branch[0]: None})
+
+    def _branch_record(self, segment: Segment) -> tuple[bytes, bytes]:
+        key = branch_key(self.run, segment.branch)
+        return key, seal_fields(key, [segment.branch, segment.number])
+
+    def _check_fork(self, error: ExpectationError, name: str | None, alive: Segment) -> None:
+        """Raise what a failed fork means; return if another number is to be tried."""
+        if branch_key(self.run, alive.branch) in error.keys and name != alive.branch:
+            raise self._deleted(alive.branch) from error
+        if name is not None and branch_key(self.run, name) in error.keys:
+            msg = f"there is a branch {name!r} already; choose another name"
+            raise ConflictError(msg) from error
+
+    def _deleted(self, branch: str) -> NotFoundError:
+        return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
+
+    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False) -> list[Written]:
+        """Append `drafts` at `tip`, all or none, and move the tip; on a new branch that begins there, if `fork`.
+
+        Raises:
+            ConflictError: the head is another one by now.
+            IdConflictError: an id names another event.
+            NotFoundError: the branch or its run was deleted.
+        """
+        for _ in range(_FORK_TRIES):
+            segment, batch = self._opening(tip, fork=fork)
+            try:
+                written, progress, changed = self._fill(batch, tip, segment, drafts)
+                self.storage.commit(batch.puts, (), batch.expect)
+            except DroppedError:
+                tip.progress = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
+            except ExpectationError as error:
+                self._check_write(error, tip, segment, drafts, fork=fork)
+            else:
+                apply_changes(progress.entries, changed)
+                last = written[-1]
+                tip.segment, tip.at, tip.step, tip.digest = segment, last.at, last.draft.step, last.digest
+                tip.head_id, tip.progress = last.id, progress
+                return written
+        raise _crowded()
+
+    def _opening(self, tip: Tip, *, fork: bool) -> tuple[Segment, _Batch]:
+        """The segment to write to, and a batch that makes it, or expects it there."""
+        if tip.is_empty:
+            return self._root, self._records_of(self._root)
+        if fork:
+            return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment)
+        key, record = self._branch_record(tip.segment)
+        return tip.segment, _Batch([], {key: record})
+
+    def _fill(
+        self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
+    ) -> tuple[list[Written], Progress, Entries]:
+        """Add the events of `drafts`; returns them, the progress after them, and what its entries do not show yet."""
+        seq, digest, progress = tip.at[1], tip.digest, tip.progress
+        if segment is not tip.segment:
+            progress = progress._replace(segments=progress.segments + 1)
+        if len(drafts) > 1 or segment is not tip.segment:
+            progress = progress._replace(entries=dict(progress.entries))
+        written: list[Written] = []
+        changed: Entries = {}
+        for draft in drafts:
+            apply_changes(progress.entries, changed)
+            seq, parent = seq + 1, digest
+            at = (segment.number, seq)
+            size, digest, changes = self._put_event(batch, at, parent, draft)
+            changed = advanced(progress.entries, changes, at, size)
+            if progress.is_due(size):
+                progress = self._put_manifest(batch, at, progress, changed)
+                changed = {}
+            else:
+                progress = progress._replace(since=progress.since + size + READ_COST)
+            written.append(Written(at, digest, parent, draft))
+            self._put_id(batch, at, draft)
+        batch.expect[event_key(self.run, *written[0].at)] = None
+        return written, progress, changed
+
+    def _put_event(
+        self, batch: _Batch, at: tuple[int, int], parent: bytes, draft: Draft
+    ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place]]]:
+        """Add an event and its parts; returns the event's size, its digest, and the changes with their places."""
+        items = [
+            scalar(draft.time_ns),
+            scalar(draft.step),
+            scalar(draft.task),
+            scalar(draft.id),
+            scalar(draft.meta),
+        ]
+        changes: list[tuple[str, int, bytes | Place]] = []
+        parts = 0
+        for channel, write in draft.writes:
+            payload = write.payload
+            if len(payload) <= INLINE:
+                items += (scalar(channel), scalar(write.code), scalar(payload))
+                changes.append((channel, write.code, payload))
+                continue
+            items += (scalar(channel), scalar(write.code | delta.IN_PART), scalar(payload_digest(payload)))
+            changes.append((channel, write.code, Place(PART, *at, parts, len(payload), payload)))
+            key = part_key(self.run, *at, parts)
+            batch.puts.append((key, seal(key, payload)))
+            parts += 1
+        key = event_key(self.run, *at)
+        record, digest = event_record(key, parent, array(items))
+        batch.puts.append((key, record))
+        return len(record), digest, changes
+
+    def _put_manifest(
+        self, batch: _Batch, at: tuple[int, int], progress: Progress, changed: Entries
+    ) -> Progress:
+        """Add the manifest of an event, and the snapshots that are due."""
+        entries = dict(progress.entries)
+        apply_changes(entries, changed)
+        entries.update(read_entries(self.storage, self.run, entries, due(entries)))
+        puts, moved = materialised(self.run, at, entries, self.codec)
+        batch.puts.extend(puts)
+        entries.update(moved)
+        return Progress(entries, 0, len(puts[-1][1]), 0)
+
+    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft) -> None:
+        if draft.id is None:
+            return
+        key = id_key(self.run, draft.id)
+        known = self.id_entry(draft.id) if draft.replaces else None
+        anchor = at if known is None else (known[2], known[3])
+        batch.expect[key] = None if known is None else seal_fields(key, known)
+        batch.puts.append((key, seal_fields(key, [*at, *anchor])))
+
+    def _check_write(
+        self, error: ExpectationError, tip: Tip, segment: Segment, drafts: Sequence[Draft], *, fork: bool
+    ) -> None:
+        """Raise what a failed write means; return if it is to be tried with another number or id entry."""
+        if tip.is_empty:
+            self._raise_conflict(self._root, tip, error)
+        if branch_key(self.run, tip.segment.branch) in error.keys:
+            raise self._deleted(tip.segment.branch) from error
+        if not fork and event_key(self.run, segment.number, tip.at[1] + 1) in error.keys:
+            self._raise_conflict(segment, tip, error)
+        for draft in drafts:
+            if draft.id is not None and not draft.replaces and id_key(self.run, draft.id) in error.keys:
+                msg = f"the id {draft.id!r} names another event of this run; choose another id"
+                raise IdConflictError(msg) from error
+
+    def _raise_conflict(self, segment: Segment, tip: Tip, error: ExpectationError) -> NoReturn:
+        if self.segment_of(segment.branch) is None:
+            raise self._deleted(segment.branch) from error
+        at = self.head_of(segment)
+        digest, _, body = self.event(at)
+        actual = body.id or auto_id(*at, digest)
+        msg = f"branch {segment.branch!r}: the head is {actual}, not {tip.head_id}; run.refresh() takes it over"
+        raise ConflictError(msg, tip.head_id, actual) from error
+
+
+def _crowded() -> ConflictError:
+    return ConflictError("too many writers fork this run at once; try again")

@@ -1,0 +1,124 @@
+"""The catalogue: which names there are, and the number behind each.
+
+Owns the records of names. A name that is deleted keeps its record as a tombstone that counts its incarnations, so that
+a run of the same name gets another number and begins empty, and a late writer of the old one writes into nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventlog.errors import CorruptionError, ExpectationError
+from eventlog.ids import check_id
+from eventlog.layout import NAME, name_key, names_within, run_number
+from eventlog.records import seal_fields, unseal_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventlog.events import RunName
+    from eventlog.storage import Storage
+
+FIRST_PART_BYTES = 255
+FURTHER_PART_BYTES = 4096
+
+
+class Listing(NamedTuple):
+    """One name's record.
+
+    Attributes:
+        parts: the name.
+        incarnation: how often the name was deleted.
+        number: the run's number.
+        created_ns: when, nanoseconds since the epoch.
+        is_alive: False for a tombstone.
+        unswept: numbers of deleted runs whose records may not all be removed yet.
+    """
+
+    parts: tuple[str, ...]
+    incarnation: int
+    number: int
+    created_ns: int
+    is_alive: bool
+    unswept: list[int]
+
+
+def name_parts(name: object) -> tuple[str, ...]:
+    """The parts of a run name; a string is a name of one part, and so is a tuple of one.
+
+    Raises:
+        InvalidIdError: no string or tuple of strings, empty, too long, or with control characters.
+    """
+    parts = name if isinstance(name, tuple) else (name,)
+    first = check_id("run name", parts[0] if parts else "", FIRST_PART_BYTES)
+    return (first, *(check_id("run name", part, FURTHER_PART_BYTES) for part in parts[1:]))
+
+
+def plain_name(parts: tuple[str, ...]) -> RunName:
+    """A name as its user wrote it."""
+    return parts[0] if len(parts) == 1 else parts
+
+
+class Catalog:
+    """The names of one log."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def find(self, parts: tuple[str, ...]) -> Listing | None:
+        """The record of a name, dead or alive."""
+        key = name_key(parts)
+        record = self._storage.get([key])[0]
+        if record is None:
+            return None
+        listing = _read(key, record)
+        if listing.parts != parts:
+            raise CorruptionError(f"name {parts!r}", f"its record belongs to {listing.parts!r}")
+        return listing
+
+    def create(self, parts: tuple[str, ...], now_ns: int, *, past: Listing | None) -> Listing:
+        """Give a name a new run, following the record `past`; whoever comes first wins, both get the winner's."""
+        incarnation = 0 if past is None else past.incarnation + 1
+        unswept = [] if past is None else past.unswept
+        listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept)
+        return listing if self._replace(past, listing) else self._winner(parts)
+
+    def bury(self, listing: Listing) -> Listing:
+        """Make a name's record a tombstone."""
+        grave = listing._replace(is_alive=False, unswept=[*listing.unswept, listing.number])
+        return grave if self._replace(listing, grave) else self._winner(listing.parts)
+
+    def swept(self, grave: Listing) -> None:
+        """Note that nothing is left of the deleted runs of a name."""
+        self._replace(grave, grave._replace(unswept=[]))
+
+    def listings(self, within: str | None = None) -> Iterator[Listing]:
+        """Every name's record, dead or alive; only those whose first part is `within`, if given."""
+        bounds = names_within(within) if within is not None else (NAME, bytes([NAME[0] + 1]))
+        for key, record in self._storage.scan([bounds]):
+            listing = _read(key, record)
+            if within is None or listing.parts[0] == within:
+                yield listing
+
+    def _replace(self, old: Listing | None, new: Listing) -> bool:
+        key = name_key(new.parts)
+        expected = None if old is None else _record(key, old)
+        try:
+            self._storage.commit([(key, _record(key, new))], (), {key: expected})
+        except ExpectationError:
+            return False
+        return True
+
+    def _winner(self, parts: tuple[str, ...]) -> Listing:
+        listing = self.find(parts)
+        assert listing is not None, "records of names are never removed"
+        return listing
+
+
+def _record(key: bytes, listing: Listing) -> bytes:
+    return seal_fields(key, [list(listing.parts), *listing[1:]])
+
+
+def _read(key: bytes, record: bytes) -> Listing:
+    parts, *rest = unseal_fields(key, record)
+    return Listing(tuple(parts), *rest[:5])

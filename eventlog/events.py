@@ -1,0 +1,232 @@
+"""The nouns: what a caller writes, and what an event, a branch and a problem are.
+
+Owns values only; nothing here reads or writes storage.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+RunName = str | tuple[str, ...]
+"""A string, or a tuple of strings for runs within runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Write: put `items` at the end of the channel's list (an absent channel begins as an empty one)."""
+
+    items: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendText:
+    """Write: put `text` at the end of the channel's string (an absent channel begins as an empty one)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Write: remove the channel; within a `Merge`, remove the key (an absent key is no error there)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Write: change keys of the channel's dict and leave the others (an absent channel begins as an empty one).
+
+    A value sets its key, and may itself be `Delete`, `Merge`, `Extend` or `AppendText`, at any depth.
+    """
+
+    changes: Mapping[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Write: make the channel equal `value`, recording only what differs from its value now."""
+
+    value: Any
+
+
+OPERATIONS: Final = (Extend, AppendText, Delete, Merge, Update)
+
+
+class Event:
+    """The immutable record of one superstep: who, when, what changed.
+
+    Attributes:
+        run: name of the run.
+        branch: name of the branch that wrote it.
+        segment: number of the stretch it lies in; with `seq`, its place.
+        seq: how many events lie before it, from the run's beginning along its own history.
+        digest: 16 bytes that cover this event and, through its parent's digest, all before it.
+        parent_digest: digest of the event before; zeros for the first one.
+        step: the superstep's number; grows along a branch.
+        time_ns: when it was written, nanoseconds since the epoch, by the writer's clock.
+        task: who wrote it, or None.
+    """
+
+    __slots__ = (
+        "_load",
+        "branch",
+        "digest",
+        "given_id",
+        "parent_digest",
+        "run",
+        "segment",
+        "seq",
+        "step",
+        "task",
+        "time_ns",
+    )
+
+    def __init__(  # noqa: PLR0913 (a noun has as many facts as it has)
+        self,
+        run: RunName,
+        branch: str,
+        place: tuple[int, int],
+        digests: tuple[bytes, bytes],
+        step: int,
+        time_ns: int,
+        task: str | None,
+        given_id: str | None,
+        load: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]],
+    ) -> None:
+        self.run = run
+        self.branch = branch
+        self.segment, self.seq = place
+        self.digest, self.parent_digest = digests
+        self.step = step
+        self.time_ns = time_ns
+        self.task = task
+        self.given_id = given_id
+        self._load = load
+
+    @property
+    def id(self) -> str:
+        """The id its writer gave it, else one made of its place and digest; either names it within its run."""
+        return self.given_id or auto_id(self.segment, self.seq, self.digest)
+
+    @property
+    def time(self) -> dt.datetime:
+        """When it was written, in UTC, to the microsecond."""
+        seconds, nanoseconds = divmod(self.time_ns, 1_000_000_000)
+        return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanoseconds // 1000)
+
+    @property
+    def writes(self) -> Mapping[str, Any]:
+        """What it changed, per channel: the new value, or `Extend`, `AppendText`, `Merge`, `Delete`.
+
+        Decoded anew at each access. Appending it to a branch at the same state makes the same change.
+        """
+        return self._load()[1]
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the writer said beside the writes; empty if nothing."""
+        return self._load()[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and (self.run, self.digest) == (other.run, other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        task = "" if self.task is None else f" by {self.task}"
+        return f"<Event {self.id} of {self.run!r}: step {self.step} on {self.branch}{task}>"
+
+
+def auto_id(segment: int, seq: int, digest: bytes) -> str:
+    """The id of an event that was given none: found again by its place, and proved by the digest's first bytes."""
+    return f"e{segment}.{seq}.{digest[:4].hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A named pointer to an event.
+
+    Attributes:
+        name: unique within the run.
+        head: the newest event, None if the run is empty.
+        forked_from: id of the event it began at, None for a branch that begins the run.
+    """
+
+    name: str
+    head: Event | None
+    forked_from: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskWrite:
+    """What one task wrote in the superstep after an event.
+
+    Attributes:
+        task: the task's id.
+        slot: the writer's number for it, unique within the task.
+        channel: the channel it is meant for.
+        value: what it wrote.
+        path: sorts the tasks of one superstep, before their ids.
+    """
+
+    task: str
+    slot: int
+    channel: str
+    value: Any
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that `verify` found wrong.
+
+    Attributes:
+        run: name of the run, None if it is not one run's.
+        where: the record, event or pointer.
+        what: what is wrong with it.
+    """
+
+    run: RunName | None
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.run is None else f"{self.run!r}, {self.where}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one call may write; what is larger is refused before anything is written.
+
+    Attributes:
+        value_bytes: one channel's value or change, as encoded.
+        meta_bytes: what stands beside an event's writes, as encoded.
+        batch_events: events in one `append_many`.
+        channels: channels that one event may change.
+    """
+
+    value_bytes: int = 64 << 20
+    meta_bytes: int = 64 << 10
+    batch_events: int = 100_000
+    channels: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of a log, and the constants that bound its cost.
+
+    Attributes:
+        location: where the log lives.
+        runs: how many runs there are.
+        bytes: what the storage occupies now.
+        constants: the snapshot policy's constants, by name.
+    """
+
+    location: str
+    runs: int
+    bytes: int
+    constants: Mapping[str, int] = field(default_factory=dict)

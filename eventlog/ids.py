@@ -1,0 +1,55 @@
+"""What may be a name or an id.
+
+Owns the one rule for strings that outsiders choose (names of runs, branches and channels, ids of events, threads,
+checkpoints, keys of a store). It never looks at what an id means: ``../../etc/passwd`` is an id like any other.
+"""
+
+from __future__ import annotations
+
+import re
+
+from eventlog.errors import InvalidIdError
+
+MAX_ID_BYTES = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def check_id(what: str, value: object, max_bytes: int = MAX_ID_BYTES) -> str:
+    """`value`, if it is a plain string that can be stored as a key and shown in a terminal.
+
+    Ids are compared code point by code point: case, accents in another normal form and separators all count.
+
+    Args:
+        what: which argument it is, for the message, for example ``"thread_id"``.
+        value: what the caller gave.
+        max_bytes: the greatest length in UTF-8.
+
+    Returns:
+        The same object, unchanged.
+
+    Raises:
+        InvalidIdError: not exactly a `str`, empty, too long, not encodable as UTF-8, or with control characters.
+    """
+    if type(value) is not str:
+        raise InvalidIdError(what, f"must be a str, not {type(value).__name__}")
+    why = _why_not(value, max_bytes)
+    if why:
+        raise InvalidIdError(what, why)
+    return value
+
+
+def _why_not(text: str, max_bytes: int) -> str | None:
+    if not text:
+        return "must not be empty"
+    if len(text) > max_bytes:  # before encoding it: the caller may have sent megabytes
+        return f"is longer than {max_bytes} bytes"
+    if text.isascii() and text.isprintable():
+        return None
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        return "holds a lone surrogate, which UTF-8 cannot carry"
+    if len(encoded) > max_bytes:
+        return f"is longer than {max_bytes} bytes"
+    found = _CONTROL.search(text)
+    return f"holds the control character U+{ord(found.group()):04X}" if found else None

@@ -1,0 +1,167 @@
+"""Bytes of a key.
+
+Owns which keys there are and how they sort. A key is one byte of kind and then fixed-width big-endian integers, so that
+what belongs to one run lies together and in order; strings from outside never stand in a key raw, but for one: a
+caller-given event id ends its index key, because it is read in id order.
+
+```
+ N  first part[8] name[16]          run, by name           (hashes: one scan finds the runs within a run)
+ S  run[8] segment[4]               segment: a stretch of events that one branch wrote itself
+ B  run[8] name[16]                 branch, by name
+ C  run[8] segment[4] child[4]      child: this segment was forked from that one
+ E  run[8] segment[4] seq[8]        event
+ P  run[8] segment[4] seq[8] n[2]   part: a large payload of the event
+ I  run[8] id[1..255]               event, by caller-given id
+ M  run[8] segment[4] seq[8]        manifest        (derivable)
+ V  run[8] segment[4] seq[8] n[2]   snapshot        (derivable)
+ W  run[8] segment[4] seq[8] task[8] slot[4]   what a task wrote in the superstep after that event
+```
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Range = tuple[bytes, bytes]
+
+NAME: Final = b"N"
+SEGMENT: Final = b"S"
+BRANCH: Final = b"B"
+CHILD: Final = b"C"
+EVENT: Final = b"E"
+PART: Final = b"P"
+ID: Final = b"I"
+MANIFEST: Final = b"M"
+SNAPSHOT: Final = b"V"
+TASK_WRITE: Final = b"W"
+
+RUN_KINDS: Final = (BRANCH, ID, TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
+"""Kinds that belong to one run, in the order in which deleting a run removes them: pointers before what they point at."""
+
+MAX_SEQ: Final = (1 << 63) - 1
+
+_place = struct.Struct(">cQIQ").pack
+_numbered = struct.Struct(">cQIQH").pack
+_segment = struct.Struct(">cQI").pack
+_child = struct.Struct(">cQII").pack
+_run = struct.Struct(">cQ").pack
+_task = struct.Struct(">cQIQ8si").pack
+_read_place = struct.Struct(">cQIQ").unpack_from
+
+
+def digest(data: bytes, size: int) -> bytes:
+    """A hash that nobody can make collide: strings from outside choose keys only through it."""
+    return blake2b(data, digest_size=size).digest()
+
+
+def name_bytes(parts: Sequence[str]) -> bytes:
+    """One run name as bytes, injective: every part with its length before it."""
+    encoded = [part.encode() for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+def name_key(parts: Sequence[str]) -> bytes:
+    """The catalogue's key of a run name."""
+    return NAME + digest(parts[0].encode(), 8) + digest(name_bytes(parts), 16)
+
+
+def names_within(first: str) -> Range:
+    """The catalogue's keys of all runs whose name begins with the part `first`."""
+    return _prefix(NAME + digest(first.encode(), 8))
+
+
+def run_number(parts: Sequence[str], incarnation: int) -> int:
+    """The number of a run: a name that is deleted and used again gets another one."""
+    return int.from_bytes(digest(incarnation.to_bytes(8, "big") + name_bytes(parts), 8), "big")
+
+
+def segment_key(run: int, segment: int) -> bytes:
+    """Key of a segment's record."""
+    return _segment(SEGMENT, run, segment)
+
+
+def branch_key(run: int, name: str) -> bytes:
+    """Key of a branch, by its name."""
+    return _run(BRANCH, run) + digest(name.encode(), 16)
+
+
+def child_key(run: int, segment: int, child: int) -> bytes:
+    """Key that says `child` was forked from `segment`."""
+    return _child(CHILD, run, segment, child)
+
+
+def event_key(run: int, segment: int, seq: int) -> bytes:
+    """Key of an event."""
+    return _place(EVENT, run, segment, seq)
+
+
+def part_key(run: int, segment: int, seq: int, n: int) -> bytes:
+    """Key of the `n`-th large payload of an event."""
+    return _numbered(PART, run, segment, seq, n)
+
+
+def snapshot_key(run: int, segment: int, seq: int, n: int) -> bytes:
+    """Key of the `n`-th channel value materialised at an event."""
+    return _numbered(SNAPSHOT, run, segment, seq, n)
+
+
+def manifest_key(run: int, segment: int, seq: int) -> bytes:
+    """Key of the manifest at an event."""
+    return _place(MANIFEST, run, segment, seq)
+
+
+def id_key(run: int, event_id: str) -> bytes:
+    """Key of a caller-given id."""
+    return _run(ID, run) + event_id.encode()
+
+
+def id_of(key: bytes) -> str:
+    """The id in a key of `id_key`."""
+    return key[9:].decode()
+
+
+def task_write_key(run: int, anchor: tuple[int, int], task: str, slot: int) -> bytes:
+    """Key of one write of a task in the superstep after the event at `anchor`."""
+    return _task(TASK_WRITE, run, *anchor, digest(task.encode(), 8), slot)
+
+
+def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:
+    """All that tasks wrote in the superstep after the event at `anchor`."""
+    return _prefix(_place(TASK_WRITE, run, *anchor))
+
+
+def places(kind: bytes, run: int, segment: int, first: int, last: int) -> Range:
+    """Keys of `kind` in one segment with ``first <= seq <= last``."""
+    return _place(kind, run, segment, first), _place(kind, run, segment, last + 1)
+
+
+def place_of(key: bytes) -> tuple[int, int]:
+    """Segment and seq of a key that has them."""
+    _, _, segment, seq = _read_place(key)
+    return segment, seq
+
+
+def segments_of(run: int) -> Range:
+    """All segment records of a run."""
+    return all_of(SEGMENT, run)
+
+
+def all_of(kind: bytes, run: int) -> Range:
+    """All keys of one kind of one run."""
+    return _prefix(_run(kind, run))
+
+
+def ids_below(run: int, before: str | None) -> Range:
+    """All ids of a run that sort below `before` (all, if None)."""
+    start, end = all_of(ID, run)
+    return (start, end) if before is None else (start, min(end, start + before.encode()))
+
+
+def _prefix(prefix: bytes) -> Range:
+    number = int.from_bytes(prefix, "big") + 1
+    return prefix, number.to_bytes(len(prefix), "big")

@@ -1,0 +1,161 @@
+"""Segments: how the branches of one run hang together.
+
+Owns the segment records and the walk along them. A segment is the stretch of events that one branch wrote itself. An
+event's *seq* counts the events before it along its own history, so a segment forked at seq 7 begins at seq 8:
+
+```
+ segment 0   0 1 2 3 4 5 6 7 8 9          main
+                         '-- 8 9 10       segment 1, base 7
+                             '-- 9 10     segment 2, parent 1, base 8
+```
+
+Each segment has one jump pointer to an ancestor (skew-binary: depths 1, 3, 7 ... below), so the segment in which an
+ancestor lies is found in O(log depth) reads. Segment records never change, so they are kept once read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventlog.errors import CorruptionError, NotFoundError
+from eventlog.layout import places, segment_key, segments_of
+from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventlog.storage import Storage
+
+    Range = tuple[bytes, bytes]
+
+NO_SEGMENT = 0xFFFFFFFF
+
+
+class Segment(NamedTuple):
+    """A stretch of events, and where it left its parent.
+
+    Attributes:
+        number: names it within the run; 0 begins the run.
+        branch: name of the branch that writes it.
+        parent: the segment of its base, itself for the root.
+        base_seq: seq of the event it was forked at, -1 for the root.
+        base_step: step of that event, -1 for the root.
+        base_digest: digest of that event, zeros for the root.
+        depth: segments between it and the root.
+        jump: an ancestor segment; `jump_seq` and `jump_step` are the last on the way to here.
+        origin: the root's only: the parts of the run's name, its incarnation and its codec's name.
+    """
+
+    number: int
+    branch: str
+    parent: int
+    base_seq: int
+    base_step: int
+    base_digest: bytes
+    depth: int
+    jump: int
+    jump_seq: int
+    jump_step: int
+    origin: list[object]
+
+
+def root(branch: str, name: tuple[str, ...], incarnation: int, codec: str) -> Segment:
+    """The segment that begins a run."""
+    return Segment(0, branch, 0, -1, -1, ROOT_DIGEST, 0, 0, -1, -1, [list(name), incarnation, codec])
+
+
+class Lineage:
+    """The segments of one run. Safe for many threads: what it keeps never changes."""
+
+    def __init__(self, storage: Storage, run: int) -> None:
+        self._storage = storage
+        self._run = run
+        self._known: dict[int, Segment] = {}
+
+    def segment(self, number: int) -> Segment:
+        """The segment of that number.
+
+        Raises:
+            NotFoundError: the run, or this branch of it, was deleted.
+        """
+        if number not in self._known:
+            key = segment_key(self._run, number)
+            record = self._storage.get([key])[0]
+            if record is None:
+                msg = f"segment {number} is gone: the run was deleted"
+                raise NotFoundError(msg)
+            self._known[number] = _read(key, number, record)
+        return self._known[number]
+
+    def all(self) -> Iterator[Segment]:
+        """Every segment, in the order of their making."""
+        for key, record in self._storage.scan([segments_of(self._run)]):
+            yield _read(key, int.from_bytes(key[9:13], "big"), record)
+
+    def next_number(self) -> int:
+        """A number that no segment has; whoever writes it must expect its key absent."""
+        last = next(iter(self._storage.scan([segments_of(self._run)], reverse=True, limit=1)), None)
+        return 0 if last is None else int.from_bytes(last[0][9:13], "big") + 1
+
+    def forked(self, number: int, branch: str, base: tuple[int, int, int, bytes]) -> Segment:
+        """A new segment that leaves at the event `base`: its segment, seq, step and digest."""
+        parent_number, seq, step, digest = base
+        parent = self.segment(parent_number)
+        jump = self.segment(parent.jump)
+        if parent.depth - jump.depth == jump.depth - self.segment(jump.jump).depth and parent.depth:
+            jump_to = (jump.jump, jump.jump_seq, jump.jump_step)
+        else:
+            jump_to = (parent_number, seq, step)
+        return Segment(number, branch, parent_number, seq, step, digest, parent.depth + 1, *jump_to, [])
+
+    def holding(self, number: int, seq: int) -> Segment:
+        """The segment in which the event at `seq` lies, on the history of segment `number`."""
+        segment = self.segment(number)
+        while seq <= segment.base_seq:
+            segment = self.segment(segment.jump if seq <= segment.jump_seq else segment.parent)
+        return segment
+
+    def holding_step(self, number: int, step: int) -> tuple[Segment, int | None]:
+        """The segment that holds `step` on the history of segment `number`, and the last seq of it on that history.
+
+        The seq is None where the history ends in that segment itself.
+        """
+        segment, last = self.segment(number), None
+        while step <= segment.base_step:
+            if step <= segment.jump_step:
+                last, segment = segment.jump_seq, self.segment(segment.jump)
+            else:
+                last, segment = segment.base_seq, self.segment(segment.parent)
+        return segment, last
+
+    def stretches(self, number: int, last_seq: int, first_seq: int = 0) -> list[tuple[Segment, int, int]]:
+        """The history from `first_seq` to `last_seq` in segment `number`: segments with first and last seq, oldest first."""
+        found = []
+        segment = self.segment(number)
+        while last_seq >= first_seq:
+            first = max(first_seq, segment.base_seq + 1)
+            if first <= last_seq:
+                found.append((segment, first, last_seq))
+                last_seq = first - 1
+            if segment.base_seq < 0:
+                break
+            segment = self.segment(segment.parent)
+        return found[::-1]
+
+    def ranges(self, kind: bytes, number: int, last_seq: int, first_seq: int = 0) -> list[Range]:
+        """Key ranges of `kind` along that history, oldest first."""
+        stretches = self.stretches(number, last_seq, first_seq)
+        return [places(kind, self._run, segment.number, first, last) for segment, first, last in stretches]
+
+
+def segment_record(run: int, segment: Segment) -> tuple[bytes, bytes]:
+    """Key and record of a segment."""
+    key = segment_key(run, segment.number)
+    return key, seal_fields(key, segment[1:])
+
+
+def _read(key: bytes, number: int, record: bytes) -> Segment:
+    fields = unseal_fields(key, record)
+    if len(fields) < len(Segment._fields) - 1:
+        raise CorruptionError(f"segment {number}", "the record is too short")
+    return Segment(number, *fields[: len(Segment._fields) - 1])

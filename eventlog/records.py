@@ -1,0 +1,136 @@
+"""Bytes of a record: what stands behind a key.
+
+Owns the format version, the checksums and the digest chain. It knows nothing of what channels hold.
+
+```
+ sealed record (all but events)            event record
+ 0  format version                1 byte   0   format version                       1 byte
+ 1  xxh3-64 of key and payload    8 bytes  1   digest: xxh3-128 of key, parent
+ 9  payload                                    digest and body                     16 bytes
+                                           17  parent digest (zeros at a root)     16 bytes
+                                           33  body: one msgpack array
+```
+
+The body of an event: ``[time, step, task, id, meta, channel, op, payload, channel, op, payload ...]``: time in
+nanoseconds since the epoch, task and id a string or nil, meta nil or the engine codec's bytes. A digest covers the
+parent's digest, so an event that was changed, lost or moved breaks the chain. It finds accidents, not an attacker.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack
+from xxhash import xxh3_64_digest, xxh3_128_digest
+
+from eventlog.errors import CorruptionError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT: Final = 1
+_VERSION: Final = bytes([FORMAT])
+ROOT_DIGEST: Final = bytes(16)
+_HEADER: Final = 33
+
+scalar = msgpack.Packer(strict_types=True).pack
+"""Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
+
+_array16 = struct.Struct(">BH").pack
+_array32 = struct.Struct(">BI").pack
+
+
+class Body(NamedTuple):
+    """An event's body, read."""
+
+    time_ns: int
+    step: int
+    task: str | None
+    id: str | None
+    meta: bytes | None
+    writes: list[tuple[str, int, bytes]]
+    """Per changed channel: its name, the operation, the payload."""
+
+
+def array(items: Sequence[bytes]) -> bytes:
+    """One msgpack array of items that are bytes of msgpack already."""
+    n = len(items)
+    if n < 16:
+        return bytes((0x90 | n,)) + b"".join(items)
+    head = _array16(0xDC, n) if n < 1 << 16 else _array32(0xDD, n)
+    return head + b"".join(items)
+
+
+def event_record(key: bytes, parent: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """The record of an event and its digest."""
+    digest = xxh3_128_digest(key + parent + body)
+    return _VERSION + digest + parent + body, digest
+
+
+def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
+    """Digest, parent digest and body of an event.
+
+    Raises:
+        CorruptionError: the record is not what was written under that key.
+        FormatError: written in a format of a newer release.
+    """
+    _check_version(key, record)
+    digest, parent, body = record[1:17], record[17:33], record[_HEADER:]
+    if xxh3_128_digest(key + parent + body) != digest:
+        raise CorruptionError(where(key), "checksum of the event differs")
+    time_ns, step, task, event_id, meta, *rest = msgpack.unpackb(body)
+    return digest, parent, Body(time_ns, step, task, event_id, meta, list(zip(*[iter(rest)] * 3, strict=True)))
+
+
+def seal(key: bytes, payload: bytes) -> bytes:
+    """The record of `payload` under `key`."""
+    return _VERSION + xxh3_64_digest(key + payload) + payload
+
+
+def unseal(key: bytes, record: bytes) -> bytes:
+    """The payload of a sealed record; raises as `read_event`."""
+    _check_version(key, record)
+    payload = record[9:]
+    if xxh3_64_digest(key + payload) != record[1:9]:
+        raise CorruptionError(where(key), "checksum differs")
+    return payload
+
+
+def seal_fields(key: bytes, fields: Sequence[Any]) -> bytes:
+    """The record of a few plain fields under `key`."""
+    return seal(key, msgpack.packb(list(fields)))
+
+
+def unseal_fields(key: bytes, record: bytes) -> list[Any]:
+    """The fields of `seal_fields`; raises as `read_event`."""
+    fields: list[Any] = msgpack.unpackb(unseal(key, record), use_list=True)
+    return fields
+
+
+def payload_digest(payload: bytes) -> bytes:
+    """What an event keeps of a payload that stands in a part of its own: its digest and its size."""
+    return xxh3_128_digest(payload) + len(payload).to_bytes(8, "big")
+
+
+def where(key: bytes) -> str:
+    """A key as a person may look for it."""
+    names = {b"E": "event", b"S": "segment", b"B": "branch", b"P": "part", b"M": "manifest", b"V": "snapshot"}
+    kind, run = key[:1], key[1:9].hex()
+    if kind not in names:
+        return f"record {key.hex()}"
+    place = ""
+    if len(key) >= 13:
+        place = f", segment {int.from_bytes(key[9:13], 'big')}"
+    if len(key) >= 21:
+        place += f", seq {int.from_bytes(key[13:21], 'big')}"
+    return f"{names[kind]} (run {run}{place})"
+
+
+def _check_version(key: bytes, record: bytes) -> None:
+    if record[:1] == _VERSION:
+        return
+    if not record:
+        raise CorruptionError(where(key), "the record is empty")
+    msg = f"{where(key)}: format version {record[0]}; this release reads version {FORMAT}: upgrade eventlog-savers"
+    raise FormatError(msg)

@@ -1,0 +1,826 @@
+"""A run: the handle that a user holds on one branch of one recorded history.
+
+Owns what the arguments mean: names, steps, expected heads, limits. What is written and how is the rules' business.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eventlog import delta
+from eventlog.branches import MAIN, Branches, Draft, EventFacts
+from eventlog.catalog import plain_name
+from eventlog.codec import MSGPACK
+from eventlog.diff import Diff, compare
+from eventlog.errors import (
+    ConflictError,
+    IdConflictError,
+    InvalidInputError,
+    NotFoundError,
+    TooLargeError,
+)
+from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update
+from eventlog.ids import check_id
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, place_of
+from eventlog.records import read_event
+from eventlog.snapshots import advanced, apply_changes, decoded_value, is_read, placed, progress_at
+from eventlog.state import State
+from eventlog.tasks import Anchor, TaskWrites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from eventlog.branches import Tip, Written
+    from eventlog.codec import Codec
+    from eventlog.events import Limits, RunName
+    from eventlog.lineage import Segment
+    from eventlog.records import Body
+    from eventlog.storage import Storage
+
+    Where = int | str | Event | State
+
+_UNSEEN: Any = object()
+_AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
+_MAX_STEP = 1 << 62
+
+
+class Prepared(NamedTuple):
+    """One event, encoded and not yet written: what its values become later cannot change it.
+
+    Made by `Run.prepare`, for `Run.write`.
+    """
+
+    tip: Tip
+    at: tuple[int, int]
+    draft: Draft
+    may_fork: bool
+    redo: Callable[[Tip], Draft] | None
+    """Drafts the same again after another event: to tell whether an id names the same event already."""
+
+
+class Run:
+    """One branch of one run: append to it, look at any of its past states, fork it.
+
+    A handle sees the branch as it was when it last read or wrote it; `refresh` brings it up to date. It may be used
+    from any thread, one call at a time; other handles and other processes may write the same run.
+
+    Made by `EventLog.run`, `fork` and `branch`.
+    """
+
+    def __init__(  # noqa: PLR0913 (made by the log, from what it knows)
+        self,
+        storage: Storage,
+        parts: tuple[str, ...],
+        codec: Codec,
+        limits: Limits,
+        clock: Callable[[], int],
+        branches: Branches | None,
+        create: Callable[[], tuple[int, int]],
+        branch: str = MAIN,
+    ) -> None:
+        self._storage = storage
+        self._parts = parts
+        self._codec = codec
+        self._limits = limits
+        self._clock = clock
+        self._create = create
+        self._lock = threading.RLock()
+        self._state: State | None = None
+        self._branches = branches or Branches(storage, 0, parts, 0, codec)
+        self._is_new = branches is None
+        self._branch = branch
+        self._tip = self._branches.empty_tip()
+        if not self._is_new:
+            self._open()
+
+    def _open(self) -> None:
+        segment = self._branches.segment_of(self._branch)
+        if segment is not None:
+            self._check_codec()
+            self._tip = self._branches.tip_of(segment)
+        elif self._branch != MAIN:
+            raise NotFoundError(f"run {self.name!r} has no branch {self._branch!r}; run.branches() lists them")
+        else:
+            self._tip = self._branches.empty_tip()
+        self._state = None
+
+    def _check_codec(self) -> None:
+        written = self._branches.lineage.segment(0).origin[2]
+        if written != self._codec.name and not getattr(self._codec, "reads_all", False):
+            raise InvalidInputError(
+                f"run {self.name!r} was written with the codec {written!r}, not {self._codec.name!r}; "
+                "open it through what wrote it (a saver's run: through that saver)"
+            )
+
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> RunName:
+        """The run's name."""
+        return plain_name(self._parts)
+
+    @property
+    def branch_name(self) -> str:
+        """The branch that this handle reads and writes."""
+        return self._tip.segment.branch
+
+    @property
+    def head(self) -> Event | None:
+        """The newest event that this handle knows of, None if the run is empty."""
+        return None if self._tip.is_empty else self._event_at(self._tip.at)
+
+    @property
+    def step(self) -> int:
+        """The head's step, -1 if the run is empty."""
+        return self._tip.step
+
+    @property
+    def state(self) -> State:
+        """The state at the head. Needs no storage for what this handle wrote itself."""
+        with self._lock:
+            if self._state is None:
+                self._state = State(self.head, dict(self._tip.entries), self._branches)
+            return self._state
+
+    def __len__(self) -> int:
+        """How many events lead to the head, those before a fork included."""
+        return self._tip.at[1] + 1
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r}, branch {self.branch_name!r}: {len(self)} events, step {self.step}>"
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        writes: Mapping[str, Any],
+        *,
+        task: str | None = None,
+        step: int | None = None,
+        id: str | None = None,  # noqa: A002 (the word users know)
+        meta: Mapping[str, Any] | None = None,
+        expected: Event | str | None = _UNSEEN,
+    ) -> Event:
+        """Record one superstep of which the caller knows what changed.
+
+        All or nothing; when it returns, every other handle and process sees it, and it survives what the log's
+        durability says.
+
+        Args:
+            writes: per changed channel its new value, or `Extend`, `AppendText`, `Merge`, `Delete`, `Update`.
+            task: who did it.
+            step: the superstep's number, greater than the head's; by default one more.
+            id: names the event within the run. Appending the same again under one id is done once: the event that is
+                there is returned.
+            meta: what else to keep about it, up to `Limits.meta_bytes`.
+            expected: the head the caller saw, as event or id, None for an empty run; by default the one this handle
+                saw last.
+
+        Returns:
+            The event.
+
+        Raises:
+            ConflictError: the head is another one; `refresh` takes it over.
+            IdConflictError: the id names an event with other content.
+            InvalidInputError: an argument that cannot be right; its subclasses `UnserializableError` and
+                `TooLargeError` say where and how much.
+            NotFoundError: the branch or the run was deleted.
+        """
+        return self._append_one(writes, None, task, step, id, meta, expected)
+
+    def commit(
+        self,
+        state: Mapping[str, Any],
+        *,
+        task: str | None = None,
+        step: int | None = None,
+        id: str | None = None,  # noqa: A002 (the word users know)
+        meta: Mapping[str, Any] | None = None,
+        expected: Event | str | None = _UNSEEN,
+    ) -> Event:
+        """Record one superstep that ended with `state`: find what changed since the head, and record that.
+
+        What was changed in place is found too. A channel that is not in `state` is deleted; a state that equals the
+        head's is an event without writes. Otherwise as `append`.
+        """
+        return self._append_one(None, state, task, step, id, meta, expected)
+
+    def _append_one(  # noqa: PLR0913 (the two ways in share their arguments)
+        self,
+        writes: Mapping[str, Any] | None,
+        state: Mapping[str, Any] | None,
+        task: str | None,
+        step: int | None,
+        event_id: str | None,
+        meta: Mapping[str, Any] | None,
+        expected: Event | str | None,
+    ) -> Event:
+        with self._lock:
+            self._check_expected(expected, event_id)
+
+            def draft(tip: Tip) -> Draft:
+                return self._draft(tip, writes, state, task, step, event_id, meta)
+
+            return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False, draft))  # noqa: FBT003
+
+    def append_many(
+        self,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        task: str | None = None,
+        expected: Event | str | None = _UNSEEN,
+    ) -> list[Event]:
+        """Record several supersteps in one commit, all or none; each as `append` would.
+
+        Args:
+            events: the writes of each, oldest first; at most `Limits.batch_events`.
+            task: who did them.
+            expected: as in `append`.
+
+        Returns:
+            The events, in the order given; an empty list, and nothing written, for none.
+        """
+        limit = self._limits.batch_events
+        batch = list(islice(events, limit + 1))
+        if len(batch) > limit:
+            raise TooLargeError("events in one batch", len(batch), limit)
+        with self._lock:
+            self._check_expected(expected, None)
+            tip = self._scratch(self._tip)
+            drafts = []
+            for index, writes in enumerate(batch):
+                drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+                self._look_ahead(tip, drafts[-1])
+            if not drafts:
+                return []
+            self._ensure_created()
+            written = self._branches.write(self._tip, drafts)
+            self._forget(drafts)
+            return [self._event_of(event) for event in written]
+
+    def _scratch(self, tip: Tip) -> Tip:
+        """A tip to look ahead with: what later events of a batch stand on, while none is written."""
+        progress = tip.progress._replace(entries=dict(tip.entries))
+        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.head_id, progress)
+
+    def _look_ahead(self, tip: Tip, draft: Draft) -> None:
+        changes = [(channel, write.code, write.payload) for channel, write in draft.writes]
+        apply_changes(tip.entries, advanced(tip.entries, changes, tip.at, 0))
+        tip.step = draft.step
+
+    def _forget(self, drafts: Iterable[Draft]) -> None:
+        """Drop what was remembered of channels that were written without looking at it."""
+        self._state = None
+        for draft in drafts:
+            for channel, _ in draft.writes:
+                self._tip.shadows.pop(channel, None)
+                self._tip.values.pop(channel, None)
+
+    def prepare(  # noqa: PLR0913 (as append, and where)
+        self,
+        writes: Mapping[str, Any],
+        *,
+        at: Where | None = None,
+        task: str | None = None,
+        step: int | None = None,
+        id: str | None = None,  # noqa: A002 (the word users know)
+        meta: Mapping[str, Any] | None = None,
+    ) -> Prepared:
+        """Encode one superstep now, to be written later by `write`: from another thread, say.
+
+        Args:
+            writes: as in `append`.
+            at: the event to write after. Where that is no branch's head any more, a new branch begins there, and this
+                handle moves to it; so two writers of the same event both succeed. By default the head, as in `append`.
+            task: as in `append`; so are `step`, `id` and `meta`. An id that names another event is taken over: it
+                names the new event from then on.
+
+        Raises:
+            NotFoundError: there is no event `at`; otherwise as `append`.
+        """
+        with self._lock:
+            tip = self._tip if at is None else self._tip_at(self._place(at))
+            draft = self._draft(tip, writes, None, task, step, id, meta)._replace(replaces=True)
+            return Prepared(tip, tip.at, draft, at is not None, None)
+
+    def write(self, prepared: Prepared) -> Event:
+        """Write what `prepare` made; raises as `append`."""
+        tip, at, draft, may_fork, redo = prepared
+        with self._lock:
+            self._ensure_created()
+            moved = tip.at != at
+            if moved and not may_fork:
+                raise self._conflict(at)
+            try:
+                written = self._write(tip, at, draft, may_fork=may_fork, moved=moved)
+            except IdConflictError:
+                found = None if redo is None else self._written_before(draft, redo)
+                if found is None:
+                    raise
+                return found
+            return self._event_of(written)
+
+    def _write(self, tip: Tip, at: tuple[int, int], draft: Draft, *, may_fork: bool, moved: bool) -> Written:
+        if may_fork and (moved or self._is_followed(at)):
+            tip = self._branches.tip_at(at)
+            written = self._branches.write(tip, [draft], fork=True)[0]
+        else:
+            try:
+                written = self._branches.write(tip, [draft])[0]
+                self._accept(tip, draft)
+            except ConflictError:
+                if not may_fork:
+                    raise
+                tip = self._branches.tip_at(at)
+                written = self._branches.write(tip, [draft], fork=True)[0]
+        self._tip, self._state = tip, None
+        return written
+
+    def _is_followed(self, at: tuple[int, int]) -> bool:
+        """Whether the event at that place is no head, as far as this handle can know without storage."""
+        return at != self._tip.at and self._branches.head_of(self._branches.lineage.segment(at[0])) != at
+
+    def _accept(self, tip: Tip, draft: Draft) -> None:
+        """Bring what is remembered of the written channels up to date."""
+        for channel, write in draft.writes:
+            shadow = delta.accepted(tip.shadows.get(channel), write)
+            if shadow is delta.NO_SHADOW:
+                tip.shadows.pop(channel, None)
+            else:
+                tip.shadows[channel] = shadow
+            if channel in tip.values:
+                value = tip.values.pop(channel)
+                if write.code in (delta.EXTEND, delta.MERGE, delta.TEXT):
+                    tip.values[channel] = delta.applied(value, write.code, write.payload, self._codec)
+
+    def _written_before(self, draft: Draft, redo: Callable[[Tip], Draft]) -> Event | None:
+        """The event that the draft's id names, if drafting the same after its parent makes the same event."""
+        assert draft.id is not None
+        entry = self._branches.id_entry(draft.id)
+        if entry is None:
+            return None
+        at = (entry[0], entry[1])
+        read = self._branches.event(at)
+        again = redo(self._tip_before(at))
+        known = [(channel, write.code, write.payload) for channel, write in again.writes]
+        writes = [
+            (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
+            for channel, code, payload in placed(read[2].writes, at)
+        ]
+        same = (again.task, again.meta, known) == (read[2].task, read[2].meta, writes)
+        return self._read_event(at, read) if same else None
+
+    def _tip_before(self, at: tuple[int, int]) -> Tip:
+        if not at[1]:
+            return self._branches.empty_tip()
+        return self._branches.tip_at((self._branches.lineage.holding(at[0], at[1] - 1).number, at[1] - 1))
+
+    def _ensure_created(self) -> None:
+        """Give a new run its number; until its first write it is in no catalogue."""
+        if not self._is_new:
+            return
+        number, incarnation = self._create()
+        tip = self._tip
+        self._branches = Branches(self._storage, number, self._parts, incarnation, self._codec)
+        fresh = self._branches.empty_tip()
+        tip.segment = fresh.segment
+        self._is_new = False
+
+    # --- drafts ---------------------------------------------------------------------------------------------------
+
+    def _draft(  # noqa: PLR0913 (one event is made of these)
+        self,
+        tip: Tip,
+        writes: Mapping[str, Any] | None,
+        state: Mapping[str, Any] | None,
+        task: str | None,
+        step: int | None,
+        event_id: str | None,
+        meta: Mapping[str, Any] | None,
+        path: str = "",
+    ) -> Draft:
+        found = self._found(tip, state) if writes is None else self._encoded(tip, writes, path)
+        self._check_sizes(found)
+        return Draft(
+            found,
+            self._next_step(tip, step),
+            self._clock(),
+            None if task is None else check_id("task", task),
+            None if event_id is None else check_id("event id", event_id),
+            None if not meta else self._meta(meta),
+            False,  # noqa: FBT003
+        )
+
+    def _check_sizes(self, writes: list[tuple[str, delta.Write]]) -> None:
+        if len(writes) > self._limits.channels:
+            raise TooLargeError("channels in one event", len(writes), self._limits.channels)
+        for channel, write in writes:
+            if len(write.payload) > self._limits.value_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
+
+    def _meta(self, meta: Mapping[str, Any]) -> bytes:
+        if not isinstance(meta, dict):
+            raise InvalidInputError(f"meta is a dict, not {type(meta).__name__}")
+        encoded = MSGPACK.encode(meta, "meta")
+        if len(encoded) > self._limits.meta_bytes:
+            raise TooLargeError("meta bytes", len(encoded), self._limits.meta_bytes)
+        return encoded
+
+    def _next_step(self, tip: Tip, step: int | None) -> int:
+        if step is None:
+            return tip.step + 1
+        if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
+            raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
+        if not tip.is_empty and step <= tip.step:
+            raise InvalidInputError(f"step {step} does not follow step {tip.step} of the head; steps grow along a branch")
+        return step
+
+    def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
+        _check_mapping(writes, "writes")
+        found = []
+        for channel, value in writes.items():
+            entry = tip.entries.get(channel)
+            if entry is None:
+                check_id("channel", channel)
+            if type(value) is Update:
+                write = self._difference(tip, channel, value.value, path + channel)
+                if write is not None:
+                    found.append((channel, write))
+            elif type(value) in OPERATIONS:
+                if entry is not None and delta.needs_value(value):
+                    delta.check_fits(value, self._value(tip, channel), path + channel)
+                kind = None if entry is None else entry.kind
+                found.append((channel, delta.from_operation(value, kind, self._codec, path + channel)))
+            else:
+                found.append((channel, delta.set_to(value, self._codec, path + channel)))
+        return found
+
+    def _found(self, tip: Tip, state: Mapping[str, Any] | None) -> list[tuple[str, delta.Write]]:
+        _check_mapping(state, "state")
+        assert state is not None
+        found = []
+        for channel, value in state.items():
+            write = self._difference(tip, channel, value, channel)
+            if write is not None:
+                found.append((channel, write))
+        found += [(channel, delta.Write(delta.DELETE, b"")) for channel in tip.entries if channel not in state]
+        return found
+
+    def _difference(self, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:
+        if channel not in tip.entries:
+            check_id("channel", channel)
+            return delta.first_set(value, self._codec, path)
+        if channel not in tip.shadows:
+            self._read(tip, channel)
+            known = decoded_value(tip.entries[channel], self._codec)
+            tip.shadows[channel] = delta.shadow_of(known, self._codec, path)
+        return delta.difference(tip.shadows[channel], value, self._codec, path)
+
+    def _value(self, tip: Tip, channel: str) -> Any:
+        if channel not in tip.values:
+            self._read(tip, channel)
+            tip.values[channel] = decoded_value(tip.entries[channel], self._codec)
+        return tip.values[channel]
+
+    def _read(self, tip: Tip, channel: str) -> None:
+        if not is_read(tip.entries[channel]):
+            self._branches.read_tip(tip, [channel])
+
+    # --- heads ----------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> Run:
+        """Take over the branch's head as it is now; returns this handle.
+
+        Raises:
+            NotFoundError: the branch or the run was deleted.
+        """
+        with self._lock:
+            if not self._is_new:
+                branch = self._tip.segment.branch
+                segment = self._branches.segment_of(branch)
+                if segment is None and not self._tip.is_empty:
+                    raise NotFoundError(f"branch {branch!r} of run {self.name!r} is gone: it or its run was deleted")
+                self._branch = branch
+                self._open()
+            else:
+                self._ensure_known()
+            return self
+
+    def _ensure_known(self) -> None:
+        """For a handle on a run that did not exist: whether it does by now."""
+        number, incarnation = self._create()
+        self._branches = Branches(self._storage, number, self._parts, incarnation, self._codec)
+        self._is_new = False
+        self._open()
+
+    def _check_expected(self, expected: Event | str | None, event_id: str | None) -> None:
+        if expected is _UNSEEN:
+            return
+        if expected is not None and not isinstance(expected, Event | str):
+            raise InvalidInputError(f"expected is an event, an event's id or None, not {expected!r}")
+        if isinstance(expected, Event) and expected.run != self.name:
+            raise InvalidInputError(f"expected is an event of run {expected.run!r}, this is run {self.name!r}")
+        wanted = expected.id if isinstance(expected, Event) else expected
+        if wanted != self._tip.head_id and (event_id is None or self._branches.id_entry(event_id) is None):
+            raise ConflictError(
+                f"branch {self.branch_name!r}: the head is {self._tip.head_id}, not {wanted}", wanted, self._tip.head_id
+            )
+
+    def _conflict(self, at: tuple[int, int]) -> ConflictError:
+        then = self._event_at(at).id if at[1] >= 0 else None
+        now = self._tip.head_id
+        return ConflictError(f"branch {self.branch_name!r}: the head is {now}, not {then}", then, now)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def at(self, where: Where) -> State:
+        """The state after any event of the run: by its step on this branch, its id, or the event itself.
+
+        Raises:
+            NotFoundError: there is no such event.
+            InvalidInputError: not a step, an id, an event or a state; or one of another run.
+        """
+        at = self._place(where)
+        if at == self._tip.at:
+            return self.state
+        progress = progress_at(self._storage, self._branches.lineage, self._branches.run, at)
+        return State(self._event_at(at), progress.entries, self._branches)
+
+    def event(self, where: Where) -> Event:
+        """The event itself; arguments and errors as for `at`."""
+        return self._event_at(self._place(where))
+
+    def events(
+        self, start: Where | None = None, stop: Where | None = None, *, reverse: bool = False
+    ) -> Iterator[Event]:
+        """The events of this branch, those before its fork included, oldest first, or newest first if `reverse`.
+
+        Args:
+            start: the oldest to give; by default the first one.
+            stop: the newest to give, inclusive; by default the head.
+            reverse: begin with the newest.
+
+        Returns:
+            A lazy iterator; nothing is held open between two items.
+        """
+        first, last = self._bounds(start, stop)
+        if last[1] < 0:
+            return
+        ranges = self._branches.lineage.ranges(EVENT, last[0], last[1], first)
+        for key, record in self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse):
+            yield self._read_event(place_of(key), read_event(key, record))
+
+    def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
+        """Each event with the state after it, oldest first. Runs no user code; arguments as for `events`."""
+        first, last = self._bounds(start, stop)
+        if last[1] < 0:
+            return
+        branches = self._branches
+        entries = {}
+        if first > 0:
+            before = (branches.lineage.holding(last[0], first - 1).number, first - 1)
+            entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
+            entries.update(branches.read(before, entries, list(entries)))
+        for key, record in self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first)):
+            at, read = place_of(key), read_event(key, record)
+            changed = advanced(entries, placed(read[2].writes, at), at, len(record))
+            apply_changes(entries, changed)
+            unread = [channel for channel in changed if channel in entries and not is_read(entries[channel])]
+            if unread:
+                entries.update(branches.read(at, entries, unread))
+            yield (event := self._read_event(at, read)), State(event, dict(entries), branches)
+
+    def _bounds(self, start: Where | None, stop: Where | None) -> tuple[int, tuple[int, int]]:
+        last = self._tip.at if stop is None else self._place(stop)
+        if start is None:
+            return 0, last
+        first = self._place(start)
+        if first[1] > last[1] or self._branches.lineage.holding(last[0], first[1]).number != first[0]:
+            raise InvalidInputError("start does not lie before stop on one history")
+        return first[1], last
+
+    def diff(self, a: Where, b: Where | None = None) -> Diff:
+        """What differs from the state at `a` to the state at `b` (the head, if None)."""
+        return compare(self.at(a), self.state if b is None else self.at(b))
+
+    def task_writes(self, where: Where) -> list[TaskWrite]:
+        """What tasks wrote in the superstep after an event; see `put_task_writes`. Sorted by path, task and slot.
+
+        An id that no event has yet is no error: writes may come before their event.
+        """
+        return [] if self._is_new else self._tasks().of(self._anchor(where))
+
+    def put_task_writes(self, where: Where, writes: Sequence[TaskWrite]) -> None:
+        """Keep what tasks wrote in the superstep after an event, before the event of that superstep is written.
+
+        All or nothing. A write with a slot of 0 or more that is there already stays as it is; one with a negative slot
+        is replaced. They stay when the next event is written, and are no part of any state.
+
+        Args:
+            where: the event, as for `at`; an id may be one that no event has yet.
+            writes: what was written; values as in `append`.
+        """
+        with self._lock:
+            if self._is_new:
+                self._ensure_known()
+            self._tasks().put(self._anchor(where), writes)
+
+    def _tasks(self) -> TaskWrites:
+        return TaskWrites(self._storage, self._branches.run, self._codec)
+
+    def _anchor(self, where: Where) -> Anchor:
+        if isinstance(where, str):
+            entry = None if self._is_new else self._branches.id_entry(check_id("event id", where))
+            if entry is not None:
+                return Anchor((entry[2], entry[3]), where)
+            if not _AUTO_ID.fullmatch(where):
+                return Anchor(None, where)
+        at = self._place(where)
+        given = self._branches.event(at)[2].id
+        return Anchor(at, None) if given is None else self._anchor(given)
+
+    # --- branches -------------------------------------------------------------------------------------------------
+
+    def fork(self, at: Where | None = None, name: str | None = None) -> Run:
+        """A handle on a new branch that begins at an event. Copies nothing; the same cost for every history.
+
+        Args:
+            at: the event, as for `Run.at`; by default the head.
+            name: of the new branch; by default ``fork-1``, ``fork-2`` …
+
+        Raises:
+            ConflictError: there is a branch of that name.
+            InvalidInputError: the run is empty, so there is nothing to begin at.
+        """
+        if name is not None:
+            check_id("branch name", name)
+        with self._lock:
+            if self._tip.is_empty:
+                raise InvalidInputError(f"run {self.name!r} is empty: append an event before forking it")
+            place = self._tip.at if at is None else self._place(at)
+            digest, _, body = self._branches.event(place)
+            segment = self._branches.fork(name, EventFacts(place, body.step, digest), self._tip.segment)
+            return self.branch(segment.branch)
+
+    def branch(self, name: str) -> Run:
+        """A handle on the branch `name`.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        check_id("branch name", name)
+        return Run(
+            self._storage,
+            self._parts,
+            self._codec,
+            self._limits,
+            self._clock,
+            None if self._is_new else self._branches,
+            self._create,
+            name,
+        )
+
+    def branches(self) -> list[Branch]:
+        """All branches of the run, oldest first; none while it is empty."""
+        if self._is_new:
+            return []
+        return [self._branch_of(segment) for segment in self._branches.all()]
+
+    def _branch_of(self, segment: Segment) -> Branch:
+        at = self._branches.head_of(segment)
+        base = (segment.parent, segment.base_seq)
+        forked_from = None if segment.base_seq < 0 else self._event_at(base).id
+        return Branch(segment.branch, None if at[1] < 0 else self._event_at(at), forked_from)
+
+    def drop_snapshots(self) -> None:
+        """Remove every manifest and snapshot of the run. They can be derived from the events: nothing is lost but time.
+
+        The states stay what they are; materialising one replays from the first event until new manifests are written.
+        """
+        with self._lock:
+            for kind in (MANIFEST, SNAPSHOT):
+                keys = [key for key, _ in self._storage.scan([all_of(kind, self._branches.run)])]
+                for begin in range(0, len(keys), 1000):
+                    self._storage.commit([], keys[begin : begin + 1000])
+            self.refresh()
+
+    # --- places ---------------------------------------------------------------------------------------------------
+
+    def _tip_at(self, at: tuple[int, int]) -> Tip:
+        return self._tip if at == self._tip.at else self._branches.tip_at(at)
+
+    def _place(self, where: Where) -> tuple[int, int]:
+        """Segment and seq of an event."""
+        if isinstance(where, State):
+            where = self._of_state(where)
+        if isinstance(where, Event):
+            if where.run != self.name:
+                raise InvalidInputError(f"that event belongs to run {where.run!r}, this is run {self.name!r}")
+            return where.segment, where.seq
+        if isinstance(where, str):
+            return self._place_of_id(where)
+        if type(where) is not int:
+            raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
+        return self._place_of_step(where)
+
+    def _of_state(self, state: State) -> Event:
+        if state.event is None:
+            raise NotFoundError("the state before the first event belongs to no event")
+        return state.event
+
+    def _place_of_id(self, event_id: str) -> tuple[int, int]:
+        check_id("event id", event_id)
+        entry = None if self._is_new else self._branches.id_entry(event_id)
+        if entry is not None:
+            return entry[0], entry[1]
+        if not self._is_new and (parsed := _AUTO_ID.fullmatch(event_id)):
+            at = (int(parsed[1]), int(parsed[2]))
+            if at[0] < 1 << 32 and at[1] < 1 << 62 and self._branches.has_event(at, bytes.fromhex(parsed[3])):
+                return at
+        raise NotFoundError(f"run {self.name!r} has no event {event_id!r}")
+
+    def _place_of_step(self, step: int) -> tuple[int, int]:
+        found = None if self._tip.is_empty else self._search_step(step)
+        if found is None:
+            raise NotFoundError(f"branch {self.branch_name!r} of run {self.name!r} has no step {step}; its head is {self.step}")
+        return found
+
+    def _search_step(self, step: int) -> tuple[int, int] | None:
+        """Steps grow along a branch: guess that they are dense, then halve."""
+        if step == self._tip.step:
+            return self._tip.at
+        segment, last = self._branches.lineage.holding_step(self._tip.segment.number, step)
+        low, high = segment.base_seq + 1, self._tip.at[1] if last is None else last
+        guess = segment.base_seq + step - segment.base_step
+        while low <= high:
+            seq = min(max(guess, low), high)
+            found = self._branches.event((segment.number, seq))[2].step
+            if found == step:
+                return segment.number, seq
+            low, high = (seq + 1, high) if found < step else (low, seq - 1)
+            guess = (low + high) // 2
+        return None
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def _event_at(self, at: tuple[int, int]) -> Event:
+        return self._read_event(at, self._branches.event(at))
+
+    def _read_event(self, at: tuple[int, int], read: tuple[bytes, bytes, Body]) -> Event:
+        digest, parent, body = read
+        return Event(
+            self.name,
+            self._branches.lineage.segment(at[0]).branch,
+            at,
+            (digest, parent),
+            body.step,
+            body.time_ns,
+            body.task,
+            body.id,
+            partial(_load, self._branches, at, body),
+        )
+
+    def _event_of(self, written: Written) -> Event:
+        draft = written.draft
+        return Event(
+            self.name,
+            self._tip.segment.branch,
+            written.at,
+            (written.digest, written.parent_digest),
+            draft.step,
+            draft.time_ns,
+            draft.task,
+            draft.id,
+            partial(_load_draft, self._codec, draft),
+        )
+
+
+def _load(branches: Branches, at: tuple[int, int], body: Body) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Meta and writes of a recorded event."""
+    writes = {}
+    for channel, code, payload in placed(body.writes, at):
+        data = payload if isinstance(payload, bytes) else branches.part(payload)
+        writes[channel] = delta.to_operation(code, data, branches.codec)
+    return _decoded_meta(body.meta), writes
+
+
+def _load_draft(codec: Codec, draft: Draft) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    writes = {channel: delta.to_operation(write.code, write.payload, codec) for channel, write in draft.writes}
+    return _decoded_meta(draft.meta), writes
+
+
+def _decoded_meta(meta: bytes | None) -> Mapping[str, Any]:
+    return {} if meta is None else MSGPACK.decode(meta)
+
+
+def _check_mapping(given: Any, what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"{what} map channel names to values; this is a {type(given).__name__}")

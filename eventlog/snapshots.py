@@ -1,0 +1,466 @@
+"""Where the value of every channel lies, and when to write it whole.
+
+Owns entries, manifests and snapshots: the way from events to a state that does not begin at the first event. All of it
+is derivable from the events, so it may be dropped at any time.
+
+An **entry** says of one channel where its newest full value lies and which events changed it since (its *trail*):
+
+```
+ events      .  S  .  d  d  .  d  .        S: set whole    d: delta    trail: [3..4], [6..6]
+```
+
+A **manifest** holds the entries of all channels at one event; small values stand in it, large ones in an event's part
+or in a **snapshot**. To materialise: the newest manifest, the events after it, and what they name.
+
+The policy is geometric. Bytes are the measure of both sides:
+
+- A manifest is written when the events since the last one outweigh it `MANIFEST_FACTOR` times (at least
+  `MANIFEST_FLOOR`), or when `MAX_SEGMENTS` forks lie between. So manifests cost a constant fraction of the events, and
+  the events to be read after one are a constant times the manifest, which is never larger than the state and its names.
+- A channel is written whole, with a manifest, when what its trail costs to read beyond what it adds to the value
+  (`debt`) reaches the value's size. A list that only grows is never written twice: its events are its value. An event's
+  bytes are charged to the channels that have it on their trail by equal shares or by size, whichever is more, so
+  snapshots cost at most about twice the bytes of the events that made them due.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack
+
+from eventlog import delta
+from eventlog.errors import CorruptionError
+from eventlog.layout import EVENT, MANIFEST, manifest_key, part_key, place_of, places, snapshot_key
+from eventlog.records import read_event, seal, unseal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from eventlog.codec import Codec
+    from eventlog.lineage import Lineage
+    from eventlog.storage import Storage
+
+    Change = tuple[str, int, bytes | "Place"]
+
+INLINE: Final = 512
+"""Payloads and values up to this many bytes stand in the event and in the manifest; larger ones have a key each."""
+READ_COST: Final = 256
+"""What reading one more event costs beside its bytes, in bytes: about the time in which as many are decoded."""
+MANIFEST_FACTOR: Final = 2
+MANIFEST_FLOOR: Final = 4096
+MAX_SEGMENTS: Final = 8
+CONSTANTS: Final = {
+    "inline_bytes": INLINE,
+    "read_cost_bytes": READ_COST,
+    "manifest_factor": MANIFEST_FACTOR,
+    "manifest_floor_bytes": MANIFEST_FLOOR,
+    "manifest_segments": MAX_SEGMENTS,
+}
+
+PART, SNAPSHOT = 0, 1
+
+
+class Place(NamedTuple):
+    """Bytes with a key of their own.
+
+    Attributes:
+        kind: part of an event, or snapshot.
+        segment: with `seq` and `n`, where they lie.
+        size: how many there are.
+        data: the bytes, None if not read.
+    """
+
+    kind: int
+    segment: int
+    seq: int
+    n: int
+    size: int
+    data: bytes | None = None
+
+    def key(self, run: int) -> bytes:
+        """The key of these bytes."""
+        make = part_key if self.kind == PART else snapshot_key
+        return make(run, self.segment, self.seq, self.n)
+
+
+class Trail(NamedTuple):
+    """Events that changed a channel since its full value: a range within one segment, and the ranges before it."""
+
+    before: Trail | None
+    segment: int
+    first: int
+    last: int
+
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """Segment, first and last seq of each range, oldest first."""
+        found, trail = [], self
+        while trail is not None:
+            found.append(trail[1:])
+            trail = trail.before
+        return found[::-1]
+
+
+class Ops(NamedTuple):
+    """Deltas of a channel, newest first; `before` is None at the full value, `UNREAD` where a manifest ends."""
+
+    before: Ops | str | None
+    code: int
+    payload: bytes | Place
+
+
+UNREAD: Final = "unread"
+
+
+class Entry(NamedTuple):
+    """One channel at one event. Immutable, so that states share entries.
+
+    Attributes:
+        kind: the code that last set it.
+        size: bytes of its value as encoded, as far as known without decoding.
+        debt: what reading its trail costs beyond what it adds.
+        full: the bytes of its newest full value, None if not read.
+        place: where those bytes lie, None if they stand in the manifest.
+        trail: the events that changed it since.
+        ops: their deltas, as far as read.
+    """
+
+    kind: int
+    size: int
+    debt: int
+    full: bytes | None
+    place: Place | None
+    trail: Trail | None = None
+    ops: Ops | str | None = None
+
+
+Entries = dict[str, Entry]
+
+
+class Progress(NamedTuple):
+    """Entries at an event, and what was written since their manifest.
+
+    Attributes:
+        entries: per channel.
+        since: bytes of the events after the manifest, each with its read cost.
+        manifest: bytes of that manifest, 0 if there is none.
+        segments: segments between it and the event.
+    """
+
+    entries: Entries
+    since: int
+    manifest: int
+    segments: int
+
+    def is_due(self, more: int) -> bool:
+        """Whether a manifest is to be written with an event of `more` bytes."""
+        return (
+            self.since + more + READ_COST >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * self.manifest)
+            or self.segments >= MAX_SEGMENTS
+        )
+
+
+def advanced(entries: Mapping[str, Entry], changes: Iterable[Change], at: tuple[int, int], size: int) -> Entries:
+    """The entries that an event of `size` bytes changes; a deleted channel's is missing from the result's values.
+
+    Returns:
+        Per changed channel its new entry, or `GONE`.
+    """
+    changed: Entries = {}
+    trailing: list[tuple[str, int, bytes | Place]] = []
+    for channel, code, payload in changes:
+        if code == delta.DELETE:
+            changed[channel] = GONE
+        elif code in delta.SETS:
+            full, place = (payload, None) if isinstance(payload, bytes) else (payload.data, payload)
+            changed[channel] = Entry(code, _size(payload), 0, full, place)
+        else:
+            trailing.append((channel, code, payload))
+    if trailing:
+        total = sum(entries[channel].size for channel, _, _ in trailing) or 1
+        for channel, code, payload in trailing:
+            entry = entries[channel]
+            share = size * max(entry.size / total, 1 / len(trailing))
+            changed[channel] = _trailed(entry, code, payload, at, int(share))
+    return changed
+
+
+GONE: Final = Entry(delta.DELETE, 0, 0, None, None)
+
+
+def _size(payload: bytes | Place) -> int:
+    return len(payload) if isinstance(payload, bytes) else payload.size
+
+
+def _trailed(entry: Entry, code: int, payload: bytes | Place, at: tuple[int, int], share: int) -> Entry:
+    growth = _size(payload) if code in (delta.EXTEND, delta.TEXT) else 0
+    segment, seq = at
+    trail = entry.trail
+    if trail is not None and trail.segment == segment and trail.last == seq - 1:
+        trail = Trail(trail.before, segment, trail.first, seq)
+    else:
+        trail = Trail(trail, segment, seq, seq)
+    debt = entry.debt + max(0, share + READ_COST - 2 * growth)
+    ops = Ops(entry.ops, code, payload)
+    return Entry(entry.kind, entry.size + growth, debt, entry.full, entry.place, trail, ops)
+
+
+def apply_changes(entries: Entries, changed: Entries) -> None:
+    """Bring `entries` up to date with what `advanced` returned."""
+    for channel, entry in changed.items():
+        if entry is GONE:
+            entries.pop(channel, None)
+        else:
+            entries[channel] = entry
+
+
+# --- manifests and snapshots ------------------------------------------------------------------------------------
+
+
+def materialised(
+    run: int, at: tuple[int, int], entries: Mapping[str, Entry], codec: Codec
+) -> tuple[list[tuple[bytes, bytes]], Entries]:
+    """The manifest of read `entries` at an event, with the snapshots that are due.
+
+    Returns:
+        Keys and records to write, the manifest last; the entries that now lie elsewhere.
+    """
+    puts: list[tuple[bytes, bytes]] = []
+    moved: Entries = {}
+    for channel, entry in entries.items():
+        if entry.trail is not None and entry.debt >= entry.size:
+            full = encoded_value(entry, codec)
+            place = None if len(full) <= INLINE else Place(SNAPSHOT, *at, len(puts), len(full))
+            moved[channel] = Entry(entry.kind, len(full), 0, full, place)
+            if place is not None:
+                key = place.key(run)
+                puts.append((key, seal(key, full)))
+    key = manifest_key(run, *at)
+    listed = [_listed(channel, moved.get(channel, entry)) for channel, entry in entries.items()]
+    puts.append((key, seal(key, msgpack.packb(listed))))
+    return puts, moved
+
+
+def due(entries: Mapping[str, Entry]) -> list[str]:
+    """The channels that the next manifest will write whole."""
+    return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]
+
+
+def _listed(channel: str, entry: Entry) -> list[Any]:
+    full: Any = entry.full if entry.place is None else list(entry.place[:5])
+    listed = [channel, entry.kind, full]
+    if entry.place is not None or entry.trail is not None:
+        listed += [entry.size, entry.debt]
+    if entry.trail is not None:
+        listed.append([number for bounds in entry.trail.ranges() for number in bounds])
+    return listed
+
+
+def manifest_entries(payload: bytes) -> Entries:
+    """The entries that a manifest lists, large values and deltas unread."""
+    return dict(map(_entry_of, msgpack.unpackb(payload)))
+
+
+def _entry_of(listed: list[Any]) -> tuple[str, Entry]:
+    channel, kind, full, *more = listed
+    size, debt = more[:2] or (len(full), 0)
+    trail: Trail | None = None
+    for segment, first, last in zip(*[iter(more[2] if len(more) > 2 else [])] * 3, strict=True):  # noqa: PLR2004
+        trail = Trail(trail, segment, first, last)
+    ops = None if trail is None else UNREAD
+    if isinstance(full, bytes):
+        return channel, Entry(kind, size, debt, full, None, trail, ops)
+    return channel, Entry(kind, size, debt, None, Place(*full), trail, ops)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+class DroppedError(Exception):
+    """A manifest names a snapshot that was dropped meanwhile: read again without manifests."""
+
+
+def progress_at(
+    storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], *, use_manifests: bool = True
+) -> Progress:
+    """The entries at an event, their values unread: one manifest and the events after it.
+
+    Raises:
+        CorruptionError: a record on the way is damaged or missing.
+    """
+    segment, seq = at
+    manifest, manifest_seq, segments = _newest_manifest(storage, lineage, run, at) if use_manifests else (None, -1, 0)
+    entries = {} if manifest is None else manifest_entries(manifest)
+    since, expected = 0, manifest_seq
+    for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, manifest_seq + 1)):
+        place = place_of(key)
+        expected += 1
+        if place[1] != expected:
+            break
+        body = read_event(key, record)[2]
+        apply_changes(entries, advanced(entries, placed(body.writes, place), place, len(record)))
+        since += len(record) + READ_COST
+    if expected != seq:
+        raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
+    return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
+
+
+def _newest_manifest(
+    storage: Storage, lineage: Lineage, run: int, at: tuple[int, int]
+) -> tuple[bytes | None, int, int]:
+    """The newest manifest at or before an event, its seq, and how many segments lie between."""
+    number, last = at
+    crossed = 0
+    while True:
+        segment = lineage.segment(number)
+        found = storage.scan([places(MANIFEST, run, number, segment.base_seq + 1, last)], reverse=True, limit=1)
+        for key, record in found:
+            return unseal(key, record), place_of(key)[1], crossed
+        if segment.base_seq < 0:
+            return None, -1, crossed
+        number, last = segment.parent, segment.base_seq
+        crossed += 1
+
+
+def placed(writes: Iterable[tuple[str, int, bytes]], at: tuple[int, int]) -> Iterator[Change]:
+    """The changes of an event's body, with the places of payloads that have a key of their own."""
+    n = 0
+    for channel, code, payload in writes:
+        if code & delta.IN_PART:
+            size = int.from_bytes(payload[16:], "big")
+            yield channel, code & ~delta.IN_PART, Place(PART, *at, n, size)
+            n += 1
+        else:
+            yield channel, code, payload
+
+
+def read_entries(
+    storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]
+) -> Entries:
+    """The entries of `channels` with their full values and deltas read: one scan and one get, whatever the history.
+
+    Raises:
+        DroppedError: a snapshot is gone.
+        CorruptionError: a record is damaged.
+    """
+    wanted = {channel: entries[channel] for channel in channels if not is_read(entries[channel])}
+    older = _older_ops(storage, run, wanted)
+    ops = {channel: _flat_ops(entry, older.get(channel, ())) for channel, entry in wanted.items()}
+    places = [entry.place for entry in wanted.values() if entry.full is None and entry.place is not None]
+    places += [payload for flat in ops.values() for _, payload in flat if _is_unread(payload)]  # type: ignore[misc]
+    payloads = read_places(storage, run, places)
+    return {channel: _filled(run, entry, ops[channel], payloads) for channel, entry in wanted.items()}
+
+
+def _is_unread(payload: bytes | Place) -> bool:
+    return isinstance(payload, Place) and payload.data is None
+
+
+def is_read(entry: Entry) -> bool:
+    """Whether the value can be decoded without storage."""
+    if entry.full is None:
+        return False
+    ops = entry.ops
+    while isinstance(ops, Ops):
+        if _is_unread(ops.payload):
+            return False
+        ops = ops.before
+    return ops is None
+
+
+def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[str, list[tuple[int, bytes | Place]]]:
+    """The deltas that manifests only name, read from their events: each event once, whoever needs it."""
+    bounds: dict[str, tuple[int, int]] = {}
+    ranges: set[tuple[int, int, int]] = set()
+    for channel, entry in wanted.items():
+        if (count := _unread_from(entry)) is not None and entry.trail is not None:
+            named = _without_last(entry.trail.ranges(), count)
+            bounds[channel] = (named[0][1], named[-1][2])
+            ranges.update(named)
+    older: dict[str, list[tuple[int, bytes | Place]]] = {channel: [] for channel in bounds}
+    scanned = [places(EVENT, run, *bound) for bound in _united(ranges)]
+    for key, record in storage.scan(scanned):
+        place = place_of(key)
+        for channel, code, payload in placed(read_event(key, record)[2].writes, place):
+            if channel in bounds and bounds[channel][0] <= place[1] <= bounds[channel][1]:
+                older[channel].append((code, payload))
+    return older
+
+
+def _unread_from(entry: Entry) -> int | None:
+    """How many of the newest deltas are read; None if all are."""
+    count, ops = 0, entry.ops
+    while isinstance(ops, Ops):
+        count, ops = count + 1, ops.before
+    return count if ops is UNREAD else None
+
+
+def _without_last(ranges: list[tuple[int, int, int]], count: int) -> list[tuple[int, int, int]]:
+    while count:
+        segment, first, last = ranges.pop()
+        length = last - first + 1
+        if length > count:
+            ranges.append((segment, first, last - count))
+        count -= min(count, length)
+    return ranges
+
+
+def _united(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The same places in ranges that do not overlap, in the order of history."""
+    united: list[tuple[int, int, int]] = []
+    for segment, first, last in sorted(ranges, key=lambda bounds: (bounds[1], bounds[2])):
+        if united and united[-1][0] == segment and first <= united[-1][2] + 1:
+            united[-1] = (segment, united[-1][1], max(last, united[-1][2]))
+        else:
+            united.append((segment, first, last))
+    return united
+
+
+def _flat_ops(entry: Entry, older: Sequence[tuple[int, bytes | Place]]) -> list[tuple[int, bytes | Place]]:
+    newer, ops = [], entry.ops
+    while isinstance(ops, Ops):
+        newer.append((ops.code, ops.payload))
+        ops = ops.before
+    return [*older, *reversed(newer)]
+
+
+def read_places(storage: Storage, run: int, places: Sequence[Place]) -> dict[bytes, bytes]:
+    """The bytes at `places`, by their keys."""
+    keys = [place.key(run) for place in places]
+    found: dict[bytes, bytes] = {}
+    for place, key, record in zip(places, keys, storage.get(keys) if keys else [], strict=True):
+        if record is None and place.kind == SNAPSHOT:
+            raise DroppedError
+        if record is None:
+            raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
+        found[key] = unseal(key, record)
+    return found
+
+
+def _filled(
+    run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloads: Mapping[bytes, bytes]
+) -> Entry:
+    full = payloads[entry.place.key(run)] if entry.full is None and entry.place is not None else entry.full
+    read: Ops | None = None
+    for code, payload in ops:
+        unread = isinstance(payload, Place) and payload.data is None
+        read = Ops(read, code, payloads[payload.key(run)] if unread else payload)  # type: ignore[union-attr]
+    return entry._replace(full=full, ops=read)
+
+
+def decoded_value(entry: Entry, codec: Codec) -> Any:
+    """The value of a read entry: a new object each time."""
+    assert entry.full is not None
+    value = codec.decode(entry.full)
+    for code, payload in _flat_ops(entry, ()):
+        data = payload if isinstance(payload, bytes) else payload.data
+        assert data is not None
+        value = delta.applied(value, code, data, codec)
+    return value
+
+
+def encoded_value(entry: Entry, codec: Codec) -> bytes:
+    """The bytes of a read entry's value."""
+    if entry.ops is None and entry.full is not None:
+        return entry.full
+    return codec.encode(decoded_value(entry, codec))

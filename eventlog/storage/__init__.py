@@ -1,0 +1,32 @@
+"""Where bytes live: one protocol, several engines. Nothing above this package knows which engine it stands on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventlog.errors import InvalidInputError
+from eventlog.storage.base import Storage
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Storage", "open_storage"]
+
+
+def open_storage(location: str | os.PathLike[str], *, readonly: bool = False) -> Storage:
+    """The storage at `location`: ``"memory:"`` for the process's own life, anything else a directory of LMDB.
+
+    Raises:
+        InvalidInputError: the location is empty, or a URL of a kind that no engine serves.
+        FormatError: the directory holds something that is not a log.
+    """
+    if location == "memory:":
+        from eventlog.storage.memory import MemoryStorage  # noqa: PLC0415 (only the engine in use is imported)
+
+        return MemoryStorage()
+    if not str(location) or "://" in str(location):
+        msg = f"no storage engine for {str(location)!r}: give a directory's path, or 'memory:'"
+        raise InvalidInputError(msg)
+    from eventlog.storage.lmdb import LmdbStorage  # noqa: PLC0415 (only the engine in use is imported)
+
+    return LmdbStorage(location, readonly=readonly)

@@ -1,0 +1,67 @@
+"""The seam between the log's rules and the place where bytes live.
+
+Owns the contract of a storage engine, so that engines, counters, faults and crash tests share one truth. It must know
+nothing of events, runs or channels: only of ordered keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    Range = tuple[bytes, bytes]
+
+
+class Storage(Protocol):
+    """Ordered keys with atomic conditional batches.
+
+    Keys are 1 to 511 bytes; the first byte is the *kind* of the key. Values are bytes, up to 1 GiB. All methods may be
+    called from any thread, and by any number of processes where the engine is not in memory. Every method raises
+    ``ClosedError`` after ``close`` and ``StorageError`` where the engine fails.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the bytes live, as a person would name it: for messages, never parsed."""
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in the order asked, None where absent; all from one moment of the storage."""
+
+    def scan(
+        self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs with ``start <= key < end``, range after range in the order given.
+
+        Within a range in key order, or from its end backwards when `reverse`; at most `limit` pairs in all. Lazy: no
+        transaction and no lock is held while the caller works between two items, so a pair committed meanwhile may or
+        may not be seen, but every pair is seen whole and none twice. A range lies within one kind of key.
+        """
+
+    def commit(
+        self,
+        puts: Sequence[tuple[bytes, bytes]],
+        deletes: Sequence[bytes] = (),
+        expect: Mapping[bytes, bytes | None] | None = None,
+    ) -> None:
+        """Write all of `puts` and remove all of `deletes` (absent ones are ignored), or nothing.
+
+        `expect` maps keys to the bytes they must hold at that moment, None for absent; they need not be keys that are
+        written. When this returns, the batch is visible to every reader and survives whatever the engine's durability
+        class says.
+
+        Raises:
+            ExpectationError: an expected key differs; nothing was written.
+            CapacityError: no room; nothing was written.
+            BusyError: the writers' lock was not to be had in time; nothing was written.
+        """
+
+    def flush(self) -> None:
+        """Return when everything committed before is on stable storage."""
+
+    def size_bytes(self) -> int:
+        """Bytes that the storage occupies now (in memory: the bytes of keys and values)."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""

@@ -1,0 +1,892 @@
+"""LMDB as a storage engine: many threads and many processes of one machine, on a local disk.
+
+Owns everything that is peculiar to LMDB: the map's size, reader slots, named databases, the lock beside it, forks, and
+the rule that one process opens one environment once. It must never keep a transaction open across a yield, hand out
+memory of the map, open ``lock.mdb`` (closing it would drop the process's locks), or commit anywhere but in `_finish`.
+
+A log's directory::
+
+    data.mdb     LMDB, format 1: the database "meta" and one database per kind byte, "k00" to "kff"
+    lock.mdb     LMDB's own table of readers
+    write.lock   the writers' lock: BSD flock, held around every write transaction
+
+Locks are always taken in this order: registry, writers' lock, gate.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import lmdb
+
+from eventlog.errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    CorruptionError,
+    EventLogError,
+    ExpectationError,
+    FormatError,
+    InvalidInputError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from eventlog.storage.base import Range
+
+    Pair = tuple[bytes, bytes]
+    FileId = tuple[int, int]
+    Transaction = lmdb.Transaction[bytes]
+    Databases = list[lmdb._Database]  # noqa: SLF001 (the type stubs give it no public name)
+
+T = TypeVar("T")
+
+_FORMAT_NAME = b"eventlog"
+_FORMAT_VERSION = 1
+_META = b"meta"
+_KINDS = 256
+
+_MAP_LADDER_BYTES = (1 << 40, 1 << 36, 1 << 32, 1 << 30)
+_MIN_MAP_BYTES = 1 << 20
+_MAX_MAP_BYTES = 1 << 46  # 64 TiB: the next power of two is more than x86-64 can map
+_MAX_READERS = 1024
+
+_MAX_KEY_BYTES = 511
+_LOCK_POLL_S = 0.001
+_PAGE_PAIRS = 256
+_PAGE_BYTES = 1 << 20
+
+_DAMAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
+_FOREIGN = (lmdb.InvalidError, lmdb.VersionMismatchError)
+
+
+class LmdbStorage:
+    """A log's directory on a local disk.
+
+    Every commit is on stable storage when it returns. Safe from any thread, from any number of processes, and in the
+    child of a ``fork``. Two handles of one directory in one process share one environment. Reading never waits for
+    writing.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        map_size_bytes: int | None = None,
+        lock_timeout_s: float = 30.0,
+    ) -> None:
+        """Open the log in the directory `location`; unless `readonly`, create it and its parents where missing.
+
+        Args:
+            location: the directory. A new one gets mode 0700, its files 0600.
+            readonly: refuse every commit, and create nothing.
+            map_size_bytes: size of the map to begin with, the first time the process opens this directory; it grows
+                by doubling. By default the largest the machine gives, up to 1 TiB of address space.
+            lock_timeout_s: how long a commit waits for other writers.
+
+        Raises:
+            FormatError: no log there, something that is not a log, or one of a newer format.
+            CorruptionError: the file is shorter than it says.
+            CapacityError: no disk space, or no address space for the map.
+            BusyError: another process held the writers' lock all the time.
+            StorageError: the operating system refused.
+        """
+        self._location = os.fspath(location)
+        self._is_readonly = readonly
+        self._lock_timeout_s = lock_timeout_s
+        self._is_closed = False
+        path = Path(os.path.realpath(self._location))
+        self._shared = _join(_Options(path, readonly, map_size_bytes, lock_timeout_s))
+
+    @property
+    def location(self) -> str:
+        """The directory, as it was given."""
+        return self._location
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys` in the order asked, None where absent; all from one moment.
+
+        Raises:
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+            CorruptionError: LMDB found damaged pages.
+            StorageError: LMDB failed.
+        """
+        self._check_open()
+        places = [(key[0], inner) for key, inner in [(key, _inner(key)) for key in keys]]
+        return self._shared.read(lambda txn, dbs: [txn.get(inner, db=dbs[kind]) for kind, inner in places])
+
+    def scan(
+        self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs with ``start <= key < end``, range after range; see ``Storage.scan``.
+
+        Each page (256 pairs or 1 MiB, whichever comes first) is one read transaction, so what one page shows is from
+        one moment, and an idle reader never makes the file grow.
+
+        Raises:
+            ClosedError: the storage was closed, before the call or between two pages.
+            InvalidInputError: the start of a range is empty, so it names no kind.
+            CorruptionError: LMDB found damaged pages.
+            StorageError: LMDB failed.
+        """
+        self._check_open()
+        return self._pages([_Span.of(start, end) for start, end in ranges], reverse=reverse, limit=limit)
+
+    def commit(
+        self,
+        puts: Sequence[tuple[bytes, bytes]],
+        deletes: Sequence[bytes] = (),
+        expect: Mapping[bytes, bytes | None] | None = None,
+    ) -> None:
+        """Remove `deletes`, then write `puts`, or nothing; see ``Storage.commit``. A key in both is written.
+
+        Returns when the batch is on stable storage.
+
+        Raises:
+            ExpectationError: an expected key differs; nothing was written.
+            CapacityError: no room on the disk or in the address space; nothing was written.
+            BusyError: the writers' lock was not to be had in time; nothing was written.
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+            CorruptionError: LMDB found damaged pages; nothing was written.
+            StorageError: opened readonly, the files were deleted underneath, or the flush failed; the message says
+                whether the batch was written.
+        """
+        self._check_open()
+        if self._is_readonly:
+            msg = f"{self._location} was opened readonly; nothing was written; open it without readonly to write"
+            raise StorageError(msg)
+        self._shared.commit(_Batch.of(puts, deletes, expect or {}), self._lock_timeout_s)
+
+    def flush(self) -> None:
+        """Nothing to do: every commit was flushed before it returned. Raises ``ClosedError`` after ``close``."""
+        self._check_open()
+
+    def size_bytes(self) -> int:
+        """Bytes allocated on disk for the files in the directory; holes in a sparse file do not count.
+
+        Raises:
+            ClosedError: the storage was closed.
+            StorageError: the directory cannot be read.
+        """
+        self._check_open()
+        return self._shared.allocated_bytes()
+
+    def close(self) -> None:
+        """Give this handle back; the last one of the process closes the environment. Idempotent."""
+        with _registry_lock:
+            if not self._is_closed:
+                self._is_closed = True
+                _leave(self._shared)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise _closed(self._location)
+
+    def _pages(self, spans: list[_Span], *, reverse: bool, limit: int | None) -> Iterator[Pair]:
+        while spans and (limit is None or limit > 0):
+            page, spans = self._page(spans, _PAGE_PAIRS if limit is None else min(limit, _PAGE_PAIRS), reverse=reverse)
+            yield from page
+            limit = None if limit is None else limit - len(page)
+
+    def _page(self, spans: list[_Span], count: int, *, reverse: bool) -> tuple[list[Pair], list[_Span]]:
+        self._check_open()
+        return self._shared.read(lambda txn, dbs: _read_page(txn, dbs, spans, count, reverse=reverse))
+
+
+# Keys in their database -----------------------------------------------------------------------------------------
+
+
+def _inner(key: bytes) -> bytes:
+    """`key` as it stands in its kind's database: without the kind byte, in the same order, and never empty.
+
+    LMDB has no empty key, so the keys that are all NUL make room by growing by one NUL::
+
+        after the kind byte   ""     00      00 00      00 01   01
+        in the database       00     00 00   00 00 00   00 01   01
+    """
+    if not 0 < len(key) <= _MAX_KEY_BYTES:
+        msg = f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}"
+        raise InvalidInputError(msg)
+    return _raised(key[1:])
+
+
+def _raised(rest: bytes) -> bytes:
+    return rest if rest.strip(b"\0") else rest + b"\0"
+
+
+def _lowered(inner: bytes) -> bytes:
+    return inner if inner.strip(b"\0") else inner[:-1]
+
+
+class _Span(NamedTuple):
+    """What is still to be read of a range, in the terms of its kind's database: ``start <= key < end``."""
+
+    kind: int
+    start: bytes
+    end: bytes | None
+
+    @classmethod
+    def of(cls, start: bytes, end: bytes) -> _Span:
+        if not start:
+            msg = "the start of a range is empty; begin it with the byte of its kind"
+            raise InvalidInputError(msg)
+        if end[:1] < start[:1]:
+            return cls(start[0], b"\0", b"")
+        return cls(start[0], _raised(start[1:]), None if end[:1] > start[:1] else _raised(end[1:]))
+
+    def after(self, key: bytes, *, reverse: bool) -> _Span:
+        return self._replace(end=key) if reverse else self._replace(start=key + b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """One commit, checked and split by kind before any lock is taken."""
+
+    puts: list[tuple[int, bytes, bytes]]
+    deletes: list[tuple[int, bytes]]
+    expect: list[tuple[bytes, bytes, bytes | None]]
+
+    @classmethod
+    def of(cls, puts: Sequence[Pair], deletes: Sequence[bytes], expect: Mapping[bytes, bytes | None]) -> _Batch:
+        inners = [(_inner(key), key[0], value) for key, value in puts]
+        return cls(
+            [(kind, inner, value) for inner, kind, value in inners],
+            [(kind, inner) for inner, kind in [(_inner(key), key[0]) for key in deletes]],
+            [(key, _inner(key), value) for key, value in expect.items()],
+        )
+
+    def apply(self, txn: Transaction, dbs: Databases) -> None:
+        differing = [key for key, inner, value in self.expect if txn.get(inner, db=dbs[key[0]]) != value]
+        if differing:
+            raise ExpectationError(differing)
+        for kind, inner in self.deletes:
+            txn.delete(inner, db=dbs[kind])
+        for kind, inner, value in self.puts:
+            txn.put(inner, value, db=dbs[kind])
+
+
+def _read_page(
+    txn: Transaction, dbs: Databases, spans: list[_Span], count: int, *, reverse: bool
+) -> tuple[list[Pair], list[_Span]]:
+    """The first `count` pairs of `spans` (fewer when they are large), and what remains to be read of `spans`."""
+    page: list[Pair] = []
+    room_bytes = _PAGE_BYTES
+    walk = _backward if reverse else _forward
+    for index, span in enumerate(spans):
+        prefix = bytes([span.kind])
+        for key, value in walk(txn.cursor(dbs[span.kind]), span):
+            page.append((prefix + _lowered(key), value))
+            room_bytes -= len(value)
+            if len(page) == count or room_bytes <= 0:
+                return page, [span.after(key, reverse=reverse), *spans[index + 1 :]]
+    return page, []
+
+
+def _forward(cursor: lmdb.Cursor[bytes], span: _Span) -> Iterator[Pair]:
+    if cursor.set_range(span.start):
+        for pair in cursor.iternext():
+            if span.end is not None and pair[0] >= span.end:
+                return
+            yield pair
+
+
+def _backward(cursor: lmdb.Cursor[bytes], span: _Span) -> Iterator[Pair]:
+    is_past_end = span.end is not None and cursor.set_range(span.end)
+    if cursor.prev() if is_past_end else cursor.last():
+        for pair in cursor.iterprev():
+            if pair[0] < span.start:
+                return
+            yield pair
+
+
+# Locks ----------------------------------------------------------------------------------------------------------
+
+
+class _WriteLock:
+    """One writer at a time: a mutex among the threads of this process, a BSD ``flock`` among processes.
+
+    LMDB has a lock of its own, but it has no time limit, and the kernel may release it wrongly when containers share
+    a volume. ``flock`` belongs to the open file, so a child of ``fork`` closes its copy and never unlocks it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._fd: int | None = None
+
+    def open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
+        except OSError as error:
+            what = "is a symbolic link; remove it" if error.errno == errno.ELOOP else f"cannot be opened: {error}"
+            msg = f"{self._path} {what}"
+            raise StorageError(msg) from error
+
+    def acquire(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        if not self._mutex.acquire(timeout=max(timeout_s, 0)):
+            raise self._busy(timeout_s)
+        try:
+            self._wait_for_flock(deadline, timeout_s)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release(self) -> None:
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
+
+    def close(self) -> None:
+        """Close once the threads that want the lock are done with it."""
+        with self._mutex:
+            self._close_fd()
+
+    def abandon(self) -> None:
+        """In the child of a fork: close without unlocking, for the lock and those who hold it are the parent's."""
+        self._mutex = threading.Lock()
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _wait_for_flock(self, deadline: float, timeout_s: float) -> None:
+        while not self._try_flock():
+            if time.monotonic() >= deadline:
+                raise self._busy(timeout_s)
+            time.sleep(_LOCK_POLL_S)
+
+    def _try_flock(self) -> bool:
+        if self._fd is None:
+            raise _closed(str(self._path.parent))
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            msg = f"{self._path} cannot be locked: {error}; nothing was written; a log needs a local disk"
+            raise StorageError(msg) from error
+        return True
+
+    def _busy(self, timeout_s: float) -> BusyError:
+        return BusyError(f"{self._path}: other writers held the lock for {timeout_s:g} s; nothing was written; retry")
+
+
+class _Gate:
+    """Lets the transactions of this process pass together, and whoever moves the map pass alone.
+
+    Moving or closing the map under a transaction would pull its memory away. Passing costs no lock: it relies on
+    each step on the set and the flag being atomic, and on both sides announcing themselves before they look.
+    """
+
+    def __init__(self) -> None:
+        self._inside: set[int] = set()
+        self._is_shut = False
+        self._alone = threading.Lock()
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        self._inside.add(me)
+        while self._is_shut:
+            self._inside.discard(me)
+            with self._alone:
+                self._inside.add(me)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inside.discard(threading.get_ident())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one inside; the caller must not be inside already."""
+        self.shut()
+        try:
+            yield
+        finally:
+            self.reopen()
+
+    def shut(self) -> None:
+        """Wait until nobody is inside and let nobody in."""
+        self._alone.acquire()
+        self._is_shut = True
+        while self._inside:
+            time.sleep(0.0002)
+
+    def reopen(self) -> None:
+        self._is_shut = False
+        self._alone.release()
+
+
+# The environment that all handles of a directory in this process share ------------------------------------------
+
+
+class _Options(NamedTuple):
+    path: Path
+    is_readonly: bool
+    map_size_bytes: int | None
+    lock_timeout_s: float
+
+    def map_sizes_bytes(self) -> Sequence[int]:
+        """The sizes to try, best first."""
+        return _MAP_LADDER_BYTES if self.map_size_bytes is None else (max(self.map_size_bytes, _MIN_MAP_BYTES),)
+
+
+class _NotOpenError(Exception):
+    """The environment is not open at this moment: after a fork, or while it becomes writable."""
+
+
+class _OutcomeUnknownError(Exception):
+    """A commit failed so late that the batch may be there or not."""
+
+
+class _Shared:
+    """One LMDB environment of this process, and what it takes to use it safely.
+
+    After a failed flush it is poisoned: what LMDB holds in memory may differ from the disk, so every call fails until
+    the directory is opened anew.
+    """
+
+    def __init__(self, options: _Options) -> None:
+        self.users = 0
+        self.file_id: FileId = (0, 0)
+        self.failure = ""
+        self.gate = _Gate()
+        self._options = options
+        self._data_path = os.fspath(options.path / "data.mdb")
+        self._lock = _WriteLock(options.path / "write.lock")
+        self._env: lmdb.Environment | None = None
+        self._inherited: lmdb.Environment | None = None
+        self._dbs: Databases = []
+        self._is_closed = False
+
+    def read(self, work: Callable[[Transaction, Databases], T]) -> T:
+        """Run `work` in one read transaction. It may run again, so it must change nothing outside."""
+        while True:
+            try:
+                with self.gate, self._live().begin() as txn:
+                    return work(txn, self._dbs)
+            except _NotOpenError:
+                self.open()
+            except lmdb.Error as error:
+                self._mend(error)
+
+    def commit(self, batch: _Batch, timeout_s: float) -> None:
+        """Write `batch` under the writers' lock, again and again until it finds room."""
+        if self._env is None:
+            self.open()
+        self._lock.acquire(timeout_s)
+        try:
+            self._check_file()
+            while not self._is_committed(batch):
+                pass
+        finally:
+            self._lock.release()
+
+    def open(self) -> None:
+        """Open the environment; for the first time, again in the child of a fork, or to make it writable."""
+        if self._options.is_readonly:
+            self._open_alone()
+            return
+        self._lock.open()
+        self._lock.acquire(self._options.lock_timeout_s)
+        try:
+            self._open_alone()
+        finally:
+            self._lock.release()
+
+    def make_writable(self) -> None:
+        """Open the environment anew for writing, if it is open for reading only."""
+        if self._options.is_readonly:
+            with self.gate.alone():
+                self._options = self._options._replace(is_readonly=False)
+                self._close_environment()
+            self.open()
+
+    def close(self) -> None:
+        """Close for good, once running transactions are done."""
+        with self.gate.alone():
+            self._is_closed = True
+            self._close_environment()
+        self._lock.close()
+
+    def inherit(self) -> None:
+        """In the child of a fork: keep away from everything that is the parent's. The gate is shut meanwhile."""
+        self._inherited, self._env, self._dbs = self._env or self._inherited, None, []
+        self._lock.abandon()
+
+    def allocated_bytes(self) -> int:
+        try:
+            with os.scandir(self._options.path) as entries:
+                return sum(entry.stat().st_blocks * 512 for entry in entries if entry.is_file())
+        except OSError as error:
+            msg = f"{self._options.path} cannot be read: {error}"
+            raise StorageError(msg) from error
+
+    def _live(self) -> lmdb.Environment:
+        if self.failure:
+            msg = f"{self._options.path}: {self.failure}; close every handle of it and open it again"
+            raise StorageError(msg)
+        if self._is_closed:
+            raise _closed(str(self._options.path))
+        if self._env is None:
+            raise _NotOpenError
+        return self._env
+
+    def _is_committed(self, batch: _Batch) -> bool:
+        """Whether `batch` is written; if not, nothing of it is, and what was in the way is mended: try again."""
+        try:
+            with self.gate:
+                _transact(self._live(), lambda txn: batch.apply(txn, self._dbs))
+        except lmdb.MapFullError:
+            self._grow()
+        except _OutcomeUnknownError as error:
+            self.failure = f"a flush failed ({error}), so what is in memory may differ from the disk"
+            msg = f"{self._options.path}: {error}; whether the batch was written is unknown; open again and look"
+            raise StorageError(msg) from error
+        except _NotOpenError:
+            self._open_alone()
+        except lmdb.Error as error:
+            self._mend(error)
+        else:
+            return True
+        return False
+
+    def _mend(self, error: lmdb.Error) -> None:
+        """Remove the cause of `error`, so that the transaction can run again, or raise one of ours."""
+        if isinstance(error, lmdb.MapResizedError):
+            with self.gate.alone():
+                self._resize(0)  # 0: take over the size that another process gave it
+        elif not (isinstance(error, lmdb.ReadersFullError) and self._clear_readers()):
+            if isinstance(error, lmdb.PanicError):
+                self.failure = f"LMDB gave up ({error})"
+            raise _translated(error, self._options.path) from error
+
+    def _clear_readers(self) -> int:
+        """How many reader slots of killed processes were freed."""
+        with self.gate:
+            return self._live().reader_check()
+
+    def _grow(self) -> None:
+        with self.gate.alone():
+            size_bytes = self._live().info()["map_size"] * 2
+            if size_bytes > _MAX_MAP_BYTES:
+                msg = f"{self._options.path}: the map is at its limit; nothing was written; delete something"
+                raise CapacityError(msg)
+            self._resize(size_bytes)
+
+    def _resize(self, size_bytes: int) -> None:
+        try:
+            self._live().set_mapsize(size_bytes)
+        except lmdb.Error as error:
+            self._close_environment()  # LMDB leaves it unusable: the next call opens it anew
+            msg = f"{self._options.path}: the map cannot grow ({error}); nothing was written; raise `ulimit -v`"
+            raise CapacityError(msg) from error
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that no longer has a name: LMDB would acknowledge, and nobody could read it."""
+        if _file_id(self._data_path) != self.file_id:
+            msg = f"{self._data_path} was deleted or replaced while open; nothing was written; close and open again"
+            raise StorageError(msg)
+
+    def _open_alone(self) -> None:
+        with self.gate.alone():
+            if self._env is None and not self.failure and not self._is_closed:
+                self._close_environment()
+                try:
+                    self._open_environment()
+                except lmdb.Error as error:
+                    raise _translated(error, self._options.path) from error
+
+    def _open_environment(self) -> None:
+        env = _mapped(self._options)
+        try:
+            env.reader_check()
+            self._dbs = _checked_readonly(env) if self._options.is_readonly else _checked_or_created(env)
+        except BaseException as error:
+            env.close()
+            if isinstance(error, _ForeignError):
+                raise _foreign(self._options.path, str(error)) from error
+            raise
+        self._env = env
+        self.file_id = _file_id(self._data_path) or (0, 0)
+
+    def _close_environment(self) -> None:
+        """Close what is open, or what a fork left behind: LMDB refuses to open a file twice in a process."""
+        for env in (self._env, self._inherited):
+            if env is not None:
+                env.close()
+        self._env, self._inherited, self._dbs = None, None, []
+
+
+def _transact(env: lmdb.Environment, work: Callable[[Transaction], T]) -> T:
+    """Run `work` in a write transaction and commit it: the one place where anything becomes part of the log."""
+    txn = env.begin(write=True)
+    try:
+        result = work(txn)
+    except BaseException:
+        txn.abort()
+        raise
+    try:
+        txn.commit()
+    except (lmdb.MapFullError, lmdb.DiskError):
+        raise  # full before the new root was written: the batch is not there
+    except lmdb.Error as error:
+        raise _OutcomeUnknownError(str(error)) from error
+    return result
+
+
+# Opening --------------------------------------------------------------------------------------------------------
+
+
+class _ForeignError(Exception):
+    """The environment is sound, and not a log that this release reads; the message says why."""
+
+
+def _mapped(options: _Options) -> lmdb.Environment:
+    """The environment with the largest map that the machine gives."""
+    for size_bytes in options.map_sizes_bytes():
+        try:
+            return lmdb.Environment(
+                os.fspath(options.path),
+                map_size=size_bytes,
+                readonly=options.is_readonly,
+                create=not options.is_readonly,
+                mode=0o600,
+                max_dbs=_KINDS + 1,
+                max_readers=_MAX_READERS,
+                max_spare_txns=0,  # a spare one keeps a reader slot, which the child of a fork would free
+            )
+        except lmdb.MemoryError:
+            continue
+    msg = f"{options.path}: no address space for a map; raise `ulimit -v`, or give a smaller map_size_bytes"
+    raise CapacityError(msg)
+
+
+def _checked_or_created(env: lmdb.Environment) -> Databases:
+    """All databases, made in one go when the environment is new: a handle opened later would cost readers a lock."""
+
+    def work(txn: Transaction) -> Databases:
+        is_new = txn.stat()["entries"] == 0
+        if is_new:
+            record = b"%s %d" % (_FORMAT_NAME, _FORMAT_VERSION)
+            txn.put(b"format", record, db=env.open_db(_META, txn=txn))
+        _check_format(txn.get(b"format", db=_meta(env, txn)))
+        return [env.open_db(_name(kind), txn=txn) for kind in range(_KINDS)]
+
+    return _transact(env, work)
+
+
+def _checked_readonly(env: lmdb.Environment) -> Databases:
+    meta = _meta(env, None)
+    with env.begin() as txn:
+        _check_format(txn.get(b"format", db=meta))
+    return [env.open_db(_name(kind), create=False) for kind in range(_KINDS)]
+
+
+def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
+    try:
+        return env.open_db(_META, txn=txn, create=False)
+    except (lmdb.NotFoundError, lmdb.IncompatibleError) as error:
+        msg = "it has no record of a log's format"
+        raise _ForeignError(msg) from error
+
+
+def _name(kind: int) -> bytes:
+    return b"k%02x" % kind
+
+
+def _check_format(record: bytes | None) -> None:
+    name, _, version = (record or b"").partition(b" ")
+    if name != _FORMAT_NAME or not version.isdigit():
+        msg = "it has no record of a log's format"
+        raise _ForeignError(msg)
+    if int(version) > _FORMAT_VERSION:
+        msg = (
+            f"its format is version {int(version)} and this release reads up to {_FORMAT_VERSION}; upgrade the package"
+        )
+        raise _ForeignError(msg)
+
+
+_META_PAGE = struct.Struct("=16x I I 16x I 92x Q Q")  # magic, format, page size, last page number, transaction number
+_MAGIC = 0xBEEFC0DE
+_DATA_FORMAT = 1
+
+
+class _MetaPage(NamedTuple):
+    magic: int
+    data_format: int
+    page_bytes: int
+    last_page: int
+    txn_id: int
+
+
+def _check_data_file(path: Path) -> None:
+    """Refuse a file that LMDB would map and then die on (SIGBUS), or that LMDB did not write.
+
+    Source: LMDB 0.9 ``mdb.c``, MDB_meta: each of the first two pages holds one, and the greater transaction counts.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return  # new, or a creation that was killed at its first step: LMDB begins anew
+    with path.open("rb") as file:
+        first = _meta_page(path, file.read(_META_PAGE.size))
+        file.seek(first.page_bytes)
+        second = file.read(_META_PAGE.size)
+        if not _is_lmdb(second):
+            raise CorruptionError(str(path), "its second page is damaged or missing")
+        newest = max(first, _meta_page(path, second), key=lambda meta: meta.txn_id)
+        size_bytes = os.fstat(file.fileno()).st_size
+    need_bytes = (newest.last_page + 1) * first.page_bytes
+    if size_bytes < need_bytes:
+        raise CorruptionError(str(path), f"it has {size_bytes:,} of {need_bytes:,} bytes; it was cut short")
+
+
+def _is_lmdb(raw: bytes) -> bool:
+    return raw[16:20] == struct.pack("=I", _MAGIC)
+
+
+def _meta_page(path: Path, raw: bytes) -> _MetaPage:
+    if not _is_lmdb(raw):
+        raise _foreign(path, "it is not an LMDB file")
+    if len(raw) < _META_PAGE.size:
+        raise CorruptionError(str(path), "it was cut short within its header")
+    meta = _MetaPage(*_META_PAGE.unpack(raw))
+    if meta.data_format != _DATA_FORMAT:
+        raise _foreign(path, f"it has LMDB's data format {meta.data_format}, and a log has {_DATA_FORMAT}")
+    return meta
+
+
+def _check_place(options: _Options) -> None:
+    """Make the directory, and refuse a place that cannot be a log before anything is written there."""
+    path = options.path
+    if path.exists() and not path.is_dir():
+        raise _foreign(path, "it is a file, and a log is a directory")
+    if not options.is_readonly:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    elif _file_id(path / "data.mdb") is None:
+        msg = f"no log at {path}; check the path, or open it without readonly to create one"
+        raise FormatError(msg)
+    _check_data_file(path / "data.mdb")
+
+
+# One environment per file and process -------------------------------------------------------------------------
+
+_registry_lock = threading.Lock()
+_shared_by_file: dict[FileId, _Shared] = {}
+
+
+def _join(options: _Options) -> _Shared:
+    with _registry_lock:
+        try:
+            _check_place(options)
+        except OSError as error:
+            msg = f"{options.path} cannot be opened: {error}"
+            raise StorageError(msg) from error
+        shared = _known(options) or _opened(options)
+        shared.users += 1
+        return shared
+
+
+def _known(options: _Options) -> _Shared | None:
+    file_id = _file_id(options.path / "data.mdb")
+    shared = None if file_id is None else _shared_by_file.get(file_id)
+    if shared is not None and shared.failure:
+        shared.close()  # poisoned: its handles stay so, and the new one begins anew
+        return None
+    if shared is not None and not options.is_readonly:
+        shared.make_writable()
+    return shared
+
+
+def _opened(options: _Options) -> _Shared:
+    shared = _Shared(options)
+    try:
+        shared.open()
+    except BaseException:
+        shared.close()
+        raise
+    _shared_by_file[shared.file_id] = shared
+    return shared
+
+
+def _leave(shared: _Shared) -> None:
+    shared.users -= 1
+    if shared.users == 0:
+        shared.close()
+        if _shared_by_file.get(shared.file_id) is shared:
+            del _shared_by_file[shared.file_id]
+
+
+def _before_fork() -> None:
+    """Let running transactions end: in the child nobody would, and LMDB would wait for them for ever."""
+    _registry_lock.acquire()
+    for shared in _shared_by_file.values():
+        shared.gate.shut()
+
+
+def _after_fork() -> None:
+    for shared in _shared_by_file.values():
+        shared.gate.reopen()
+    _registry_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for shared in _shared_by_file.values():
+        shared.inherit()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+
+
+# Small facts ----------------------------------------------------------------------------------------------------
+
+
+def _file_id(path: str | Path) -> FileId | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (once per commit: a Path would cost more than the call)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
+
+
+def _closed(location: str) -> ClosedError:
+    return ClosedError(f"{location} was closed; open it again")
+
+
+def _foreign(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path} cannot be opened as a log: {why}; give the path of a log, or of a new directory")
+
+
+def _translated(error: lmdb.Error, path: Path) -> EventLogError:
+    """Ours for LMDB's `error`; whenever this is called, nothing was written."""
+    if isinstance(error, _DAMAGE):
+        return CorruptionError(str(path), str(error))
+    if isinstance(error, _FOREIGN):
+        return _foreign(path, str(error))
+    if isinstance(error, lmdb.DiskError):
+        return CapacityError(f"{path}: the disk is full ({error}); nothing was written; free some space and retry")
+    if isinstance(error, lmdb.TxnFullError):
+        return CapacityError(f"{path}: the batch is too large for one transaction; nothing was written; split it")
+    return StorageError(f"{path}: {error}; nothing was written")

@@ -1,0 +1,164 @@
+"""The storage engine that lives and dies with the process.
+
+Owns a dict and, per kind of key, one sorted list of keys. It must never hold its lock while a caller works.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, insort
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from eventlog.errors import ClosedError, ExpectationError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from eventlog.storage.base import Range
+
+    Pair = tuple[bytes, bytes]
+
+_PAGE_PAIRS = 256
+_MAX_KEY_BYTES = 511
+
+
+class MemoryStorage:
+    """Ordered keys in memory, for tests and throw-away runs.
+
+    Keeps every promise of ``Storage`` but that bytes outlive the process. Safe from any thread; a child of ``fork``
+    has its own copy.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[bytes, bytes] = {}
+        self._keys: dict[int, list[bytes]] = {}
+        self._is_closed = False
+
+    @property
+    def location(self) -> str:
+        """Always ``"memory:"``."""
+        return "memory:"
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of `keys` in the order asked, None where absent; all from one moment.
+
+        Raises:
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+        """
+        _check_keys(keys)
+        with self._lock:
+            self._check_open()
+            return [self._values.get(key) for key in keys]
+
+    def scan(
+        self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs with ``start <= key < end``, range after range; see ``Storage.scan``.
+
+        Each page of 256 pairs is read at one moment; no lock is held while the caller works.
+
+        Raises:
+            ClosedError: the storage was closed, before the call or between two pages.
+            InvalidInputError: the start of a range is empty, so it names no kind.
+        """
+        self._check_open()
+        for start, _ in ranges:
+            _check_start(start)
+        count = _PAGE_PAIRS if limit is None else min(max(limit, 0), _PAGE_PAIRS)
+        walks = (self._walk(start, end, count, reverse=reverse) for start, end in list(ranges))
+        return islice(chain.from_iterable(walks), limit and max(limit, 0))
+
+    def commit(
+        self,
+        puts: Sequence[tuple[bytes, bytes]],
+        deletes: Sequence[bytes] = (),
+        expect: Mapping[bytes, bytes | None] | None = None,
+    ) -> None:
+        """Remove `deletes`, then write `puts`, or nothing; see ``Storage.commit``. A key in both is written.
+
+        Raises:
+            ExpectationError: an expected key differs; nothing was written.
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+        """
+        _check_keys([key for key, _ in puts])
+        _check_keys(deletes)
+        _check_keys(expect or ())
+        with self._lock:
+            self._check_open()
+            self._check_expected(expect or {})
+            for key in deletes:
+                self._delete(key)
+            for key, value in puts:
+                self._put(key, value)
+
+    def flush(self) -> None:
+        """Nothing to do: memory has no stable storage. Raises ``ClosedError`` after ``close``."""
+        self._check_open()
+
+    def size_bytes(self) -> int:
+        """The bytes of all keys and values. Takes time in proportion to the number of keys."""
+        with self._lock:
+            self._check_open()
+            return sum(len(key) + len(value) for key, value in self._values.items())
+
+    def close(self) -> None:
+        """Drop everything. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            self._values = {}
+            self._keys = {}
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            msg = "this memory storage was closed and its content is gone; open a new one"
+            raise ClosedError(msg)
+
+    def _check_expected(self, expect: Mapping[bytes, bytes | None]) -> None:
+        differing = [key for key, value in expect.items() if self._values.get(key) != value]
+        if differing:
+            raise ExpectationError(differing)
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        if key not in self._values:
+            keys = self._keys.setdefault(key[0], [])
+            if not keys or key > keys[-1]:
+                keys.append(key)  # the common case: logs grow at the end
+            else:
+                insort(keys, key)
+        self._values[key] = value
+
+    def _delete(self, key: bytes) -> None:
+        if self._values.pop(key, None) is not None:
+            keys = self._keys[key[0]]
+            del keys[bisect_left(keys, key)]
+
+    def _walk(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> Iterator[Pair]:
+        while page := self._page(start, end, count, reverse=reverse):
+            yield from page
+            # Go on by key, never by position: keys may have come and gone while the caller worked.
+            start, end = (start, page[-1][0]) if reverse else (page[-1][0] + b"\0", end)
+
+    def _page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[Pair]:
+        with self._lock:
+            self._check_open()
+            keys = self._keys.get(start[0], [])
+            low, high = bisect_left(keys, start), bisect_left(keys, end)
+            chosen = keys[max(low, high - count) : high][::-1] if reverse else keys[low : min(high, low + count)]
+            return [(key, self._values[key]) for key in chosen]
+
+
+def _check_keys(keys: Sequence[bytes] | Mapping[bytes, object]) -> None:
+    for key in keys:
+        if not 0 < len(key) <= _MAX_KEY_BYTES:
+            msg = f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}"
+            raise InvalidInputError(msg)
+
+
+def _check_start(start: bytes) -> None:
+    if not start:
+        msg = "the start of a range is empty; begin it with the byte of its kind"
+        raise InvalidInputError(msg)

@@ -1,0 +1,237 @@
+"""Is everything as it was written? Reads the whole of a run and says what is not.
+
+Owns the invariants of what is stored, checked from the events up: it trusts no index, manifest or snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from eventlog.catalog import plain_name
+from eventlog.codec import known_codec
+from eventlog.errors import CorruptionError, EventLogError, FormatError, NotFoundError
+from eventlog.events import Problem
+from eventlog.layout import (
+    BRANCH,
+    EVENT,
+    ID,
+    MANIFEST,
+    RUN_KINDS,
+    SEGMENT,
+    TASK_WRITE,
+    all_of,
+    child_key,
+    id_of,
+    place_of,
+    places,
+)
+from eventlog.lineage import Lineage
+from eventlog.records import payload_digest, read_event, seal_fields, unseal, unseal_fields, where
+from eventlog.snapshots import (
+    DroppedError,
+    Place,
+    advanced,
+    apply_changes,
+    decoded_value,
+    manifest_entries,
+    placed,
+    read_entries,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from eventlog.catalog import Catalog, Listing
+    from eventlog.codec import Codec
+    from eventlog.lineage import Segment
+    from eventlog.snapshots import Entries
+    from eventlog.storage import Storage
+
+
+def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -> Iterator[Problem]:
+    """What is wrong with the run `only`, or with everything."""
+    if only is not None:
+        listing = catalog.find(only)
+        if listing is None or not listing.is_alive:
+            raise NotFoundError(f"there is no run {plain_name(only)!r}; log.runs() lists them")
+        yield from _Run(storage, listing).problems()
+        return
+    known: set[int] = set()
+    try:
+        for listing in catalog.listings():
+            known.update((listing.number, *listing.unswept))
+            if listing.is_alive:
+                yield from _Run(storage, listing).problems()
+    except (CorruptionError, FormatError) as error:
+        yield Problem(None, "catalogue", str(error))
+    yield from _strays(storage, known)
+
+
+def _strays(storage: Storage, known: set[int]) -> Iterator[Problem]:
+    """Records of runs that no name leads to; a deleted run leaves nothing but the tombstone where it began."""
+    for kind in RUN_KINDS:
+        begin, end = kind + bytes(8), bytes([kind[0] + 1])
+        while found := next(iter(storage.scan([(begin, end)], limit=1)), None):
+            key, record = found
+            number = int.from_bytes(key[1:9], "big")
+            if number not in known and not (kind == SEGMENT and record == seal_fields(key, [])):
+                yield Problem(None, where(key), "belongs to no run in the catalogue")
+            if number == (1 << 64) - 1:
+                break
+            begin = kind + (number + 1).to_bytes(8, "big")
+
+
+class _Run:
+    """The checks of one run."""
+
+    def __init__(self, storage: Storage, listing: Listing) -> None:
+        self.storage = storage
+        self.number = listing.number
+        self.name = plain_name(listing.parts)
+        self.parts = listing.parts
+        self.lineage = Lineage(storage, listing.number)
+        self.codec: Codec | None = None
+        self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self.forks: dict[int, set[int]] = defaultdict(set)
+        self.bases: dict[tuple[int, int], tuple[Entries, bytes, int]] = {}
+
+    def problem(self, at: str, what: str) -> Problem:
+        return Problem(self.name, at, what)
+
+    def problems(self) -> Iterator[Problem]:
+        """All checks, those of what others lean on first."""
+        try:
+            segments = list(self.lineage.all())
+        except (CorruptionError, FormatError) as error:
+            yield self.problem("segments", str(error))
+            return
+        if not segments:
+            return  # a name that was never written to
+        if segments[0].origin[:1] != [list(self.parts)]:
+            yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
+        self.codec = known_codec(str(segments[0].origin[2]))
+        for segment in segments[1:]:
+            self.forks[segment.parent].add(segment.base_seq)
+        for segment in segments:
+            yield from self._segment(segment)
+        yield from self._branches({segment.number for segment in segments})
+        yield from self._ids()
+        yield from self._task_writes()
+
+    def _segment(self, segment: Segment) -> Iterator[Problem]:
+        at = f"segment {segment.number}"
+        entries, digest, step = {}, segment.base_digest, segment.base_step
+        if segment.number:
+            base = self.bases.get((segment.parent, segment.base_seq))
+            if base is None:
+                yield self.problem(at, f"the event it begins at, seq {segment.base_seq}, cannot be read")
+                return
+            entries, digest, step = dict(base[0]), base[1], base[2]
+            if (digest, step) != (segment.base_digest, segment.base_step):
+                yield self.problem(at, "the event it begins at is another one than when it was forked")
+            if self.storage.get([child_key(self.number, segment.parent, segment.number)])[0] is None:
+                yield self.problem(at, "its parent's index of children does not name it")
+        try:
+            yield from self._events(segment, entries, digest, step)
+        except EventLogError as error:
+            yield self.problem(at, str(error))
+
+    def _events(self, segment: Segment, entries: Entries, digest: bytes, step: int) -> Iterator[Problem]:
+        seq = segment.base_seq
+        manifests = self._manifests(segment)
+        for key, record in self.storage.scan([places(EVENT, self.number, segment.number, 0, (1 << 63) - 2)]):
+            at = place_of(key)
+            if at[1] != seq + 1:
+                yield self.problem(where(key), f"the event before it, seq {seq + 1}, is missing")
+                return
+            found, parent, body = read_event(key, record)
+            if parent != digest:
+                yield self.problem(where(key), "it does not follow the event before it: the chain of digests is broken")
+            if seq >= 0 and body.step <= step:
+                yield self.problem(where(key), f"step {body.step} does not follow step {step}")
+            if body.id is not None:
+                self.ids[body.id].append(at)
+            changes, problems = self._read_parts(key, body.writes, at)
+            yield from problems
+            apply_changes(entries, advanced(entries, changes, at, len(record)))
+            seq, digest, step = at[1], found, body.step
+            if seq in manifests:
+                yield from self._manifest(manifests.pop(seq), entries)
+            if seq in self.forks[segment.number]:
+                self.bases[at] = (dict(entries), digest, step)
+        for key in manifests.values():
+            yield self.problem(where(key), "there is no event at its place")
+
+    def _read_parts(
+        self, key: bytes, writes: list[tuple[str, int, bytes]], at: tuple[int, int]
+    ) -> tuple[list[tuple[str, int, bytes | Place]], list[Problem]]:
+        """The changes of an event with the payloads of its parts, and what is wrong with those."""
+        changes: list[tuple[str, int, bytes | Place]] = []
+        problems = []
+        for (channel, code, payload), (_, _, stored) in zip(list(placed(writes, at)), writes, strict=True):
+            if not isinstance(payload, Place):
+                changes.append((channel, code, payload))
+                continue
+            record = self.storage.get([payload.key(self.number)])[0]
+            data = b"" if record is None else unseal(payload.key(self.number), record)
+            if payload_digest(data) != stored:
+                problems.append(self.problem(where(key), f"the large payload of channel {channel!r} is not the one written"))
+            changes.append((channel, code, payload._replace(data=data)))
+        return changes, problems
+
+    def _manifests(self, segment: Segment) -> dict[int, bytes]:
+        bounds = places(MANIFEST, self.number, segment.number, 0, (1 << 63) - 2)
+        return {place_of(key)[1]: key for key, _ in self.storage.scan([bounds])}
+
+    def _manifest(self, key: bytes, entries: Entries) -> Iterator[Problem]:
+        """Whether a manifest says what the events up to it say."""
+        record = self.storage.get([key])[0]
+        if record is None:
+            return
+        listed = manifest_entries(unseal(key, record))
+        if list(listed) != list(entries):
+            yield self.problem(where(key), "it lists other channels than the events")
+            return
+        try:
+            listed.update(read_entries(self.storage, self.number, listed, list(listed)))
+        except DroppedError:
+            return
+        for channel, entry in listed.items():
+            if self.codec is not None and not _equal(entry, entries[channel], self.codec):
+                yield self.problem(where(key), f"channel {channel!r} has another value than the events say")
+
+    def _branches(self, numbers: set[int]) -> Iterator[Problem]:
+        written = set()
+        for key, record in self.storage.scan([all_of(BRANCH, self.number)]):
+            name, number = unseal_fields(key, record)[:2]
+            written.add(number)
+            if number not in numbers:
+                yield self.problem(f"branch {name!r}", f"its segment {number} is missing")
+            elif self.lineage.segment(number).branch != name:
+                yield self.problem(f"branch {name!r}", f"segment {number} belongs to another branch")
+        for number in numbers - written:
+            yield self.problem(f"segment {number}", "no branch leads to it")
+
+    def _ids(self) -> Iterator[Problem]:
+        for key, record in self.storage.scan([all_of(ID, self.number)]):
+            event_id = id_of(key)
+            segment, seq = unseal_fields(key, record)[:2]
+            if (segment, seq) not in self.ids.pop(event_id, []):
+                yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
+        for event_id in self.ids:
+            yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
+
+    def _task_writes(self) -> Iterator[Problem]:
+        for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):
+            try:
+                unseal(key, record)
+            except (CorruptionError, FormatError) as error:
+                yield self.problem("task writes", str(error))
+
+
+def _equal(one: Any, other: Any, codec: Codec) -> bool:
+    if one.full == other.full and one.ops == other.ops:
+        return True
+    return repr(decoded_value(one, codec)) == repr(decoded_value(other, codec))  # repr: types and order count
+

@@ -1,0 +1,54 @@
+import pytest
+
+from eventlog.errors import EventLogError, InvalidIdError
+from eventlog.ids import check_id
+
+
+class LikeText(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "good",
+    ["a", "../../etc/passwd", "C:\\x", "a b", "é", "e\u0301", "%", "*", "🦜", "x" * 255, "é" * 127, "\u00a0", "'; --"],
+)
+def test_ordinary_strings_are_ids_and_come_back_as_they_are(good):
+    assert check_id("thread_id", good) is good
+
+
+@pytest.mark.parametrize(
+    "bad", [None, True, 0, 1.0, b"a", bytearray(b"a"), {"$gt": ""}, ["a"], ("a",), object(), LikeText("a")]
+)
+def test_other_types_are_refused(bad):
+    with pytest.raises(InvalidIdError, match=r"^thread_id: must be a str, not"):
+        check_id("thread_id", bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("", "empty"),
+        ("a\x00b", r"U\+0000"),
+        ("\x1b[2J", r"U\+001B"),
+        ("a\n", r"U\+000A"),
+        ("a\x7f", r"U\+007F"),
+        ("a\x9b", r"U\+009B"),
+        ("a\ud800", "surrogate"),
+        ("\udfff", "surrogate"),
+        ("x" * 256, "255 bytes"),
+        ("é" * 128, "255 bytes"),
+        ("x" * 10_000_000, "255 bytes"),
+    ],
+)
+def test_strings_that_no_key_or_terminal_should_meet_are_refused(bad, why):
+    with pytest.raises(InvalidIdError, match=why) as caught:
+        check_id("run name", bad)
+    assert caught.value.what == "run name"
+    assert isinstance(caught.value, EventLogError | ValueError)
+    assert len(str(caught.value)) < 200
+
+
+def test_the_limit_is_the_callers():
+    assert check_id("namespace", "x" * 4096, max_bytes=4096)
+    with pytest.raises(InvalidIdError, match="3 bytes"):
+        check_id("namespace", "éé", max_bytes=3)
