@@ -4,7 +4,7 @@ Each superstep's writes are appended as one immutable event; any past state is m
 pointer. What is public is listed here; everything else may change.
 """
 
-from eventlog.codec import Codec, register, register_codec, unregister
+from eventlog.codec import Codec, known_codec, register, register_codec, unregister
 from eventlog.diff import Change, Diff
 from eventlog.errors import (
     BusyError,
@@ -39,7 +39,7 @@ from eventlog.events import (
 )
 from eventlog.ids import check_id
 from eventlog.log import EventLog
-from eventlog.run import Run
+from eventlog.run import Prepared, Run
 from eventlog.state import State
 
 __version__ = "0.1.0"
@@ -67,6 +67,7 @@ __all__ = [
     "Limits",
     "Merge",
     "NotFoundError",
+    "Prepared",
     "Problem",
     "Run",
     "State",
@@ -80,6 +81,7 @@ __all__ = [
     "Update",
     "__version__",
     "check_id",
+    "known_codec",
     "register",
     "register_codec",
     "unregister",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from eventlog import delta
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
 from eventlog.events import auto_id
-from eventlog.layout import BRANCH, EVENT, MAX_SEQ, all_of, branch_key, child_key, event_key, id_key, part_key, places
+from eventlog.layout import BRANCH, EVENT, MAX_SEQ, all_of, branch_key, child_key, child_of, children_at, event_key, id_key, part_key, places
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.records import (
     ROOT_DIGEST,
@@ -165,6 +165,13 @@ class Branches:
             return segment.number, int.from_bytes(key[13:], "big")
         return segment.parent, segment.base_seq
 
+    def untouched_fork(self, at: tuple[int, int]) -> Segment | None:
+        """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
+        for key, _ in self.storage.scan([children_at(self.run, at)], reverse=True, limit=1):
+            segment = self.lineage.segment(child_of(key))
+            return segment if self.head_of(segment) == at else None
+        return None
+
     def empty_tip(self) -> Tip:
         """The tip of a run without events."""
         return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, Progress({}, 0, 0, 0))
@@ -260,7 +267,7 @@ class Branches:
         branch = self._branch_record(segment)
         puts = [(key, record), branch]
         if segment.number:
-            puts.append((child_key(self.run, segment.parent, segment.number), b""))
+            puts.append((child_key(self.run, (segment.parent, segment.base_seq), segment.number), b""))
         return _Batch(puts, {key: None, branch[0]: None})
 
     def _branch_record(self, segment: Segment) -> tuple[bytes, bytes]:

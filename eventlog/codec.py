@@ -142,7 +142,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     cls = type(value)
     if cls in IMMUTABLE:
         return True
-    if depth > MAX_DEPTH:
+    if depth >= MAX_DEPTH:
         raise _DeepError
     if cls is dict:
         if not _SCALARS.issuperset(map(type, value)) and not all(_is_plain(key, depth + 1) for key in value):
@@ -291,18 +291,28 @@ def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
 
 def _children(value: Any) -> list[tuple[str, Any]]:
     if type(value) is dict:
-        keys = [(f" (key {key!r})", key) for key in value]
-        return keys + [(f".{key}" if isinstance(key, str) else f"[{key!r}]", item) for key, item in value.items()]
+        keys = [(f" (key of type {_name(type(key))})", key) for key in value]
+        return keys + [(step_to(key), item) for key, item in value.items()]
     if type(value) in (list, tuple):
         return [(f"[{index}]", item) for index, item in enumerate(value)]
     if type(value) in (set, frozenset):
-        return [(f"{{{item!r}}}", item) for item in value]
+        return [(f"{{{_name(type(item))}}}", item) for item in value]
     if dataclasses.is_dataclass(type(value)) and type(value) not in _by_type:
         try:
             return [(f".{name}", item) for name, item in dataclass_fields(value).items()]
         except UnserializableError:
             return []
     return []
+
+
+def step_to(key: Any) -> str:
+    """A key as part of a path: short, and without running code of the key's class."""
+    if type(key) is str:
+        return f".{key[:_SHOWN]}"
+    return f"[{key!r:.{_SHOWN}}]" if type(key) in _SCALARS else f"[{_name(type(key))}]"
+
+
+_SHOWN: Final = 40
 
 
 # --- reading -------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack
 from xxhash import xxh3_128_digest
 
-from eventlog.codec import IMMUTABLE, MAX_DEPTH
+from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge
 from eventlog.records import array, scalar
@@ -171,16 +171,16 @@ def check_fits(operation: Any, value: Any, path: str) -> None:
 
 
 def _at(path: str, key: Any) -> str:
-    return f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]"
+    return f"{path}{step_to(key)}"
 
 
 def _key_bytes(key: Any, codec: Codec, path: str) -> bytes:
     if type(key) is not str:
-        return scalar(codec.encode(key, f"{path} (key {key!r})"))
+        return scalar(codec.encode(key, f"{path} (key)"))
     try:
         return scalar(key)
     except UnicodeEncodeError:
-        raise UnserializableError(f"{path} (key {key!r})", "a lone surrogate has no UTF-8 form; clean it first") from None
+        raise UnserializableError(f"{path} (key)", "a lone surrogate has no UTF-8 form; clean it first") from None
 
 
 def _merge_payload(changes: Iterable[tuple[Any, Write]], codec: Codec, path: str) -> bytes:

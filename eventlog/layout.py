@@ -8,7 +8,7 @@ caller-given event id ends its index key, because it is read in id order.
  N  first part[8] name[16]          run, by name           (hashes: one scan finds the runs within a run)
  S  run[8] segment[4]               segment: a stretch of events that one branch wrote itself
  B  run[8] name[16]                 branch, by name
- C  run[8] segment[4] child[4]      child: this segment was forked from that one
+ C  run[8] segment[4] seq[8] child[4]   child: this segment was forked at that event
  E  run[8] segment[4] seq[8]        event
  P  run[8] segment[4] seq[8] n[2]   part: a large payload of the event
  I  run[8] id[1..255]               event, by caller-given id
@@ -48,7 +48,7 @@ MAX_SEQ: Final = (1 << 63) - 1
 _place = struct.Struct(">cQIQ").pack
 _numbered = struct.Struct(">cQIQH").pack
 _segment = struct.Struct(">cQI").pack
-_child = struct.Struct(">cQII").pack
+_child = struct.Struct(">cQIQI").pack
 _run = struct.Struct(">cQ").pack
 _task = struct.Struct(">cQIQ8si").pack
 _read_place = struct.Struct(">cQIQ").unpack_from
@@ -90,9 +90,19 @@ def branch_key(run: int, name: str) -> bytes:
     return _run(BRANCH, run) + digest(name.encode(), 16)
 
 
-def child_key(run: int, segment: int, child: int) -> bytes:
-    """Key that says `child` was forked from `segment`."""
-    return _child(CHILD, run, segment, child)
+def child_key(run: int, at: tuple[int, int], child: int) -> bytes:
+    """Key that says the segment `child` was forked at an event."""
+    return _child(CHILD, run, *at, child)
+
+
+def children_at(run: int, at: tuple[int, int]) -> Range:
+    """Keys of all segments that were forked at an event."""
+    return _prefix(_place(CHILD, run, *at))
+
+
+def child_of(key: bytes) -> int:
+    """The child in a key of `child_key`."""
+    return int.from_bytes(key[21:], "big")
 
 
 def event_key(run: int, segment: int, seq: int) -> bytes:

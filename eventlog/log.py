@@ -115,6 +115,16 @@ class EventLog:
             key=lambda name: (name,) if isinstance(name, str) else name,
         )
 
+    def codec_name(self, name: RunName) -> str | None:
+        """The name of the codec that a run was written with; None if there is no such run, or nothing in it."""
+        listing = self._catalog.find(name_parts(name))
+        if listing is None or not listing.is_alive:
+            return None
+        key = segment_key(listing.number, 0)
+        record = self._storage.get([key])[0]
+        fields = [] if record is None else unseal_fields(key, record)
+        return str(fields[-1][2]) if fields else None
+
     def __contains__(self, name: object) -> bool:
         listing = self._catalog.find(name_parts(name))
         return listing is not None and listing.is_alive

@@ -26,7 +26,7 @@ from eventlog.errors import (
 )
 from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, id_of, ids_below, place_of
 from eventlog.records import read_event
 from eventlog.snapshots import advanced, apply_changes, decoded_value, is_read, placed, progress_at
 from eventlog.state import State
@@ -61,6 +61,15 @@ class Prepared(NamedTuple):
     may_fork: bool
     redo: Callable[[Tip], Draft] | None
     """Drafts the same again after another event: to tell whether an id names the same event already."""
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the whole state after the event, as encoded, as far as known without decoding."""
+        sizes = {channel: entry.size for channel, entry in self.tip.entries.items()}
+        for channel, write in self.draft.writes:
+            grown = sizes.get(channel, 0) + write.growth
+            sizes[channel] = len(write.payload) if write.code in delta.SETS else grown
+        return sum(sizes.values())
 
 
 class Run:
@@ -111,7 +120,7 @@ class Run:
 
     def _check_codec(self) -> None:
         written = self._branches.lineage.segment(0).origin[2]
-        if written != self._codec.name and not getattr(self._codec, "reads_all", False):
+        if written != self._codec.name:
             raise InvalidInputError(
                 f"run {self.name!r} was written with the codec {written!r}, not {self._codec.name!r}; "
                 "open it through what wrote it (a saver's run: through that saver)"
@@ -133,6 +142,11 @@ class Run:
     def head(self) -> Event | None:
         """The newest event that this handle knows of, None if the run is empty."""
         return None if self._tip.is_empty else self._event_at(self._tip.at)
+
+    @property
+    def head_id(self) -> str | None:
+        """The head's id; as ``head.id``, without reading the event."""
+        return self._tip.head_id
 
     @property
     def step(self) -> int:
@@ -286,8 +300,9 @@ class Run:
 
     def prepare(  # noqa: PLR0913 (as append, and where)
         self,
-        writes: Mapping[str, Any],
+        writes: Mapping[str, Any] | None = None,
         *,
+        state: Mapping[str, Any] | None = None,
         at: Where | None = None,
         task: str | None = None,
         step: int | None = None,
@@ -297,18 +312,23 @@ class Run:
         """Encode one superstep now, to be written later by `write`: from another thread, say.
 
         Args:
-            writes: as in `append`.
+            writes: as in `append`; or else `state`, as in `commit`.
+            state: see `writes`.
             at: the event to write after. Where that is no branch's head any more, a new branch begins there, and this
-                handle moves to it; so two writers of the same event both succeed. By default the head, as in `append`.
-            task: as in `append`; so are `step`, `id` and `meta`. An id that names another event is taken over: it
-                names the new event from then on.
+                handle moves to it; so two writers of the same event both succeed. A branch that was forked there and
+                not written to yet is taken instead. By default the head, as in `append`.
+            task: as in `append`; so are `id` and `meta`. An id that names another event is taken over: it names the
+                new event from then on.
+            step: as in `append`, but where it does not follow the step before, one more than that is taken.
 
         Raises:
             NotFoundError: there is no event `at`; otherwise as `append`.
         """
         with self._lock:
             tip = self._tip if at is None else self._tip_at(self._place(at))
-            draft = self._draft(tip, writes, None, task, step, id, meta)._replace(replaces=True)
+            if step is not None and not tip.is_empty and step <= tip.step:
+                step = None
+            draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
             return Prepared(tip, tip.at, draft, at is not None, None)
 
     def write(self, prepared: Prepared) -> Event:
@@ -329,18 +349,24 @@ class Run:
             return self._event_of(written)
 
     def _write(self, tip: Tip, at: tuple[int, int], draft: Draft, *, may_fork: bool, moved: bool) -> Written:
-        if may_fork and (moved or self._is_followed(at)):
-            tip = self._branches.tip_at(at)
-            written = self._branches.write(tip, [draft], fork=True)[0]
-        else:
+        """Write at `tip`; if that is no head and `may_fork`, on the branch that was forked there last, or a new one."""
+        if not may_fork or not (moved or self._is_followed(at)):
             try:
                 written = self._branches.write(tip, [draft])[0]
-                self._accept(tip, draft)
             except ConflictError:
                 if not may_fork:
                     raise
-                tip = self._branches.tip_at(at)
-                written = self._branches.write(tip, [draft], fork=True)[0]
+            else:
+                self._accept(tip, draft)
+                self._tip, self._state = tip, None
+                return written
+        fork = self._branches.untouched_fork(at)
+        tip = self._branches.tip_at(at, fork)
+        try:
+            written = self._branches.write(tip, [draft], fork=fork is None)[0]
+        except ConflictError:  # another writer was first on the untouched branch
+            tip = self._branches.tip_at(at)
+            written = self._branches.write(tip, [draft], fork=True)[0]
         self._tip, self._state = tip, None
         return written
 
@@ -578,6 +604,17 @@ class Run:
         for key, record in self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse):
             yield self._read_event(place_of(key), read_event(key, record))
 
+    def given_ids(self, before: str | None = None) -> Iterator[str]:
+        """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
+
+        Args:
+            before: only ids less than this one.
+        """
+        if not self._is_new:
+            bounds = ids_below(self._branches.run, before)
+            for key, _ in self._storage.scan([bounds], reverse=True):
+                yield id_of(key)
+
     def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
         """Each event with the state after it, oldest first. Runs no user code; arguments as for `events`."""
         first, last = self._bounds(start, stop)
@@ -726,7 +763,7 @@ class Run:
                 raise InvalidInputError(f"that event belongs to run {where.run!r}, this is run {self.name!r}")
             return where.segment, where.seq
         if isinstance(where, str):
-            return self._place_of_id(where)
+            return self._tip.at if where == self._tip.head_id else self._place_of_id(where)
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
         return self._place_of_step(where)

@@ -130,7 +130,7 @@ class _Run:
             entries, digest, step = dict(base[0]), base[1], base[2]
             if (digest, step) != (segment.base_digest, segment.base_step):
                 yield self.problem(at, "the event it begins at is another one than when it was forked")
-            if self.storage.get([child_key(self.number, segment.parent, segment.number)])[0] is None:
+            if self.storage.get([child_key(self.number, (segment.parent, segment.base_seq), segment.number)])[0] is None:
                 yield self.problem(at, "its parent's index of children does not name it")
         try:
             yield from self._events(segment, entries, digest, step)

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from eventlog.errors import InvalidIdError, InvalidInputError
-from eventlog.ids import check_id
+from eventlog import InvalidIdError, InvalidInputError, check_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

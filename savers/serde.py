@@ -42,8 +42,7 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 from zoneinfo import ZoneInfo
 
-from eventlog.errors import CorruptionError, InvalidInputError, TooDeepError, UnknownTypeError, UnserializableError
-from eventlog.ids import check_id
+from eventlog import CorruptionError, InvalidInputError, TooDeepError, UnknownTypeError, UnserializableError, check_id
 from eventlog.types import (
     dataclass_fields,
     enum_key,

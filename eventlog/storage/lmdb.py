@@ -2,7 +2,7 @@
 
 Owns everything that is peculiar to LMDB: the map's size, reader slots, named databases, the lock beside it, forks, and
 the rule that one process opens one environment once. It must never keep a transaction open across a yield, hand out
-memory of the map, open ``lock.mdb`` (closing it would drop the process's locks), or commit anywhere but in `_finish`.
+memory of the map, open ``lock.mdb`` (closing it would drop the process's locks), or commit anywhere but in `_transact`.
 
 A log's directory::
 
@@ -21,8 +21,9 @@ import os
 import struct
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -478,6 +479,7 @@ class _Shared:
         self._env: lmdb.Environment | None = None
         self._inherited: lmdb.Environment | None = None
         self._dbs: Databases = []
+        self._page_bytes = 0
         self._is_closed = False
 
     def read(self, work: Callable[[Transaction, Databases], T]) -> T:
@@ -557,7 +559,9 @@ class _Shared:
         """Whether `batch` is written; if not, nothing of it is, and what was in the way is mended: try again."""
         try:
             with self.gate:
-                _transact(self._live(), lambda txn: batch.apply(txn, self._dbs))
+                env = self._live()
+                _transact(env, lambda txn: batch.apply(txn, self._dbs))
+                self._lengthen(env)
         except lmdb.MapFullError:
             self._grow()
         except _OutcomeUnknownError as error:
@@ -603,6 +607,13 @@ class _Shared:
             msg = f"{self._options.path}: the map cannot grow ({error}); nothing was written; raise `ulimit -v`"
             raise CapacityError(msg) from error
 
+    def _lengthen(self, env: lmdb.Environment) -> None:
+        """Make the file as long as LMDB counts it, so that a shorter one can be told to have been cut."""
+        with suppress(OSError, lmdb.Error):  # the batch is written; who opens a short file looks closer
+            need_bytes = (env.info()["last_pgno"] + 1) * self._page_bytes
+            if os.stat(self._data_path).st_size < need_bytes:  # noqa: PTH116 (once per commit)
+                os.truncate(self._data_path, need_bytes)
+
     def _check_file(self) -> None:
         """Refuse to write into a file that no longer has a name: LMDB would acknowledge, and nobody could read it."""
         if _file_id(self._data_path) != self.file_id:
@@ -628,7 +639,7 @@ class _Shared:
             if isinstance(error, _ForeignError):
                 raise _foreign(self._options.path, str(error)) from error
             raise
-        self._env = env
+        self._env, self._page_bytes = env, env.stat()["psize"]
         self.file_id = _file_id(self._data_path) or (0, 0)
 
     def _close_environment(self) -> None:
@@ -742,12 +753,23 @@ class _MetaPage(NamedTuple):
 
 
 def _check_data_file(path: Path) -> None:
-    """Refuse a file that LMDB would map and then die on (SIGBUS), or that LMDB did not write.
+    """Refuse a file that LMDB did not write, or that it would map and then die on (SIGBUS)."""
+    if not path.exists() or path.stat().st_size == 0:
+        return  # new, or a creation that was killed at its first step: LMDB begins anew
+    for _ in range(3):
+        has_bytes, need_bytes = _length_bytes(path)
+        if has_bytes >= need_bytes:
+            return
+        time.sleep(0.01)  # a writer may be about to lengthen it: see _lengthen
+    if _lacks_used_pages(path):
+        raise CorruptionError(str(path), f"it has {has_bytes:,} of {need_bytes:,} bytes; it was cut short")
+
+
+def _length_bytes(path: Path) -> tuple[int, int]:
+    """How long the file is, and how long it should be.
 
     Source: LMDB 0.9 ``mdb.c``, MDB_meta: each of the first two pages holds one, and the greater transaction counts.
     """
-    if not path.exists() or path.stat().st_size == 0:
-        return  # new, or a creation that was killed at its first step: LMDB begins anew
     with path.open("rb") as file:
         first = _meta_page(path, file.read(_META_PAGE.size))
         file.seek(first.page_bytes)
@@ -755,10 +777,20 @@ def _check_data_file(path: Path) -> None:
         if not _is_lmdb(second):
             raise CorruptionError(str(path), "its second page is damaged or missing")
         newest = max(first, _meta_page(path, second), key=lambda meta: meta.txn_id)
-        size_bytes = os.fstat(file.fileno()).st_size
-    need_bytes = (newest.last_page + 1) * first.page_bytes
-    if size_bytes < need_bytes:
-        raise CorruptionError(str(path), f"it has {size_bytes:,} of {need_bytes:,} bytes; it was cut short")
+        return os.fstat(file.fileno()).st_size, (newest.last_page + 1) * first.page_bytes
+
+
+def _lacks_used_pages(path: Path) -> bool:
+    """Whether pages that hold something lie beyond the end of the file; slow, for it reads all of it.
+
+    A short file may be sound: LMDB does not write a page that was taken at the end and freed by the same transaction.
+    Such a file is left only by a writer that was killed before `_lengthen`.
+    """
+    try:
+        module = import_module("lmdb.verify")
+    except ImportError:
+        return True  # an older release: better refuse a sound file than die on a damaged one
+    return any("beyond EOF" in finding for finding in module.verify(os.fspath(path)))
 
 
 def _is_lmdb(raw: bytes) -> bool:

@@ -1,0 +1,262 @@
+"""From what a person types to a run, a branch and an event.
+
+Owns the grammar of addresses, which is read with the log at hand, because names may hold every sign that it uses::
+
+    RUN[@BRANCH][:STEP | :first | :last | :ID][~N]
+
+The longest name of a run that the address begins with is the run's; likewise the branch. The long options say the same
+without a grammar.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from eventlog.branches import MAIN
+from eventlog.cli.exits import MISSING_EXTRA, CommandError
+from eventlog.codec import MSGPACK, known_codec
+from eventlog.diff import printable
+from eventlog.errors import InvalidIdError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from eventlog.events import Event, RunName
+    from eventlog.log import EventLog
+    from eventlog.run import Run
+
+BETWEEN_PARTS: Final = " / "
+_PLACE = re.compile(r"(?::(?P<at>.+?))?(?:~(?P<back>\d+))?", re.DOTALL)
+_STEP = re.compile(r"-?\d{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What was typed.
+
+    Attributes:
+        text: an address, None if only options were given.
+        run: the parts of a run's name, given as options.
+        branch: given as an option.
+        step: given as an option.
+    """
+
+    text: str | None
+    run: tuple[str, ...] = ()
+    branch: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an address names: a handle on the branch, and the event; no event if the run is empty."""
+
+    run: Run
+    event: Event | None
+
+    @property
+    def address(self) -> str:
+        """The address, in its short form."""
+        return run_title(self.run.name) if self.event is None else address_of(self.event, self.run)
+
+    def required(self) -> Event:
+        """The event; a run without events is an error here."""
+        if self.event is None:
+            raise CommandError(f"run {run_title(self.run.name)!r} has no events yet")
+        return self.event
+
+
+def run_title(name: RunName) -> str:
+    """A run's name for people: its parts with ``/`` between them, safe for a terminal."""
+    return printable(name if isinstance(name, str) else BETWEEN_PARTS.join(name))
+
+
+def address_of(event: Event, run: Run | None = None) -> str:
+    """The address of an event; where it lies on the branch of `run`, that branch's."""
+    branch = event.branch if run is None else run.branch_name
+    return f"{run_title(event.run)}{'' if branch == MAIN else '@' + printable(branch)}:{event.step}"
+
+
+# --- opening a run, whoever wrote it --------------------------------------------------------------------------------
+
+
+class _AnyCodec:
+    """Opens a run of any codec, to ask which one it is."""
+
+    name = "any"
+    reads_all = True
+
+    def encode(self, value: Any, path: str = "value") -> bytes:
+        raise NotImplementedError
+
+    def decode(self, data: bytes) -> Any:
+        raise CommandError(f"cannot show {len(data):,} bytes: nothing here reads this run's codec", MISSING_EXTRA)
+
+
+def open_bare(log: EventLog, name: RunName) -> Run:
+    """A handle for looking at events and branches, not at values."""
+    return log.run(name, codec=_AnyCodec())
+
+
+def codec_name(run: Run) -> str | None:
+    """Name of the codec that a run is written with, None if it is empty."""
+    if run.head is None:
+        return None
+    return str(run._branches.lineage.segment(0).origin[2])  # noqa: SLF001 (the engine has no public word for it yet)
+
+
+def open_run(log: EventLog, name: RunName) -> Run:
+    """A handle that shows values without touching anybody's classes.
+
+    Raises:
+        CommandError: nothing that is installed reads the run's codec.
+    """
+    written = codec_name(open_bare(log, name)) or MSGPACK.name
+    if known_codec(written) is None:
+        with suppress(ImportError):
+            importlib.import_module("savers.inert")
+    codec = known_codec(written)
+    if codec is None:
+        raise CommandError(
+            f"run {run_title(name)!r} is written with the codec {printable(written)!r}, which nothing here reads; "
+            "install and import what wrote it",
+            MISSING_EXTRA,
+        )
+    return current_branch(log.run(name, codec=codec))
+
+
+def current_branch(run: Run) -> Run:
+    """A handle on the branch that a run stands at.
+
+    That is ``main``; in a saver's run, whose events have ids that sort by age, the branch with the greatest one.
+    """
+    if codec_name(run) in (None, MSGPACK.name):
+        return run
+    heads = [(branch.head.given_id, branch.name) for branch in run.branches() if branch.head and branch.head.given_id]
+    newest = max(heads, default=("", run.branch_name))[1]
+    return run if newest == run.branch_name else run.branch(newest)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def resolve(log: EventLog, address: Address) -> Found:
+    """What `address` names.
+
+    Raises:
+        CommandError: no such run or branch, or not an address; says which names are near.
+        NotFoundError: the run has no such step or id.
+    """
+    name, rest = (address.run, "") if address.run else _split_run(log, address.text or "")
+    if address.run and address.run not in log:
+        raise _no_run(log, run_title(address.run))
+    run, place = _split_branch(open_run(log, name), rest)
+    if address.branch is not None:
+        run = _on_branch(run, address.branch)
+    if address.step is not None:
+        return Found(run, run.event(address.step))
+    return Found(run, _event(run, place))
+
+
+def _split_run(log: EventLog, text: str) -> tuple[RunName, str]:
+    for head, rest in _splits(text, "@:~"):
+        names = [name for name in _names(head) if name in log]
+        if len(names) > 1:
+            raise CommandError(f"{printable(head)!r} is two runs: give --run once for each part of the name you mean")
+        if names:
+            return names[0], rest
+    raise _no_run(log, text)
+
+
+def _splits(text: str, signs: str) -> Iterator[tuple[str, str]]:
+    """`text` cut before each of `signs`, the longest beginning first."""
+    for index in range(len(text), 0, -1):
+        if index == len(text) or text[index] in signs:
+            yield text[:index], text[index:]
+
+
+def _names(text: str) -> list[RunName]:
+    parts = tuple(text.split(BETWEEN_PARTS))
+    return [name for name in ([text, parts] if len(parts) > 1 else [text]) if _is_name(name)]
+
+
+def _is_name(name: RunName) -> bool:
+    from eventlog.catalog import name_parts  # noqa: PLC0415
+
+    with suppress(InvalidIdError):
+        return bool(name_parts(name))
+    return False
+
+
+def _split_branch(run: Run, rest: str) -> tuple[Run, str]:
+    if not rest.startswith("@"):
+        return run, rest
+    names = {branch.name for branch in run.branches()}
+    for name, place in _splits(rest[1:], ":~"):
+        if name in names:
+            return run.branch(name), place
+    raise _no_branch(run, re.split("[:~]", rest[1:])[0])
+
+
+def _on_branch(run: Run, name: str) -> Run:
+    try:
+        return run.branch(name)
+    except NotFoundError:
+        raise _no_branch(run, name) from None
+
+
+def _event(run: Run, place: str) -> Event | None:
+    parsed = _PLACE.fullmatch(place)
+    if parsed is None:
+        raise CommandError(f"{printable(place)!r} is no place in a run: use :STEP, :first, :last, :ID or ~N")
+    event = _named(run, parsed["at"]) if parsed["at"] else run.head
+    return _back(run, event, int(parsed["back"])) if event and parsed["back"] else event
+
+
+def _named(run: Run, at: str) -> Event | None:
+    if at == "last":
+        return run.head
+    if at == "first":
+        return next(run.events(), None)
+    if _STEP.fullmatch(at):
+        try:
+            return run.event(int(at))
+        except NotFoundError:
+            with suppress(NotFoundError):
+                return run.event(at)
+            raise
+    return run.event(at)
+
+
+def _back(run: Run, event: Event, count: int) -> Event:
+    found = next(islice(run.events(stop=event, reverse=True), count, None), None)
+    if found is None:
+        raise CommandError(f"there are not {count:,} events before {address_of(event)}; {run_title(run.name)}:first is the first")
+    return found
+
+
+# --- not found --------------------------------------------------------------------------------------------------------
+
+
+def _no_run(log: EventLog, text: str) -> CommandError:
+    titles = [run_title(name) for name in log.runs()]
+    wanted = [printable(text), *(printable(head) for head, _ in _splits(text, "@:~"))]
+    near = next((found for one in wanted if (found := _near(one, titles))), "")
+    return CommandError(f"there is no run {printable(text)!r} in {log.location}{near}; `eventlog ls` lists the runs")
+
+
+def _no_branch(run: Run, name: str) -> CommandError:
+    names = [printable(branch.name) for branch in run.branches()]
+    hint = _near(printable(name), names) or f"; there is {', '.join(names[:8])}"
+    return CommandError(f"run {run_title(run.name)!r} has no branch {printable(name)!r}{hint}")
+
+
+def _near(text: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(text, list(names), 3)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,82 @@
+"""The steps of a branch, newest first, each with the state before and after it.
+
+Owns the order of reading: a few events are replayed forwards and then given backwards, so that the first line of a long
+history costs one materialised state and a handful of events.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Any, Final
+
+from eventlog.diff import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from eventlog.diff import Diff
+    from eventlog.events import Branch, Event
+    from eventlog.run import Run
+
+_FIRST_PAGE: Final = 8
+_PAGE: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event with what it did.
+
+    Attributes:
+        event: the event.
+        writes: what it wrote, by channel.
+        before: the state before it; empty before the first event.
+        after: the state after it.
+    """
+
+    event: Event
+    writes: Mapping[str, Any]
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    def diff(self, channels: list[str]) -> Diff:
+        """What it changed, in these of the channels that it wrote."""
+        return compare(_only(self.before, channels), _only(self.after, channels))
+
+
+def _only(state: Mapping[str, Any], channels: list[str]) -> dict[str, Any]:
+    return {channel: state[channel] for channel in channels if channel in state}
+
+
+def steps(run: Run, stop: Event, limit: int | None = None) -> Iterator[Step]:
+    """The steps up to `stop`, newest first, at most `limit`."""
+    return islice(_steps(run, stop, limit), limit)
+
+
+def _steps(run: Run, stop: Event, limit: int | None) -> Iterator[Step]:
+    events = run.events(stop=stop, reverse=True)
+    size = min(limit or _FIRST_PAGE, _FIRST_PAGE)
+    page = list(islice(events, size + 1))
+    while page:
+        states: list[Mapping[str, Any]] = [state for _, state in run.replay(page[-1], page[0])][::-1]
+        has_more = len(page) > size
+        befores = states[1:] if has_more else [*states[1:], {}]
+        for event, before, after in zip(page, befores, states, strict=False):
+            yield Step(event, event.writes, before, after)
+        size = min(2 * size, _PAGE)
+        page = [page[-1], *islice(events, size)] if has_more else []
+
+
+def steps_of_all(run: Run, limit: int | None = None) -> Iterator[Step]:
+    """The steps of every branch of a run, each step once, the latest write first."""
+    lanes = [_own_steps(run, branch, limit) for branch in run.branches()]
+    return islice(heapq.merge(*lanes, key=lambda step: step.event.time_ns, reverse=True), limit)
+
+
+def _own_steps(run: Run, branch: Branch, limit: int | None) -> Iterator[Step]:
+    """The steps that a branch wrote itself: those after the event it was forked from."""
+    if branch.head is None:
+        return iter(())
+    own = steps(run.branch(branch.name), branch.head, limit)
+    return takewhile(lambda step: step.event.id != branch.forked_from, own)

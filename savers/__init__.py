@@ -1,0 +1,28 @@
+"""Savers and stores on an event log, framework-free. Those for LangGraph are in `savers.langgraph`."""
+
+from savers.base import (
+    BaseCheckpointSaver,
+    BaseStore,
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointMetadata,
+    CheckpointTuple,
+    new_checkpoint_id,
+)
+from savers.saver import EventLogSaver, InMemoryCheckpointSaver
+from savers.serde import JsonPlusSerde
+from savers.store import EventLogStore
+
+__all__ = [
+    "BaseCheckpointSaver",
+    "BaseStore",
+    "Checkpoint",
+    "CheckpointConfig",
+    "CheckpointMetadata",
+    "CheckpointTuple",
+    "EventLogSaver",
+    "EventLogStore",
+    "InMemoryCheckpointSaver",
+    "JsonPlusSerde",
+    "new_checkpoint_id",
+]

@@ -1,0 +1,67 @@
+"""Runs that savers wrote, for tools that only show them: values decoded without touching anybody's classes.
+
+Owns nothing but the registration of the savers' codecs; importing it is enough. Imports no framework.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgpack
+
+from eventlog import CorruptionError, register_codec
+from savers.serde import JsonPlusSerde
+
+_KEYWORDS: Final = (2, 4, 5)
+_DELTA_SNAPSHOT: Final = 7
+_UNSAID: Final = (None, [], {}, "")
+
+
+class InertLangGraph:
+    """Reads what `savers.langgraph` wrote: an object becomes a dict that names its class under ``"$type"``."""
+
+    name = "langgraph/1"
+
+    def encode(self, value: Any, path: str = "value") -> bytes:  # noqa: ARG002 (the protocol's)
+        """Never to be called: tools do not write."""
+        raise NotImplementedError(path)
+
+    def decode(self, data: bytes) -> Any:
+        """See `eventlog.Codec.decode`."""
+        end = 1 + (data[0] if data else 0)
+        tag, payload = data[1:end].decode("ascii", "replace"), data[end:]
+        if tag == "null":
+            return None
+        if tag in ("bytes", "bytearray"):
+            return payload
+        if tag != "msgpack":
+            return {"$type": tag, "bytes": len(payload)}
+        try:
+            return _unpacked(payload)
+        except (ValueError, msgpack.UnpackException) as error:
+            raise CorruptionError("a stored value", f"not the bytes of a value ({error})") from error
+
+
+def _unpacked(payload: bytes) -> Any:
+    return msgpack.unpackb(payload, strict_map_key=False, ext_hook=_shown)
+
+
+def _shown(code: int, payload: bytes) -> Any:
+    """An object as ``{"$type": class, field: value}``; fields that say nothing are left out."""
+    inner = _unpacked(payload)
+    if code == _DELTA_SNAPSHOT or not isinstance(inner, list) or len(inner) < 3:  # noqa: PLR2004 (module, name, value)
+        return _Shown({"$type": f"extension {code}", "value": inner})
+    module, name, value = inner[:3]
+    if code in _KEYWORDS and isinstance(value, dict):
+        return _Shown({"$type": name, **{key: item for key, item in value.items() if item not in _UNSAID}})
+    return _Shown({"$type": f"{module}.{name}", "value": value})
+
+
+class _Shown(dict[str, Any]):
+    """Hashable, by identity, because it may stand for a dict's key."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+register_codec(InertLangGraph())
+register_codec(JsonPlusSerde(inert=True))
