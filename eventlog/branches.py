@@ -1,7 +1,7 @@
 """The rules of writing: append along a branch, fork one off, never two winners.
 
-Owns what one commit of events holds and expects. An event's key is the next seq of its segment, so of two writers who
-saw the same head one finds the key taken. Every commit also expects its branch's record, which deleting removes first.
+Owns what one commit of events holds and expects. Each commit replaces its segment's head record and expects the one it
+knows, so of two writers who saw the same head one fails; deleting a run removes the heads first, so a late writer fails.
 
 A `Tip` is where a writer stands: the head and the entries there. It changes only after its commit succeeded.
 """
@@ -14,14 +14,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from eventlog import delta
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
 from eventlog.events import auto_id
-from eventlog.layout import BRANCH, EVENT, MAX_SEQ, all_of, branch_key, child_key, child_of, children_at, event_key, id_key, part_key, places
+from eventlog.layout import (
+    BRANCH,
+    all_of,
+    branch_key,
+    child_key,
+    child_of,
+    children_at,
+    event_key,
+    head_key,
+    id_key,
+    part_key,
+)
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.records import (
     ROOT_DIGEST,
     array,
     event_record,
+    head_record,
     payload_digest,
     read_event,
+    read_head,
     scalar,
     seal,
     seal_fields,
@@ -30,7 +43,6 @@ from eventlog.records import (
 from eventlog.snapshots import (
     INLINE,
     PART,
-    READ_COST,
     DroppedError,
     Place,
     Progress,
@@ -67,7 +79,6 @@ class Tip:
         head_id: of the head, None before the first event.
         progress: the entries there, and how far the last manifest lies behind.
         shadows: what values to come are compared with, per channel that was compared before.
-        values: decoded values that nested operations were checked against, per channel.
     """
 
     segment: Segment
@@ -77,7 +88,6 @@ class Tip:
     head_id: str | None
     progress: Progress
     shadows: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def entries(self) -> Entries:
@@ -160,10 +170,8 @@ class Branches:
 
     def head_of(self, segment: Segment) -> tuple[int, int]:
         """Segment and seq of the newest event of a branch; seq -1 if it has none."""
-        bounds = places(EVENT, self.run, segment.number, segment.base_seq + 1, MAX_SEQ - 1)
-        for key, _ in self.storage.scan([bounds], reverse=True, limit=1):
-            return segment.number, int.from_bytes(key[13:], "big")
-        return segment.parent, segment.base_seq
+        record = self.storage.get([head_key(self.run, segment.number)])[0]
+        return (segment.parent, segment.base_seq) if record is None else (segment.number, read_head(record))
 
     def untouched_fork(self, at: tuple[int, int]) -> Segment | None:
         """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
@@ -223,7 +231,8 @@ class Branches:
             return read_entries(self.storage, self.run, entries, channels)
         except DroppedError:
             progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
-            return read_entries(self.storage, self.run, progress.entries, channels)
+            found = {channel: progress.entries[channel] for channel in channels}
+            return {**found, **read_entries(self.storage, self.run, found, channels)}
 
     def read_tip(self, tip: Tip, channels: Sequence[str]) -> None:
         """Read values at a tip, to be kept there."""
@@ -316,7 +325,9 @@ class Branches:
             return self._root, self._records_of(self._root)
         if fork:
             return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment)
-        key, record = self._branch_record(tip.segment)
+        if tip.segment.number == tip.at[0]:
+            return tip.segment, _Batch([], {})
+        key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
     def _fill(
@@ -324,6 +335,7 @@ class Branches:
     ) -> tuple[list[Written], Progress, Entries]:
         """Add the events of `drafts`; returns them, the progress after them, and what its entries do not show yet."""
         seq, digest, progress = tip.at[1], tip.digest, tip.progress
+        has_head = segment.number == tip.at[0] and not tip.is_empty
         if segment is not tip.segment:
             progress = progress._replace(segments=progress.segments + 1)
         if len(drafts) > 1 or segment is not tip.segment:
@@ -335,20 +347,22 @@ class Branches:
             seq, parent = seq + 1, digest
             at = (segment.number, seq)
             size, digest, changes = self._put_event(batch, at, parent, draft)
-            changed = advanced(progress.entries, changes, at, size)
-            if progress.is_due(size):
+            changed, cost = advanced(progress.entries, changes, at, size)
+            if progress.is_due(cost):
                 progress = self._put_manifest(batch, at, progress, changed)
                 changed = {}
             else:
-                progress = progress._replace(since=progress.since + size + READ_COST)
+                progress = progress._replace(since=progress.since + cost)
             written.append(Written(at, digest, parent, draft))
             self._put_id(batch, at, draft)
-        batch.expect[event_key(self.run, *written[0].at)] = None
+        key = head_key(self.run, segment.number)
+        batch.expect[key] = head_record(tip.at[1], tip.digest) if has_head else None
+        batch.puts.append((key, head_record(seq, digest)))
         return written, progress, changed
 
     def _put_event(
         self, batch: _Batch, at: tuple[int, int], parent: bytes, draft: Draft
-    ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place]]]:
+    ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place, int]]]:
         """Add an event and its parts; returns the event's size, its digest, and the changes with their places."""
         items = [
             scalar(draft.time_ns),
@@ -357,16 +371,16 @@ class Branches:
             scalar(draft.id),
             scalar(draft.meta),
         ]
-        changes: list[tuple[str, int, bytes | Place]] = []
+        changes: list[tuple[str, int, bytes | Place, int]] = []
         parts = 0
         for channel, write in draft.writes:
             payload = write.payload
             if len(payload) <= INLINE:
-                items += (scalar(channel), scalar(write.code), scalar(payload))
-                changes.append((channel, write.code, payload))
+                items += (scalar(channel), scalar(delta.slot(write, in_part=False)), scalar(payload))
+                changes.append((channel, write.code, payload, write.growth))
                 continue
-            items += (scalar(channel), scalar(write.code | delta.IN_PART), scalar(payload_digest(payload)))
-            changes.append((channel, write.code, Place(PART, *at, parts, len(payload), payload)))
+            items += (scalar(channel), scalar(delta.slot(write, in_part=True)), scalar(payload_digest(payload)))
+            changes.append((channel, write.code, Place(PART, *at, parts, len(payload), payload), write.growth))
             key = part_key(self.run, *at, parts)
             batch.puts.append((key, seal(key, payload)))
             parts += 1
@@ -404,7 +418,7 @@ class Branches:
             self._raise_conflict(self._root, tip, error)
         if branch_key(self.run, tip.segment.branch) in error.keys:
             raise self._deleted(tip.segment.branch) from error
-        if not fork and event_key(self.run, segment.number, tip.at[1] + 1) in error.keys:
+        if not fork and head_key(self.run, segment.number) in error.keys:
             self._raise_conflict(segment, tip, error)
         for draft in drafts:
             if draft.id is not None and not draft.replaces and id_key(self.run, draft.id) in error.keys:

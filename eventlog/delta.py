@@ -27,14 +27,15 @@ from __future__ import annotations
 import enum
 from itertools import islice
 from operator import is_
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from uuid import UUID
 
 import msgpack
 from xxhash import xxh3_128_digest
 
 from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
-from eventlog.events import AppendText, Delete, Extend, Merge
+from eventlog.events import AppendText, Delete, Extend, Merge, Update
 from eventlog.records import array, scalar
 
 if TYPE_CHECKING:
@@ -43,12 +44,15 @@ if TYPE_CHECKING:
     from eventlog.codec import Codec
 
 DELETE, SET, EXTEND, MERGE, SET_LIST, SET_DICT, SET_TEXT, TEXT = range(8)
+CODE_BITS: Final = 5
+CODE: Final = 15
 IN_PART: Final = 16
-"""Flag on a code in an event: the payload stands in a part of its own, here stands its digest and size."""
+"""In an event a code has this flag where the payload stands in a part of its own: its digest and size stand here."""
 
 SETS: Final = frozenset({SET, SET_LIST, SET_DICT, SET_TEXT})
 _SET_OF: Final = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
-_BASE_OF: Final = {EXTEND: SET_LIST, MERGE: SET_DICT, TEXT: SET_TEXT}
+_PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
+"""Keys that equal what they read back as; a float may be NaN, and so may what a tuple holds."""
 _NOUN: Final = {SET: "no list, dict or string", SET_LIST: "a list", SET_DICT: "a dict", SET_TEXT: "a string"}
 _MISSING: Final = object()
 
@@ -62,7 +66,7 @@ class Write(NamedTuple):
     Attributes:
         code: the operation.
         payload: its bytes.
-        growth: bytes by which the channel's value grows, as far as that is known.
+        growth: bytes by which the value grows; less than 0 if it shrinks. Of a set, its size.
         accept: brings the shadow it was found against up to date; to be called once it is recorded.
         shadow: the shadow of the new value, where there was none to bring up to date; `NO_SHADOW` if none was made.
     """
@@ -77,65 +81,166 @@ class Write(NamedTuple):
 # --- from what a caller says ------------------------------------------------------------------------------------
 
 
-def set_to(value: Any, codec: Codec, path: str) -> Write:
-    """Set the channel to `value`, whatever it was."""
+def set_to(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
+    """Set the channel to `value`, or an entry `depth` containers below its top, whatever it was."""
     payload = codec.encode(value, path)
+    if depth and _height(value) + depth > MAX_DEPTH:
+        raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     return Write(_SET_OF.get(type(value), SET), payload, len(payload))
 
 
-def from_operation(operation: Any, kind: int | None, codec: Codec, path: str) -> Write:
-    """The write of an `Extend`, `AppendText`, `Merge` or `Delete`, on a channel last set by the code `kind` (or absent).
+class Known(Protocol):
+    """What the writer knows of a channel that is there."""
+
+    kind: int
+    """The code that last set it."""
+
+    def shadow(self) -> Any:
+        """What its next value is compared with."""
+
+    def value(self) -> Any:
+        """Its value, a new object."""
+
+
+def from_operation(operation: Any, known: Known | None, codec: Codec, path: str) -> Write:
+    """The write of an `Extend`, `AppendText`, `Merge` or `Delete`.
+
+    Args:
+        operation: what the caller said.
+        known: the channel, None if it is absent; asked for more than its kind by a `Merge` only.
+        codec: the run's.
+        path: names the channel in errors.
 
     Raises:
         InvalidInputError: the channel does not hold what the operation works on.
         UnserializableError: a value in it cannot be encoded.
     """
+    _check_argument(operation, path)
     if isinstance(operation, Delete):
-        if kind is None:
-            msg = f"{path}: there is no such channel to delete"
-            raise InvalidInputError(msg)
+        if known is None:
+            raise InvalidInputError(f"{path}: there is no such channel to delete")
         return Write(DELETE, b"")
-    write = _encoded(operation, codec, path)
-    if kind is None:
-        return set_to(applied(_MISSING, write.code, write.payload, codec), codec, path)
-    if _BASE_OF[write.code] != kind:
-        msg = f"{path}: {type(operation).__name__} needs {_NOUN[_BASE_OF[write.code]]}, the channel holds {_NOUN[kind]}"
-        raise InvalidInputError(msg)
-    return write
-
-
-def _encoded(operation: Any, codec: Codec, path: str, depth: int = 0) -> Write:
-    if isinstance(operation, Extend):
-        _check_argument(operation.items, (list, tuple), "Extend takes a list of items", path)
-        payload = codec.encode(list(operation.items), path)
-        _check_depth(operation.items, depth, path)
-        return Write(EXTEND, payload, len(payload))
-    if isinstance(operation, AppendText):
-        _check_argument(operation.text, (str,), "AppendText takes a string", path)
-        payload = codec.encode(operation.text, path)
-        return Write(TEXT, payload, len(payload))
+    if known is None:
+        return set_to(_from_nothing(operation), codec, path)
+    wanted = _WANTED[type(operation)]
+    if wanted != known.kind:
+        raise _unfit(operation, _NOUN[wanted], _NOUN[known.kind], path)
     if isinstance(operation, Merge):
-        _check_argument(operation.changes, (dict,), "Merge takes a dict of changes", path)
-        items = operation.changes.items()
-        changes = [(key, _encoded(item, codec, _at(path, key), depth + 1)) for key, item in items]
-        return Write(MERGE, _merge_payload(changes, codec, path))
-    if isinstance(operation, Delete):
-        return Write(DELETE, b"")
-    write = set_to(operation, codec, path)
-    _check_depth(operation, depth, path)
-    return write
+        try:
+            return _merge_into(known.shadow(), operation, codec, path, 0)
+        except _OpaqueError:
+            return set_to(_carried_out(operation, known.value(), path), codec, path)
+    return _at_end(operation, shadow=None, codec=codec, path=path, depth=0)
 
 
-def _check_argument(argument: Any, types: tuple[type, ...], rule: str, path: str) -> None:
-    if type(argument) not in types:
-        msg = f"{path}: {rule}, not {type(argument).__name__}"
-        raise InvalidInputError(msg)
+def _check_argument(operation: Any, path: str) -> None:
+    name, types, rule = _ARGUMENTS.get(type(operation), ("", (), ""))
+    if name and type(getattr(operation, name)) not in types:
+        raise InvalidInputError(f"{path}: {rule}, not {type(getattr(operation, name)).__name__}")
 
 
-def _check_depth(value: Any, depth: int, path: str) -> None:
-    """Refuse a value that fits alone, but not where it goes: `depth` containers below the channel's top."""
-    if depth and _height(value) + depth > MAX_DEPTH:
+_ARGUMENTS: Final[dict[type, tuple[str, tuple[type, ...], str]]] = {
+    Extend: ("items", (list, tuple), "Extend takes a list of items"),
+    AppendText: ("text", (str,), "AppendText takes a string"),
+    Merge: ("changes", (dict,), "Merge takes a dict of changes"),
+}
+_WANTED: Final = {Extend: SET_LIST, AppendText: SET_TEXT, Merge: SET_DICT}
+
+
+def _unfit(operation: Any, needs: str, there_is: str, path: str) -> InvalidInputError:
+    return InvalidInputError(f"{path}: {type(operation).__name__} needs {needs}, there is {there_is}")
+
+
+def _from_nothing(operation: Any) -> Any:
+    """The value that an operation makes of an absent channel or key."""
+    if isinstance(operation, Extend):
+        return list(operation.items)
+    if isinstance(operation, AppendText):
+        return operation.text
+    if isinstance(operation, Merge):
+        changes = operation.changes.items()
+        return {key: _from_nothing(item) for key, item in changes if not isinstance(item, Delete)}
+    if isinstance(operation, Update):
+        raise InvalidInputError("Update stands for a whole channel; within a Merge give the value itself")
+    return operation
+
+
+def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: str, depth: int) -> Write:
+    """Something put at the end of a list or a string; brings `shadow` up to date, if there is one."""
+    if isinstance(operation, AppendText):
+        payload = codec.encode(operation.text, path)
+        return Write(TEXT, payload, len(payload), shadow=NO_SHADOW if shadow is None else shadow + operation.text)
+    items = list(operation.items)
+    payload = _encode_items(items, 0 if shadow is None else len(shadow.items), codec, path)
+    if depth and _height(items) + depth > MAX_DEPTH:
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
+    if shadow is None:
+        return Write(EXTEND, payload, len(payload))
+    added = shadow_of(items, codec, path).items
+    return Write(EXTEND, payload, len(payload), accept=lambda: shadow.items.extend(added))
+
+
+def _merge_into(shadow: Any, operation: Merge, codec: Codec, path: str, depth: int) -> Write:
+    """The write of a merge into a dict of which `shadow` was made.
+
+    Raises:
+        _OpaqueError: a dict on the way has keys that are compared by their bytes only.
+    """
+    if type(shadow) is not _Dict or not _PLAIN_KEYS.issuperset(map(type, operation.changes)):
+        raise _OpaqueError
+    changes: list[tuple[Any, Write]] = []
+    for key, item in operation.changes.items():
+        old = shadow.items.get(key, _MISSING)
+        if isinstance(item, Delete):
+            changes += [] if old is _MISSING else [(key, Write(DELETE, b"", -size_of(old, codec)))]
+        else:
+            changes.append((key, _change_of(item, old, codec, _at(path, key), depth + 1)))
+    payload = _merge_payload(changes, codec, path)
+    return Write(MERGE, payload, sum(w.growth for _, w in changes), accept=lambda: _accept(shadow.items, changes))
+
+
+def _change_of(item: Any, old: Any, codec: Codec, path: str, depth: int) -> Write:
+    """The write of one key of a merge; its growth is net of what was there."""
+    _check_argument(item, path)
+    if type(item) in _WANTED and old is not _MISSING:
+        wanted = {Extend: _List, AppendText: str, Merge: _Dict}[type(item)]
+        if type(old) is _Leaf:
+            raise _OpaqueError
+        if type(old) is not wanted:
+            raise _unfit(item, _NOUN[_WANTED[type(item)]], "something else", path)
+        if isinstance(item, Merge):
+            return _merge_into(old, item, codec, path, depth)
+        return _at_end(item, shadow=old, codec=codec, path=path, depth=depth)
+    return _net(first_set(_from_nothing(item), codec, path, depth), old, codec)
+
+
+class _OpaqueError(Exception):
+    pass
+
+
+def _carried_out(operation: Any, value: Any, path: str) -> Any:
+    """`value`, which may be changed in place, after an operation on it."""
+    _check_argument(operation, path)
+    wanted = {Extend: list, AppendText: str, Merge: dict}.get(type(operation))
+    if wanted is None or value is _MISSING:
+        return _from_nothing(operation)
+    if type(value) is not wanted:
+        raise _unfit(operation, _NOUN[_WANTED[type(operation)]], f"a {type(value).__name__}", path)
+    if not isinstance(operation, Merge):
+        return value + (list(operation.items) if isinstance(operation, Extend) else operation.text)
+    for key, item in operation.changes.items():
+        if isinstance(item, Delete):
+            value.pop(key, None)
+        else:
+            value[key] = _carried_out(item, value.get(key, _MISSING), _at(path, key))
+    return value
+
+
+def _net(write: Write, old: Any, codec: Codec) -> Write:
+    """A write of an entry with its growth net of what was there."""
+    if write.code not in SETS or old is _MISSING:
+        return write
+    return write._replace(growth=len(write.payload) - size_of(old, codec))
 
 
 def _height(value: Any) -> int:
@@ -144,30 +249,6 @@ def _height(value: Any) -> int:
     if items is None:
         return 0
     return 1 + max((_height(item) for item in items if type(item) not in IMMUTABLE), default=0)
-
-
-def needs_value(operation: Any) -> bool:
-    """Whether the operation is only right for some values of the channel: it works on something below the top."""
-    return isinstance(operation, Merge) and any(
-        isinstance(item, Extend | AppendText | Merge) for item in operation.changes.values()
-    )
-
-
-def check_fits(operation: Any, value: Any, path: str) -> None:
-    """Refuse an operation that does not fit the value it is for, at any depth.
-
-    Raises:
-        InvalidInputError: names the place.
-    """
-    wanted = {Extend: list, AppendText: str, Merge: dict}.get(type(operation))
-    if wanted is None or value is _MISSING:
-        return
-    if type(value) is not wanted:
-        msg = f"{path}: {type(operation).__name__} needs a {wanted.__name__}, there is a {type(value).__name__}"
-        raise InvalidInputError(msg)
-    if isinstance(operation, Merge):
-        for key, item in operation.changes.items():
-            check_fits(item, value.get(key, _MISSING), _at(path, key))
 
 
 def _at(path: str, key: Any) -> str:
@@ -189,6 +270,22 @@ def _merge_payload(changes: Iterable[tuple[Any, Write]], codec: Codec, path: str
         nested = write.payload if write.code == MERGE else scalar(write.payload)
         items += (_key_bytes(key, codec, path), scalar(write.code), nested)
     return array(items)
+
+
+def slot(write: Write, *, in_part: bool) -> int:
+    """The number that stands for a write's operation in an event: code, flag and, for a merge, its growth.
+
+    ```
+     bits 0-3 code | 4 in a part | 5... growth, folded: 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
+    ```
+    """
+    growth = 0 if write.code != MERGE else write.growth << 1 if write.growth >= 0 else (-write.growth << 1) - 1
+    return growth << CODE_BITS | (IN_PART if in_part else 0) | write.code
+
+
+def unfolded(number: int) -> int:
+    """The growth in a slot."""
+    return -((number + 1) >> 1) if number & 1 else number >> 1
 
 
 # --- applying ---------------------------------------------------------------------------------------------------
@@ -258,10 +355,11 @@ class _Dict:
 
 
 class _Leaf:
-    __slots__ = ("digest",)
+    __slots__ = ("digest", "size")
 
-    def __init__(self, digest: bytes) -> None:
-        self.digest = digest
+    def __init__(self, encoded: bytes) -> None:
+        self.digest = xxh3_128_digest(encoded)
+        self.size = len(encoded)
 
 
 def shadow_of(value: Any, codec: Codec, path: str = "value") -> Any:
@@ -271,13 +369,26 @@ def shadow_of(value: Any, codec: Codec, path: str = "value") -> Any:
         return value
     if cls is list:
         return _List([item if type(item) in IMMUTABLE else shadow_of(item, codec, path) for item in value])
-    if cls is dict:
+    if cls is dict and _PLAIN_KEYS.issuperset(map(type, value)):
         return _Dict(
             {key: item if type(item) in IMMUTABLE else shadow_of(item, codec, path) for key, item in value.items()}
         )
     if isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value))):
         return value
-    return _Leaf(xxh3_128_digest(codec.encode(value, path)))
+    return _Leaf(codec.encode(value, path))
+
+
+def size_of(shadow: Any, codec: Codec) -> int:
+    """About how many bytes the value has as encoded, of which `shadow` was made."""
+    if type(shadow) is _List:
+        return 1 + sum(size_of(item, codec) for item in shadow.items)
+    if type(shadow) is _Dict:
+        return 1 + sum(_key_size(key) + size_of(item, codec) for key, item in shadow.items.items())
+    return shadow.size if type(shadow) is _Leaf else len(codec.encode(shadow))
+
+
+def _key_size(key: Any) -> int:
+    return 1 + len(key) if type(key) in (str, bytes) else 2
 
 
 def difference(shadow: Any, value: Any, codec: Codec, path: str, depth: int = 0) -> Write | None:
@@ -291,7 +402,7 @@ def difference(shadow: Any, value: Any, codec: Codec, path: str, depth: int = 0)
     cls = type(value)
     if cls is list and type(shadow) is _List:
         return _list_difference(shadow, value, codec, path, depth)
-    if cls is dict and type(shadow) is _Dict:
+    if cls is dict and type(shadow) is _Dict and _PLAIN_KEYS.issuperset(map(type, value)):
         return _dict_difference(shadow, value, codec, path, depth)
     if _same(shadow, value, codec, path):
         return None
@@ -303,8 +414,7 @@ def difference(shadow: Any, value: Any, codec: Codec, path: str, depth: int = 0)
 
 def first_set(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
     """The write that sets a channel, or an entry `depth` containers below its top, with the shadow to keep."""
-    write = set_to(value, codec, path)  # first: it refuses what is too deep for a shadow
-    _check_depth(value, depth, path)
+    write = set_to(value, codec, path, depth)  # first: it refuses what is too deep for a shadow
     return write._replace(shadow=shadow_of(value, codec, path))
 
 
@@ -316,7 +426,8 @@ def _same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
     if cls is list:
         return type(shadow) is _List and len(shadow.items) == len(value) and _same_items(shadow, value, codec, path)
     if cls is dict:
-        return type(shadow) is _Dict and _same_entries(shadow, value, codec, path)
+        if type(shadow) is _Dict:
+            return _same_entries(shadow, value, codec, path)
     if type(shadow) is _Leaf:
         return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
     if cls is not type(shadow):
@@ -337,19 +448,15 @@ def _same_items(shadow: _List, value: list[Any], codec: Codec, path: str) -> boo
     )
 
 
-def _same_key(old: Any, new: Any, codec: Codec, path: str) -> bool:
-    return old is new or (type(old) is type(new) and old == new and (type(old) is str or _same(old, new, codec, path)))
-
-
-def _same_keys(old: Iterable[Any], new: Iterable[Any], codec: Codec, path: str) -> bool:
-    return all(_same_key(one, other, codec, path) for one, other in zip(old, new, strict=False))
+def _same_keys(old: Iterable[Any], new: Iterable[Any]) -> bool:
+    return all(one is other or (type(one) is type(other) and one == other) for one, other in zip(old, new, strict=False))
 
 
 def _same_entries(shadow: _Dict, value: dict[Any, Any], codec: Codec, path: str) -> bool:
     items = shadow.items
     if len(items) != len(value):
         return False
-    return _same_keys(items, value, codec, path) and all(
+    return _same_keys(items, value) and all(
         old is new or _same(old, new, codec, path) for old, new in zip(items.values(), value.values(), strict=True)
     )
 
@@ -362,11 +469,7 @@ def _list_difference(shadow: _List, value: list[Any], codec: Codec, path: str, d
         return None
     if not known:
         return first_set(value, codec, path, depth)
-    new = value[known:]
-    payload = _encode_items(new, known, codec, path)
-    _check_depth(new, depth, path)
-    shadows = shadow_of(new, codec, path).items
-    return Write(EXTEND, payload, len(payload), accept=lambda: shadow.items.extend(shadows))
+    return _at_end(Extend(value[known:]), shadow=shadow, codec=codec, path=path, depth=depth)
 
 
 def _encode_items(items: list[Any], first: int, codec: Codec, path: str) -> bytes:
@@ -383,13 +486,13 @@ def _dict_difference(shadow: _Dict, value: dict[Any, Any], codec: Codec, path: s
     gone = [key for key in old if key not in value]
     kept = len(old) - len(gone)
     stays = old if not gone else [key for key in old if key in value]
-    if not kept or not _same_keys(stays, islice(value, kept), codec, path):
+    if not kept or not _same_keys(stays, islice(value, kept)):
         return first_set(value, codec, path, depth) if old or value else None
-    changes: list[tuple[Any, Write]] = [(key, Write(DELETE, b"")) for key in gone]
+    changes: list[tuple[Any, Write]] = [(key, Write(DELETE, b"", -size_of(old[key], codec))) for key in gone]
     for key, item in islice(value.items(), kept):
         before = old[key]
         if before is not item and (write := difference(before, item, codec, _at(path, key), depth + 1)) is not None:
-            changes.append((key, write))
+            changes.append((key, _net(write, before, codec)))
     changes += [
         (key, first_set(item, codec, _at(path, key), depth + 1)) for key, item in islice(value.items(), kept, None)
     ]
@@ -406,7 +509,7 @@ def _smaller_of_merge_and_set(
         whole = codec.encode(value, path)
         if len(whole) <= len(payload):
             return Write(SET_DICT, whole, len(whole), shadow=shadow_of(value, codec, path))
-    growth = sum(write.growth for write in changed if write.code not in SETS)
+    growth = sum(write.growth for _, write in changes)
     return Write(MERGE, payload, growth, accept=lambda: _accept(old, changes))
 
 

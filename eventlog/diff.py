@@ -172,10 +172,7 @@ def _item_steps(a: list[Any] | tuple[Any, ...], b: list[Any] | tuple[Any, ...]) 
     front = _common(zip(a, b, strict=False), shorter)
     back = _common(zip(reversed(a), reversed(b), strict=False), shorter - front)
     middle = range(front, max(len(a), len(b)) - back)
-    return [
-        (i, a[i] if i < len(a) - back else _ABSENT, b[i] if i < len(b) - back else _ABSENT)
-        for i in middle
-    ]
+    return [(i, a[i] if i < len(a) - back else _ABSENT, b[i] if i < len(b) - back else _ABSENT) for i in middle]
 
 
 def _common(pairs: Iterable[tuple[Any, Any]], limit: int) -> int:
@@ -317,7 +314,12 @@ def _shown(value: Any, limit: int, depth: int) -> str:
     return text if cut <= 0 else f"{text[: 2 * limit]}… (+{cut:,} characters)"
 
 
-_BRACKETS: Final = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})"), KeyOrder: "()"}
+_BRACKETS: Final[dict[Any, tuple[str, str]]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+}
 
 
 def _quoted(text: str, cut: int = 0) -> str:
@@ -353,7 +355,9 @@ def _some(items: Iterable[Any], count: int, depth: int, noun: str, item: Callabl
     room = 0 if depth >= _SHOWN_DEPTH else _SHOWN_ITEMS
     texts = [item(one) for one in islice(items, room)]
     if count > room:
-        texts.append(f"… +{count - room:,} {noun if count - room > 1 else noun[:-1]}" if room else f"… {count:,} {noun}")
+        texts.append(
+            f"… +{count - room:,} {noun if count - room > 1 else noun[:-1]}" if room else f"… {count:,} {noun}"
+        )
     return ", ".join(texts)
 
 

@@ -71,7 +71,8 @@ class Event:
     """
 
     __slots__ = (
-        "_load",
+        "_meta",
+        "_writes",
         "branch",
         "digest",
         "given_id",
@@ -94,7 +95,8 @@ class Event:
         time_ns: int,
         task: str | None,
         given_id: str | None,
-        load: Callable[[], tuple[Mapping[str, Any], Mapping[str, Any]]],
+        meta: Callable[[], Mapping[str, Any]],
+        writes: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.run = run
         self.branch = branch
@@ -104,7 +106,8 @@ class Event:
         self.time_ns = time_ns
         self.task = task
         self.given_id = given_id
-        self._load = load
+        self._meta = meta
+        self._writes = writes
 
     @property
     def id(self) -> str:
@@ -123,12 +126,12 @@ class Event:
 
         Decoded anew at each access. Appending it to a branch at the same state makes the same change.
         """
-        return self._load()[1]
+        return self._writes()
 
     @property
     def meta(self) -> Mapping[str, Any]:
         """What the writer said beside the writes; empty if nothing."""
-        return self._load()[0]
+        return self._meta()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.run, self.digest) == (other.run, other.digest)

@@ -8,12 +8,13 @@ caller-given event id ends its index key, because it is read in id order.
  N  first part[8] name[16]          run, by name           (hashes: one scan finds the runs within a run)
  S  run[8] segment[4]               segment: a stretch of events that one branch wrote itself
  B  run[8] name[16]                 branch, by name
+ H  run[8] segment[4]               head: seq and digest of the newest event of a segment
  C  run[8] segment[4] seq[8] child[4]   child: this segment was forked at that event
  E  run[8] segment[4] seq[8]        event
- P  run[8] segment[4] seq[8] n[2]   part: a large payload of the event
+ P  run[8] segment[4] seq[8] n[4]   part: a large payload of the event
  I  run[8] id[1..255]               event, by caller-given id
  M  run[8] segment[4] seq[8]        manifest        (derivable)
- V  run[8] segment[4] seq[8] n[2]   snapshot        (derivable)
+ V  run[8] segment[4] seq[8] n[4]   snapshot        (derivable)
  W  run[8] segment[4] seq[8] task[8] slot[4]   what a task wrote in the superstep after that event
 ```
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 NAME: Final = b"N"
 SEGMENT: Final = b"S"
 BRANCH: Final = b"B"
+HEAD: Final = b"H"
 CHILD: Final = b"C"
 EVENT: Final = b"E"
 PART: Final = b"P"
@@ -40,13 +42,13 @@ MANIFEST: Final = b"M"
 SNAPSHOT: Final = b"V"
 TASK_WRITE: Final = b"W"
 
-RUN_KINDS: Final = (BRANCH, ID, TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
+RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
 """Kinds that belong to one run, in the order in which deleting a run removes them: pointers before what they point at."""
 
 MAX_SEQ: Final = (1 << 63) - 1
 
 _place = struct.Struct(">cQIQ").pack
-_numbered = struct.Struct(">cQIQH").pack
+_numbered = struct.Struct(">cQIQI").pack
 _segment = struct.Struct(">cQI").pack
 _child = struct.Struct(">cQIQI").pack
 _run = struct.Struct(">cQ").pack
@@ -83,6 +85,11 @@ def run_number(parts: Sequence[str], incarnation: int) -> int:
 def segment_key(run: int, segment: int) -> bytes:
     """Key of a segment's record."""
     return _segment(SEGMENT, run, segment)
+
+
+def head_key(run: int, segment: int) -> bytes:
+    """Key of what says where a segment ends."""
+    return _segment(HEAD, run, segment)
 
 
 def branch_key(run: int, name: str) -> bytes:

@@ -15,9 +15,10 @@ ancestor lies is found in O(log depth) reads. Segment records never change, so t
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.errors import CorruptionError, NotFoundError
+from eventlog.errors import NotFoundError
 from eventlog.layout import places, segment_key, segments_of
 from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     Range = tuple[bytes, bytes]
 
 NO_SEGMENT = 0xFFFFFFFF
+
+_numbers = struct.Struct(">Iqq16sIIqq")  # of one width, so that a fork costs the same bytes at every history
 
 
 class Segment(NamedTuple):
@@ -87,6 +90,11 @@ class Lineage:
             self._known[number] = _read(key, number, record)
         return self._known[number]
 
+    def check_alive(self) -> None:
+        """Raise `NotFoundError` if the run was deleted, whatever this object knows."""
+        self._known.pop(0, None)
+        self.segment(0)
+
     def all(self) -> Iterator[Segment]:
         """Every segment, in the order of their making."""
         for key, record in self._storage.scan([segments_of(self._run)]):
@@ -121,7 +129,7 @@ class Lineage:
         The seq is None where the history ends in that segment itself.
         """
         segment, last = self.segment(number), None
-        while step <= segment.base_step:
+        while segment.base_seq >= 0 and step <= segment.base_step:
             if step <= segment.jump_step:
                 last, segment = segment.jump_seq, self.segment(segment.jump)
             else:
@@ -151,11 +159,12 @@ class Lineage:
 def segment_record(run: int, segment: Segment) -> tuple[bytes, bytes]:
     """Key and record of a segment."""
     key = segment_key(run, segment.number)
-    return key, seal_fields(key, segment[1:])
+    return key, seal_fields(key, [segment.branch, _numbers.pack(*segment[2:10]), segment.origin])
 
 
 def _read(key: bytes, number: int, record: bytes) -> Segment:
     fields = unseal_fields(key, record)
-    if len(fields) < len(Segment._fields) - 1:
-        raise CorruptionError(f"segment {number}", "the record is too short")
-    return Segment(number, *fields[: len(Segment._fields) - 1])
+    if not fields:
+        raise NotFoundError(f"segment {number} is gone: the run was deleted")
+    branch, numbers, origin = fields[:3]
+    return Segment(number, branch, *_numbers.unpack(numbers), origin)

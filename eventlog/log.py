@@ -14,7 +14,7 @@ from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
 from eventlog.errors import ExpectationError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
-from eventlog.layout import BRANCH, RUN_KINDS, all_of, segment_key
+from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, segment_key
 from eventlog.records import seal_fields, unseal_fields
 from eventlog.run import Run
 from eventlog.snapshots import CONSTANTS
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from eventlog.catalog import Listing
     from eventlog.codec import Codec
     from eventlog.events import Problem, RunName
 
@@ -157,12 +156,12 @@ class EventLog:
         key = segment_key(number, 0)
         while True:
             record = self._storage.get([key])[0]
-            branches = [branch for branch, _ in self._storage.scan([all_of(BRANCH, number)])]
+            pointers = [pointer for pointer, _ in self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)])]
             try:
-                self._storage.commit([(key, seal_fields(key, []))], branches, {key: record})
+                self._storage.commit([(key, seal_fields(key, []))], pointers, {key: record})
             except ExpectationError:
                 continue
-            if not list(self._storage.scan([all_of(BRANCH, number)], limit=1)):
+            if not list(self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)], limit=1)):
                 return
 
     def _is_buried(self, number: int) -> bool:

@@ -3,7 +3,7 @@
 Owns the format version, the checksums and the digest chain. It knows nothing of what channels hold.
 
 ```
- sealed record (all but events)            event record
+ sealed record (all but events and heads)  event record
  0  format version                1 byte   0   format version                       1 byte
  1  xxh3-64 of key and payload    8 bytes  1   digest: xxh3-128 of key, parent
  9  payload                                    digest and body                     16 bytes
@@ -83,6 +83,16 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     return digest, parent, Body(time_ns, step, task, event_id, meta, list(zip(*[iter(rest)] * 3, strict=True)))
 
 
+def head_record(seq: int, digest: bytes) -> bytes:
+    """The record that says where a segment ends; bare, because writers compare it and `verify` checks it."""
+    return seq.to_bytes(8, "big") + digest
+
+
+def read_head(record: bytes) -> int:
+    """The seq in a record of `head_record`."""
+    return int.from_bytes(record[:8], "big")
+
+
 def seal(key: bytes, payload: bytes) -> bytes:
     """The record of `payload` under `key`."""
     return _VERSION + xxh3_64_digest(key + payload) + payload
@@ -115,7 +125,7 @@ def payload_digest(payload: bytes) -> bytes:
 
 def where(key: bytes) -> str:
     """A key as a person may look for it."""
-    names = {b"E": "event", b"S": "segment", b"B": "branch", b"P": "part", b"M": "manifest", b"V": "snapshot"}
+    names = {b"E": "event", b"S": "segment", b"B": "branch", b"H": "head", b"P": "part", b"M": "manifest", b"V": "snapshot"}
     kind, run = key[:1], key[1:9].hex()
     if kind not in names:
         return f"record {key.hex()}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
 from eventlog.catalog import plain_name
-from eventlog.codec import MSGPACK
+from eventlog.codec import MSGPACK, known_codec
 from eventlog.diff import Diff, compare
 from eventlog.errors import (
     ConflictError,
@@ -70,6 +70,21 @@ class Prepared(NamedTuple):
             grown = sizes.get(channel, 0) + write.growth
             sizes[channel] = len(write.payload) if write.code in delta.SETS else grown
         return sum(sizes.values())
+
+
+class _Known(NamedTuple):
+    """See `delta.Known`."""
+
+    run: Run
+    tip: Tip
+    channel: str
+    kind: int
+
+    def shadow(self) -> Any:
+        return self.run._shadow(self.tip, self.channel)  # noqa: SLF001 (its own)
+
+    def value(self) -> Any:
+        return self.run._value(self.tip, self.channel)  # noqa: SLF001 (its own)
 
 
 class Run:
@@ -286,8 +301,9 @@ class Run:
         return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.head_id, progress)
 
     def _look_ahead(self, tip: Tip, draft: Draft) -> None:
-        changes = [(channel, write.code, write.payload) for channel, write in draft.writes]
-        apply_changes(tip.entries, advanced(tip.entries, changes, tip.at, 0))
+        changes = [(channel, write.code, write.payload, write.growth) for channel, write in draft.writes]
+        apply_changes(tip.entries, advanced(tip.entries, changes, tip.at, 0)[0])
+        self._accept(tip, draft)
         tip.step = draft.step
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
@@ -296,7 +312,6 @@ class Run:
         for draft in drafts:
             for channel, _ in draft.writes:
                 self._tip.shadows.pop(channel, None)
-                self._tip.values.pop(channel, None)
 
     def prepare(  # noqa: PLR0913 (as append, and where)
         self,
@@ -382,10 +397,6 @@ class Run:
                 tip.shadows.pop(channel, None)
             else:
                 tip.shadows[channel] = shadow
-            if channel in tip.values:
-                value = tip.values.pop(channel)
-                if write.code in (delta.EXTEND, delta.MERGE, delta.TEXT):
-                    tip.values[channel] = delta.applied(value, write.code, write.payload, self._codec)
 
     def _written_before(self, draft: Draft, redo: Callable[[Tip], Draft]) -> Event | None:
         """The event that the draft's id names, if drafting the same after its parent makes the same event."""
@@ -399,7 +410,7 @@ class Run:
         known = [(channel, write.code, write.payload) for channel, write in again.writes]
         writes = [
             (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
-            for channel, code, payload in placed(read[2].writes, at)
+            for channel, code, payload, _ in placed(read[2].writes, at)
         ]
         same = (again.task, again.meta, known) == (read[2].task, read[2].meta, writes)
         return self._read_event(at, read) if same else None
@@ -481,10 +492,8 @@ class Run:
                 if write is not None:
                     found.append((channel, write))
             elif type(value) in OPERATIONS:
-                if entry is not None and delta.needs_value(value):
-                    delta.check_fits(value, self._value(tip, channel), path + channel)
-                kind = None if entry is None else entry.kind
-                found.append((channel, delta.from_operation(value, kind, self._codec, path + channel)))
+                known = None if entry is None else _Known(self, tip, channel, entry.kind)
+                found.append((channel, delta.from_operation(value, known, self._codec, path + channel)))
             else:
                 found.append((channel, delta.set_to(value, self._codec, path + channel)))
         return found
@@ -504,21 +513,18 @@ class Run:
         if channel not in tip.entries:
             check_id("channel", channel)
             return delta.first_set(value, self._codec, path)
+        return delta.difference(self._shadow(tip, channel), value, self._codec, path)
+
+    def _shadow(self, tip: Tip, channel: str) -> Any:
+        """What a channel's next value is compared with; made of its value now, where it was not compared before."""
         if channel not in tip.shadows:
-            self._read(tip, channel)
-            known = decoded_value(tip.entries[channel], self._codec)
-            tip.shadows[channel] = delta.shadow_of(known, self._codec, path)
-        return delta.difference(tip.shadows[channel], value, self._codec, path)
+            tip.shadows[channel] = delta.shadow_of(self._value(tip, channel), self._codec, channel)
+        return tip.shadows[channel]
 
     def _value(self, tip: Tip, channel: str) -> Any:
-        if channel not in tip.values:
-            self._read(tip, channel)
-            tip.values[channel] = decoded_value(tip.entries[channel], self._codec)
-        return tip.values[channel]
-
-    def _read(self, tip: Tip, channel: str) -> None:
         if not is_read(tip.entries[channel]):
             self._branches.read_tip(tip, [channel])
+        return decoded_value(tip.entries[channel], self._codec)
 
     # --- heads ----------------------------------------------------------------------------------------------------
 
@@ -601,8 +607,11 @@ class Run:
         if last[1] < 0:
             return
         ranges = self._branches.lineage.ranges(EVENT, last[0], last[1], first)
+        key = None
         for key, record in self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse):
             yield self._read_event(place_of(key), read_event(key, record))
+        if key is None:
+            self._branches.lineage.check_alive()
 
     def given_ids(self, before: str | None = None) -> Iterator[str]:
         """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
@@ -626,14 +635,17 @@ class Run:
             before = (branches.lineage.holding(last[0], first - 1).number, first - 1)
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
+        key = None
         for key, record in self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first)):
             at, read = place_of(key), read_event(key, record)
-            changed = advanced(entries, placed(read[2].writes, at), at, len(record))
+            changed, _ = advanced(entries, placed(read[2].writes, at), at, len(record))
             apply_changes(entries, changed)
             unread = [channel for channel in changed if channel in entries and not is_read(entries[channel])]
             if unread:
                 entries.update(branches.read(at, entries, unread))
             yield (event := self._read_event(at, read)), State(event, dict(entries), branches)
+        if key is None:
+            branches.lineage.check_alive()
 
     def _bounds(self, start: Where | None, stop: Where | None) -> tuple[int, tuple[int, int]]:
         last = self._tip.at if stop is None else self._place(stop)
@@ -761,7 +773,10 @@ class Run:
         if isinstance(where, Event):
             if where.run != self.name:
                 raise InvalidInputError(f"that event belongs to run {where.run!r}, this is run {self.name!r}")
-            return where.segment, where.seq
+            at = (where.segment, where.seq)
+            if (at, where.digest) != (self._tip.at, self._tip.digest) and not self._branches.has_event(at, where.digest):
+                raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
+            return at
         if isinstance(where, str):
             return self._tip.at if where == self._tip.head_id else self._place_of_id(where)
         if type(where) is not int:
@@ -822,7 +837,8 @@ class Run:
             body.time_ns,
             body.task,
             body.id,
-            partial(_load, self._branches, at, body),
+            partial(_decoded_meta, self._codec, body.meta),
+            partial(_decoded_writes, self._branches, at, body),
         )
 
     def _event_of(self, written: Written) -> Event:
@@ -836,26 +852,27 @@ class Run:
             draft.time_ns,
             draft.task,
             draft.id,
-            partial(_load_draft, self._codec, draft),
+            partial(_decoded_meta, self._codec, draft.meta),
+            partial(_drafted_writes, self._codec, draft),
         )
 
 
-def _load(branches: Branches, at: tuple[int, int], body: Body) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Meta and writes of a recorded event."""
+def _decoded_writes(branches: Branches, at: tuple[int, int], body: Body) -> Mapping[str, Any]:
     writes = {}
-    for channel, code, payload in placed(body.writes, at):
+    for channel, code, payload, _ in placed(body.writes, at):
         data = payload if isinstance(payload, bytes) else branches.part(payload)
         writes[channel] = delta.to_operation(code, data, branches.codec)
-    return _decoded_meta(body.meta), writes
+    return writes
 
 
-def _load_draft(codec: Codec, draft: Draft) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    writes = {channel: delta.to_operation(write.code, write.payload, codec) for channel, write in draft.writes}
-    return _decoded_meta(draft.meta), writes
+def _drafted_writes(codec: Codec, draft: Draft) -> Mapping[str, Any]:
+    return {channel: delta.to_operation(write.code, write.payload, codec) for channel, write in draft.writes}
 
 
-def _decoded_meta(meta: bytes | None) -> Mapping[str, Any]:
-    return {} if meta is None else MSGPACK.decode(meta)
+def _decoded_meta(codec: Codec, meta: bytes | None) -> dict[str, Any]:
+    """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""
+    own = known_codec(MSGPACK.name) if codec is known_codec(codec.name) else MSGPACK
+    return {} if meta is None or own is None else own.decode(meta)
 
 
 def _check_mapping(given: Any, what: str) -> None:

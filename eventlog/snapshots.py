@@ -41,18 +41,22 @@ if TYPE_CHECKING:
     from eventlog.lineage import Lineage
     from eventlog.storage import Storage
 
-    Change = tuple[str, int, bytes | "Place"]
+    Change = tuple[str, int, bytes | "Place", int]
+    """Channel, operation, payload, and by how much the value grows."""
 
 INLINE: Final = 512
 """Payloads and values up to this many bytes stand in the event and in the manifest; larger ones have a key each."""
 READ_COST: Final = 256
 """What reading one more event costs beside its bytes, in bytes: about the time in which as many are decoded."""
+SEEK_COST: Final = 4096
+"""What a trail that goes on in another segment costs: one more range to read."""
 MANIFEST_FACTOR: Final = 2
 MANIFEST_FLOOR: Final = 4096
 MAX_SEGMENTS: Final = 8
 CONSTANTS: Final = {
     "inline_bytes": INLINE,
     "read_cost_bytes": READ_COST,
+    "seek_cost_bytes": SEEK_COST,
     "manifest_factor": MANIFEST_FACTOR,
     "manifest_floor_bytes": MANIFEST_FLOOR,
     "manifest_segments": MAX_SEGMENTS,
@@ -142,7 +146,7 @@ class Progress(NamedTuple):
 
     Attributes:
         entries: per channel.
-        since: bytes of the events after the manifest, each with its read cost.
+        since: bytes that reading costs in vain or extra, by the events after the manifest.
         manifest: bytes of that manifest, 0 if there is none.
         segments: segments between it and the event.
     """
@@ -152,37 +156,42 @@ class Progress(NamedTuple):
     manifest: int
     segments: int
 
-    def is_due(self, more: int) -> bool:
-        """Whether a manifest is to be written with an event of `more` bytes."""
+    def is_due(self, cost: int) -> bool:
+        """Whether a manifest is to be written with an event of that cost."""
         return (
-            self.since + more + READ_COST >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * self.manifest)
-            or self.segments >= MAX_SEGMENTS
+            self.since + cost >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * self.manifest) or self.segments >= MAX_SEGMENTS
         )
 
 
-def advanced(entries: Mapping[str, Entry], changes: Iterable[Change], at: tuple[int, int], size: int) -> Entries:
-    """The entries that an event of `size` bytes changes; a deleted channel's is missing from the result's values.
+def advanced(
+    entries: Mapping[str, Entry], changes: Iterable[Change], at: tuple[int, int], size: int
+) -> tuple[Entries, int]:
+    """What an event of `size` bytes does to the entries.
 
     Returns:
-        Per changed channel its new entry, or `GONE`.
+        Per changed channel its new entry, or `GONE`; and the bytes that reading from here on costs in vain or extra.
     """
     changed: Entries = {}
-    trailing: list[tuple[str, int, bytes | Place]] = []
-    for channel, code, payload in changes:
+    trailing: list[Change] = []
+    cost = size + READ_COST
+    for change in changes:
+        channel, code, payload, _ = change
         if code == delta.DELETE:
             changed[channel] = GONE
         elif code in delta.SETS:
             full, place = (payload, None) if isinstance(payload, bytes) else (payload.data, payload)
             changed[channel] = Entry(code, _size(payload), 0, full, place)
         else:
-            trailing.append((channel, code, payload))
+            trailing.append(change)
     if trailing:
-        total = sum(entries[channel].size for channel, _, _ in trailing) or 1
-        for channel, code, payload in trailing:
+        total = sum(entries[change[0]].size for change in trailing) or 1
+        for channel, code, payload, growth in trailing:
             entry = entries[channel]
-            share = size * max(entry.size / total, 1 / len(trailing))
-            changed[channel] = _trailed(entry, code, payload, at, int(share))
-    return changed
+            share = int(size * max(entry.size / total, 1 / len(trailing)))
+            extra = 0 if isinstance(payload, bytes) else payload.size
+            changed[channel] = _trailed(entry, code, payload, growth, at, share + extra)
+            cost += extra + max(0, -growth)
+    return changed, cost
 
 
 GONE: Final = Entry(delta.DELETE, 0, 0, None, None)
@@ -192,17 +201,20 @@ def _size(payload: bytes | Place) -> int:
     return len(payload) if isinstance(payload, bytes) else payload.size
 
 
-def _trailed(entry: Entry, code: int, payload: bytes | Place, at: tuple[int, int], share: int) -> Entry:
-    growth = _size(payload) if code in (delta.EXTEND, delta.TEXT) else 0
+def _trailed(  # noqa: PLR0913 (one delta of one channel)
+    entry: Entry, code: int, payload: bytes | Place, growth: int, at: tuple[int, int], share: int
+) -> Entry:
     segment, seq = at
     trail = entry.trail
+    debt = entry.debt + max(0, share + READ_COST - 2 * growth)
     if trail is not None and trail.segment == segment and trail.last == seq - 1:
         trail = Trail(trail.before, segment, trail.first, seq)
     else:
+        if trail is not None and trail.segment != segment:
+            debt = entry.debt + share + SEEK_COST
         trail = Trail(trail, segment, seq, seq)
-    debt = entry.debt + max(0, share + READ_COST - 2 * growth)
     ops = Ops(entry.ops, code, payload)
-    return Entry(entry.kind, entry.size + growth, debt, entry.full, entry.place, trail, ops)
+    return Entry(entry.kind, max(1, entry.size + growth), debt, entry.full, entry.place, trail, ops)
 
 
 def apply_changes(entries: Entries, changed: Entries) -> None:
@@ -297,10 +309,11 @@ def progress_at(
         expected += 1
         if place[1] != expected:
             break
-        body = read_event(key, record)[2]
-        apply_changes(entries, advanced(entries, placed(body.writes, place), place, len(record)))
-        since += len(record) + READ_COST
+        changed, cost = advanced(entries, placed(read_event(key, record)[2].writes, place), place, len(record))
+        apply_changes(entries, changed)
+        since += cost
     if expected != seq:
+        lineage.check_alive()
         raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
 
@@ -325,13 +338,15 @@ def _newest_manifest(
 def placed(writes: Iterable[tuple[str, int, bytes]], at: tuple[int, int]) -> Iterator[Change]:
     """The changes of an event's body, with the places of payloads that have a key of their own."""
     n = 0
-    for channel, code, payload in writes:
-        if code & delta.IN_PART:
-            size = int.from_bytes(payload[16:], "big")
-            yield channel, code & ~delta.IN_PART, Place(PART, *at, n, size)
+    for channel, slot, payload in writes:
+        code, grown = slot & delta.CODE, slot >> delta.CODE_BITS
+        if slot & delta.IN_PART:
+            found: bytes | Place = Place(PART, *at, n, int.from_bytes(payload[16:], "big"))
             n += 1
         else:
-            yield channel, code, payload
+            found = payload
+        growth = delta.unfolded(grown) if code == delta.MERGE else _size(found)
+        yield channel, code, found, growth
 
 
 def read_entries(
@@ -381,7 +396,7 @@ def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[
     scanned = [places(EVENT, run, *bound) for bound in _united(ranges)]
     for key, record in storage.scan(scanned):
         place = place_of(key)
-        for channel, code, payload in placed(read_event(key, record)[2].writes, place):
+        for channel, code, payload, _ in placed(read_event(key, record)[2].writes, place):
             if channel in bounds and bounds[channel][0] <= place[1] <= bounds[channel][1]:
                 older[channel].append((code, payload))
     return older

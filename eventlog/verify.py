@@ -22,12 +22,13 @@ from eventlog.layout import (
     TASK_WRITE,
     all_of,
     child_key,
+    head_key,
     id_of,
     place_of,
     places,
 )
 from eventlog.lineage import Lineage
-from eventlog.records import payload_digest, read_event, seal_fields, unseal, unseal_fields, where
+from eventlog.records import head_record, payload_digest, read_event, seal_fields, unseal, unseal_fields, where
 from eventlog.snapshots import (
     DroppedError,
     Place,
@@ -103,7 +104,7 @@ class _Run:
         """All checks, those of what others lean on first."""
         try:
             segments = list(self.lineage.all())
-        except (CorruptionError, FormatError) as error:
+        except EventLogError as error:
             yield self.problem("segments", str(error))
             return
         if not segments:
@@ -154,30 +155,34 @@ class _Run:
                 self.ids[body.id].append(at)
             changes, problems = self._read_parts(key, body.writes, at)
             yield from problems
-            apply_changes(entries, advanced(entries, changes, at, len(record)))
+            apply_changes(entries, advanced(entries, changes, at, len(record))[0])
             seq, digest, step = at[1], found, body.step
             if seq in manifests:
                 yield from self._manifest(manifests.pop(seq), entries)
             if seq in self.forks[segment.number]:
                 self.bases[at] = (dict(entries), digest, step)
+        key = head_key(self.number, segment.number)
+        head = head_record(seq, digest) if seq > segment.base_seq else None
+        if self.storage.get([key])[0] != head:
+            yield self.problem(where(key), f"the segment's head is not its newest event, seq {seq}")
         for key in manifests.values():
             yield self.problem(where(key), "there is no event at its place")
 
     def _read_parts(
         self, key: bytes, writes: list[tuple[str, int, bytes]], at: tuple[int, int]
-    ) -> tuple[list[tuple[str, int, bytes | Place]], list[Problem]]:
+    ) -> tuple[list[tuple[str, int, bytes | Place, int]], list[Problem]]:
         """The changes of an event with the payloads of its parts, and what is wrong with those."""
-        changes: list[tuple[str, int, bytes | Place]] = []
+        changes: list[tuple[str, int, bytes | Place, int]] = []
         problems = []
-        for (channel, code, payload), (_, _, stored) in zip(list(placed(writes, at)), writes, strict=True):
+        for (channel, code, payload, growth), (_, _, stored) in zip(placed(writes, at), writes, strict=True):
             if not isinstance(payload, Place):
-                changes.append((channel, code, payload))
+                changes.append((channel, code, payload, growth))
                 continue
             record = self.storage.get([payload.key(self.number)])[0]
             data = b"" if record is None else unseal(payload.key(self.number), record)
             if payload_digest(data) != stored:
                 problems.append(self.problem(where(key), f"the large payload of channel {channel!r} is not the one written"))
-            changes.append((channel, code, payload._replace(data=data)))
+            changes.append((channel, code, payload._replace(data=data), growth))
         return changes, problems
 
     def _manifests(self, segment: Segment) -> dict[int, bytes]:

@@ -11,16 +11,15 @@ without a grammar.
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from eventlog.branches import MAIN
-from eventlog.cli.exits import MISSING_EXTRA, CommandError
-from eventlog.codec import MSGPACK, known_codec
+from eventlog.catalog import name_parts
+from eventlog.cli.exits import CommandError
+from eventlog.cli.opening import open_run
 from eventlog.diff import printable
 from eventlog.errors import InvalidIdError, NotFoundError
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from eventlog.run import Run
 
 BETWEEN_PARTS: Final = " / "
-_PLACE = re.compile(r"(?::(?P<at>.+?))?(?:~(?P<back>\d+))?", re.DOTALL)
+_PLACE = re.compile(r"(?::(?P<at>.+?))?(?:~(?P<back>\d{1,18}))?", re.DOTALL)
 _STEP = re.compile(r"-?\d{1,18}")
 
 
@@ -55,15 +54,28 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What an address names: a handle on the branch, and the event; no event if the run is empty."""
+    """What an address names.
+
+    Attributes:
+        run: a handle on the branch.
+        event: the event, None if the run is empty.
+        default: the branch that the run's name alone stands for.
+    """
 
     run: Run
     event: Event | None
+    default: str
 
     @property
     def address(self) -> str:
         """The address, in its short form."""
-        return run_title(self.run.name) if self.event is None else address_of(self.event, self.run)
+        return run_title(self.run.name) if self.event is None else self.address_of(self.event)
+
+    def address_of(self, event: Event) -> str:
+        """The address of an event that lies on this branch."""
+        branch = self.run.branch_name
+        at_branch = "" if branch == self.default else f"@{printable(branch)}"
+        return f"{run_title(self.run.name)}{at_branch}:{event.step}"
 
     def required(self) -> Event:
         """The event; a run without events is an error here."""
@@ -75,72 +87,6 @@ class Found:
 def run_title(name: RunName) -> str:
     """A run's name for people: its parts with ``/`` between them, safe for a terminal."""
     return printable(name if isinstance(name, str) else BETWEEN_PARTS.join(name))
-
-
-def address_of(event: Event, run: Run | None = None) -> str:
-    """The address of an event; where it lies on the branch of `run`, that branch's."""
-    branch = event.branch if run is None else run.branch_name
-    return f"{run_title(event.run)}{'' if branch == MAIN else '@' + printable(branch)}:{event.step}"
-
-
-# --- opening a run, whoever wrote it --------------------------------------------------------------------------------
-
-
-class _AnyCodec:
-    """Opens a run of any codec, to ask which one it is."""
-
-    name = "any"
-    reads_all = True
-
-    def encode(self, value: Any, path: str = "value") -> bytes:
-        raise NotImplementedError
-
-    def decode(self, data: bytes) -> Any:
-        raise CommandError(f"cannot show {len(data):,} bytes: nothing here reads this run's codec", MISSING_EXTRA)
-
-
-def open_bare(log: EventLog, name: RunName) -> Run:
-    """A handle for looking at events and branches, not at values."""
-    return log.run(name, codec=_AnyCodec())
-
-
-def codec_name(run: Run) -> str | None:
-    """Name of the codec that a run is written with, None if it is empty."""
-    if run.head is None:
-        return None
-    return str(run._branches.lineage.segment(0).origin[2])  # noqa: SLF001 (the engine has no public word for it yet)
-
-
-def open_run(log: EventLog, name: RunName) -> Run:
-    """A handle that shows values without touching anybody's classes.
-
-    Raises:
-        CommandError: nothing that is installed reads the run's codec.
-    """
-    written = codec_name(open_bare(log, name)) or MSGPACK.name
-    if known_codec(written) is None:
-        with suppress(ImportError):
-            importlib.import_module("savers.inert")
-    codec = known_codec(written)
-    if codec is None:
-        raise CommandError(
-            f"run {run_title(name)!r} is written with the codec {printable(written)!r}, which nothing here reads; "
-            "install and import what wrote it",
-            MISSING_EXTRA,
-        )
-    return current_branch(log.run(name, codec=codec))
-
-
-def current_branch(run: Run) -> Run:
-    """A handle on the branch that a run stands at.
-
-    That is ``main``; in a saver's run, whose events have ids that sort by age, the branch with the greatest one.
-    """
-    if codec_name(run) in (None, MSGPACK.name):
-        return run
-    heads = [(branch.head.given_id, branch.name) for branch in run.branches() if branch.head and branch.head.given_id]
-    newest = max(heads, default=("", run.branch_name))[1]
-    return run if newest == run.branch_name else run.branch(newest)
 
 
 # --- finding ----------------------------------------------------------------------------------------------------------
@@ -156,12 +102,14 @@ def resolve(log: EventLog, address: Address) -> Found:
     name, rest = (address.run, "") if address.run else _split_run(log, address.text or "")
     if address.run and address.run not in log:
         raise _no_run(log, run_title(address.run))
-    run, place = _split_branch(open_run(log, name), rest)
+    run = open_run(log, name)
+    default = run.branch_name
+    run, place = _split_branch(run, rest)
     if address.branch is not None:
         run = _on_branch(run, address.branch)
     if address.step is not None:
-        return Found(run, run.event(address.step))
-    return Found(run, _event(run, place))
+        return Found(run, run.event(address.step), default)
+    return Found(run, _event(run, place), default)
 
 
 def _split_run(log: EventLog, text: str) -> tuple[RunName, str]:
@@ -183,12 +131,11 @@ def _splits(text: str, signs: str) -> Iterator[tuple[str, str]]:
 
 def _names(text: str) -> list[RunName]:
     parts = tuple(text.split(BETWEEN_PARTS))
-    return [name for name in ([text, parts] if len(parts) > 1 else [text]) if _is_name(name)]
+    names: list[RunName] = [text, parts] if len(parts) > 1 else [text]
+    return [name for name in names if _is_name(name)]
 
 
 def _is_name(name: RunName) -> bool:
-    from eventlog.catalog import name_parts  # noqa: PLC0415
-
     with suppress(InvalidIdError):
         return bool(name_parts(name))
     return False
@@ -237,7 +184,9 @@ def _named(run: Run, at: str) -> Event | None:
 def _back(run: Run, event: Event, count: int) -> Event:
     found = next(islice(run.events(stop=event, reverse=True), count, None), None)
     if found is None:
-        raise CommandError(f"there are not {count:,} events before {address_of(event)}; {run_title(run.name)}:first is the first")
+        raise CommandError(
+            f"{run_title(run.name)!r} has fewer than {count:,} events before step {event.step}; the first is :first"
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """Values as JSON that loses nothing silently.
 
-Owns the tagged forms of what JSON has no word for: ``{"$b64": …}``, ``{"$float": "nan"}``, ``{"$dict": [[key, value]]}``,
-``{"$type": …, …}``.
+Owns the tagged forms of what JSON has no word for: ``{"$b64": …}``, ``{"$float": "nan"}``,
+``{"$dict": [[key, value]]}``, ``{"$type": …, …}``.
 """
 
 from __future__ import annotations

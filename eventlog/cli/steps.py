@@ -59,9 +59,9 @@ def _steps(run: Run, stop: Event, limit: int | None) -> Iterator[Step]:
     size = min(limit or _FIRST_PAGE, _FIRST_PAGE)
     page = list(islice(events, size + 1))
     while page:
-        states: list[Mapping[str, Any]] = [state for _, state in run.replay(page[-1], page[0])][::-1]
+        states = [state for _, state in run.replay(page[-1], page[0])][::-1]
         has_more = len(page) > size
-        befores = states[1:] if has_more else [*states[1:], {}]
+        befores: list[Mapping[str, Any]] = [*states[1:], *([] if has_more else [{}])]
         for event, before, after in zip(page, befores, states, strict=False):
             yield Step(event, event.writes, before, after)
         size = min(2 * size, _PAGE)

@@ -27,6 +27,6 @@ def open_storage(location: str | os.PathLike[str], *, readonly: bool = False) ->
     if not str(location) or "://" in str(location):
         msg = f"no storage engine for {str(location)!r}: give a directory's path, or 'memory:'"
         raise InvalidInputError(msg)
-    from eventlog.storage.lmdb import LmdbStorage  # noqa: PLC0415 (only the engine in use is imported)
+    from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
-    return LmdbStorage(location, readonly=readonly)
+    return LocalStorage(location, readonly=readonly)

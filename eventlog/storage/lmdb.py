@@ -15,8 +15,6 @@ Locks are always taken in this order: registry, writers' lock, gate.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import struct
 import threading
@@ -24,13 +22,13 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import lmdb
 
 from eventlog.errors import (
-    BusyError,
     CapacityError,
     ClosedError,
     CorruptionError,
@@ -40,6 +38,7 @@ from eventlog.errors import (
     InvalidInputError,
     StorageError,
 )
+from eventlog.storage.locks import WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,6 +56,7 @@ T = TypeVar("T")
 _FORMAT_NAME = b"eventlog"
 _FORMAT_VERSION = 1
 _META = b"meta"
+_MARK = b"mark"
 _KINDS = 256
 
 _MAP_LADDER_BYTES = (1 << 40, 1 << 36, 1 << 32, 1 << 30)
@@ -65,7 +65,6 @@ _MAX_MAP_BYTES = 1 << 46  # 64 TiB: the next power of two is more than x86-64 ca
 _MAX_READERS = 1024
 
 _MAX_KEY_BYTES = 511
-_LOCK_POLL_S = 0.001
 _PAGE_PAIRS = 256
 _PAGE_BYTES = 1 << 20
 
@@ -194,6 +193,33 @@ class LmdbStorage:
                 self._is_closed = True
                 _leave(self._shared)
 
+    def fold(self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int) -> None:
+        """Take over sorted `pairs`, None for a key to remove, if the mark is one less than `mark`; move it there.
+
+        The mark says how much of something outside was taken over; it begins at 0. Otherwise as `commit`.
+        """
+        self._check_open()
+        self._shared.commit(_Fold(pairs, mark), self._lock_timeout_s)
+
+    def marked(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
+        """The mark, and the values of `keys`: all from one moment. Otherwise as `get`."""
+        self._check_open()
+        places = [(key[0], inner) for key, inner in [(key, _inner(key)) for key in keys]]
+        return self._shared.read(
+            lambda txn, dbs: (_mark(txn, dbs), [txn.get(inner, db=dbs[kind]) for kind, inner in places])
+        )
+
+    def page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> tuple[int, list[Pair], bool]:
+        """The mark, the first pairs of a range, and whether there may be more of it: all from one moment."""
+        self._check_open()
+        span = _Span.of(start, end)
+
+        def work(txn: Transaction, dbs: Databases) -> tuple[int, list[Pair], bool]:
+            pairs, rest = _read_page(txn, dbs, [span], count, reverse=reverse)
+            return _mark(txn, dbs), pairs, bool(rest)
+
+        return self._shared.read(work)
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise _closed(self._location)
@@ -281,6 +307,30 @@ class _Batch:
             txn.put(inner, value, db=dbs[kind])
 
 
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """A sorted run of changes that moves a mark, in as few calls as LMDB allows."""
+
+    pairs: Sequence[tuple[bytes, bytes | None]]
+    mark: int
+
+    def apply(self, txn: Transaction, dbs: Databases) -> None:
+        if _mark(txn, dbs) != self.mark - 1:
+            raise ExpectationError([_MARK])
+        for number, group in groupby(self.pairs, key=lambda pair: pair[0][0]):
+            changes = [(key[1:], value) for key, value in group]
+            puts = [pair for pair in changes if pair[1] is not None]
+            puts[:1] = [(_raised(key), value) for key, value in puts[:1]]  # keys of NULs alone sort first
+            txn.cursor(dbs[number]).putmulti(puts)
+            for gone in (key for key, value in changes if value is None):
+                txn.delete(_raised(gone), db=dbs[number])
+        txn.put(_MARK, self.mark.to_bytes(8, "big"), db=dbs[_KINDS])
+
+
+def _mark(txn: Transaction, dbs: Databases) -> int:
+    return int.from_bytes(txn.get(_MARK, db=dbs[_KINDS]) or b"", "big")
+
+
 def _read_page(
     txn: Transaction, dbs: Databases, spans: list[_Span], count: int, *, reverse: bool
 ) -> tuple[list[Pair], list[_Span]]:
@@ -316,81 +366,6 @@ def _backward(cursor: lmdb.Cursor[bytes], span: _Span) -> Iterator[Pair]:
 
 
 # Locks ----------------------------------------------------------------------------------------------------------
-
-
-class _WriteLock:
-    """One writer at a time: a mutex among the threads of this process, a BSD ``flock`` among processes.
-
-    LMDB has a lock of its own, but it has no time limit, and the kernel may release it wrongly when containers share
-    a volume. ``flock`` belongs to the open file, so a child of ``fork`` closes its copy and never unlocks it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._mutex = threading.Lock()
-        self._fd: int | None = None
-
-    def open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
-        except OSError as error:
-            what = "is a symbolic link; remove it" if error.errno == errno.ELOOP else f"cannot be opened: {error}"
-            msg = f"{self._path} {what}"
-            raise StorageError(msg) from error
-
-    def acquire(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        if not self._mutex.acquire(timeout=max(timeout_s, 0)):
-            raise self._busy(timeout_s)
-        try:
-            self._wait_for_flock(deadline, timeout_s)
-        except BaseException:
-            self._mutex.release()
-            raise
-
-    def release(self) -> None:
-        assert self._fd is not None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        finally:
-            self._mutex.release()
-
-    def close(self) -> None:
-        """Close once the threads that want the lock are done with it."""
-        with self._mutex:
-            self._close_fd()
-
-    def abandon(self) -> None:
-        """In the child of a fork: close without unlocking, for the lock and those who hold it are the parent's."""
-        self._mutex = threading.Lock()
-        self._close_fd()
-
-    def _close_fd(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
-
-    def _wait_for_flock(self, deadline: float, timeout_s: float) -> None:
-        while not self._try_flock():
-            if time.monotonic() >= deadline:
-                raise self._busy(timeout_s)
-            time.sleep(_LOCK_POLL_S)
-
-    def _try_flock(self) -> bool:
-        if self._fd is None:
-            raise _closed(str(self._path.parent))
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            msg = f"{self._path} cannot be locked: {error}; nothing was written; a log needs a local disk"
-            raise StorageError(msg) from error
-        return True
-
-    def _busy(self, timeout_s: float) -> BusyError:
-        return BusyError(f"{self._path}: other writers held the lock for {timeout_s:g} s; nothing was written; retry")
 
 
 class _Gate:
@@ -475,7 +450,7 @@ class _Shared:
         self.gate = _Gate()
         self._options = options
         self._data_path = os.fspath(options.path / "data.mdb")
-        self._lock = _WriteLock(options.path / "write.lock")
+        self._lock = WriteLock(options.path / "write.lock")
         self._env: lmdb.Environment | None = None
         self._inherited: lmdb.Environment | None = None
         self._dbs: Databases = []
@@ -493,7 +468,7 @@ class _Shared:
             except lmdb.Error as error:
                 self._mend(error)
 
-    def commit(self, batch: _Batch, timeout_s: float) -> None:
+    def commit(self, batch: _Batch | _Fold, timeout_s: float) -> None:
         """Write `batch` under the writers' lock, again and again until it finds room."""
         if self._env is None:
             self.open()
@@ -555,7 +530,7 @@ class _Shared:
             raise _NotOpenError
         return self._env
 
-    def _is_committed(self, batch: _Batch) -> bool:
+    def _is_committed(self, batch: _Batch | _Fold) -> bool:
         """Whether `batch` is written; if not, nothing of it is, and what was in the way is mended: try again."""
         try:
             with self.gate:
@@ -703,7 +678,7 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
             record = b"%s %d" % (_FORMAT_NAME, _FORMAT_VERSION)
             txn.put(b"format", record, db=env.open_db(_META, txn=txn))
         _check_format(txn.get(b"format", db=_meta(env, txn)))
-        return [env.open_db(_name(kind), txn=txn) for kind in range(_KINDS)]
+        return [*(env.open_db(_name(kind), txn=txn) for kind in range(_KINDS)), _meta(env, txn)]
 
     return _transact(env, work)
 
@@ -712,7 +687,7 @@ def _checked_readonly(env: lmdb.Environment) -> Databases:
     meta = _meta(env, None)
     with env.begin() as txn:
         _check_format(txn.get(b"format", db=meta))
-    return [env.open_db(_name(kind), create=False) for kind in range(_KINDS)]
+    return [*(env.open_db(_name(kind), create=False) for kind in range(_KINDS)), meta]
 
 
 def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from eventlog import Run, State
-    from eventlog import Prepared
+    from eventlog import Prepared, Run, State
 
 _MARK = "~"
 _VERSIONS, _SEEN, _METADATA, _REST = "~versions", "~seen", "~metadata", "~rest"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog.storage.lmdb import LmdbStorage
+from eventlog.storage.local import LocalStorage
 from eventlog.storage.memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 PERSISTENT: dict[str, Callable[[Path], Storage]] = {
     "lmdb": lambda directory: LmdbStorage(directory / "log"),
+    "local": lambda directory: LocalStorage(directory / "local"),
 }
 ENGINES: dict[str, Callable[[Path], Storage]] = {
     "memory": lambda directory: MemoryStorage(),

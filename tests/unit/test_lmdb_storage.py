@@ -163,13 +163,6 @@ class TestFiles:
         with pytest.raises(ClosedError):
             storage.get([A])
 
-    def test_open_storage_opens_one(self, path):
-        storage = open_storage(path)
-        assert isinstance(storage, LmdbStorage)
-        storage.close()
-
-
-class TestSharing:
     def test_opened_twice_shares(self, open_log):
         one, two = open_log(), open_log()
         one.commit([(A, b"1")])

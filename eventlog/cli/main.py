@@ -1,0 +1,168 @@
+"""From `argv` to an exit code.
+
+Owns the arguments, where the store is looked for, and what becomes of errors: a message on stderr that says what to do,
+and an exit code (`eventlog.cli.exits`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import eventlog
+from eventlog.cli import commands, demo
+from eventlog.cli.exits import CLOSED_PIPE, INTERRUPTED, NO_STORE, CommandError, exit_code
+from eventlog.cli.screen import Screen, wants_color
+from eventlog.diff import printable
+from eventlog.errors import EventLogError, FormatError
+from eventlog.log import EventLog
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+DEFAULT_STORE: Final = ".eventlog"
+_ADDRESS_HELP: Final = "RUN, RUN@BRANCH, RUN:STEP, RUN@BRANCH:STEP, RUN~N, RUN:first, RUN:last or RUN:ID"
+_LOOKERS: Final = {"ls": commands.ls, "log": commands.log, "show": commands.show, "diff": commands.diff}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _main(argv)
+        sys.stdout.flush()
+    except SystemExit as end:  # argparse: 0 after --help, 2 after a usage message
+        return end.code if isinstance(end.code, int) else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return _closed_pipe()
+    return code
+
+
+def _main(argv: list[str] | None) -> int:
+    args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal shows what it can
+    try:
+        if args.command == "demo":
+            return demo.run(args.kind, args.dir, sys.stdout)
+        return _look(args)
+    except CommandError as error:
+        print(f"eventlog: {error}", file=sys.stderr)
+        return error.code
+    except EventLogError as error:
+        print(f"eventlog: {printable(str(error))}", file=sys.stderr)
+        return exit_code(error)
+
+
+def _look(args: Namespace) -> int:
+    screen = Screen(sys.stdout, color=not args.json and wants_color(args.color, sys.stdout))
+    with _open(_store(args)) as log:
+        return _LOOKERS[args.command](log, args, screen)
+
+
+def _store(args: Namespace) -> str:
+    """The store that was named: after the command, by option, by the environment, or the default."""
+    return args.place or args.store or os.environ.get("EVENTLOG_STORE") or DEFAULT_STORE
+
+
+def _open(store: str) -> EventLog:
+    try:
+        return EventLog.open(store, readonly=True)
+    except FormatError as error:
+        what = str(error) if Path(store).exists() else f"there is no log at {store}"
+        hint = "name one with -s PATH or EVENTLOG_STORE; `eventlog demo` makes one to look at"
+        raise CommandError(f"{printable(what)}; {hint}", NO_STORE) from error
+
+
+def _closed_pipe() -> int:
+    """The reader went away (`| head`): say nothing, neither now nor when the interpreter flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return CLOSED_PIPE
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> ArgumentParser:
+    parser = argparse.ArgumentParser("eventlog", description="Look at a log: what happened, step by step.")
+    parser.add_argument("--version", action="version", version=f"eventlog {eventlog.__version__}")
+    parser.add_argument("-s", "--store", metavar="PATH", help="the log (default: $EVENTLOG_STORE, else ./.eventlog)")
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
+    parser.set_defaults(place=None)
+    common = _common()
+    of_commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (_add_ls, _add_log, _add_show, _add_diff):
+        add(of_commands, common)
+    _add_demo(of_commands)
+    return parser
+
+
+def _common() -> list[ArgumentParser]:
+    """The options that stand after a command as well as before it."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-s", "--store", metavar="PATH", default=argparse.SUPPRESS, help="the log")
+    common.add_argument("--color", choices=["auto", "always", "never"], default=argparse.SUPPRESS)
+    common.add_argument("--json", action="store_true", help="print one JSON document")
+    return [common]
+
+
+def _add_ls(of_commands: argparse._SubParsersAction[ArgumentParser], common: list[ArgumentParser]) -> None:
+    ls = of_commands.add_parser("ls", parents=common, help="the runs", description="List the runs of a log.")
+    ls.add_argument("place", nargs="?", metavar="STORE", help="the log, as --store")
+
+
+def _add_log(of_commands: argparse._SubParsersAction[ArgumentParser], common: list[ArgumentParser]) -> None:
+    log = of_commands.add_parser("log", parents=common, help="the steps of a run, newest first")
+    _add_address(log)
+    log.add_argument("-n", "--number", type=_count, metavar="N", help="at most N steps")
+    log.add_argument("-p", "--patch", action="store_true", help="with the full diff of each step")
+    log.add_argument("--all-branches", action="store_true", help="the steps of every branch")
+
+
+def _add_show(of_commands: argparse._SubParsersAction[ArgumentParser], common: list[ArgumentParser]) -> None:
+    show = of_commands.add_parser("show", parents=common, help="one step: who, when, what changed")
+    _add_address(show)
+    show.add_argument("--state", action="store_true", help="the whole state after it")
+    show.add_argument("--path", metavar="P", help="one value of the state: messages[-1].content")
+    show.add_argument("--full", action="store_true", help="cut nothing")
+
+
+def _add_diff(of_commands: argparse._SubParsersAction[ArgumentParser], common: list[ArgumentParser]) -> None:
+    diff = of_commands.add_parser("diff", parents=common, help="what differs between two states")
+    _add_address(diff)
+    diff.add_argument("other", nargs="?", metavar="B", help="as ADDRESS; without it, ADDRESS against its parent")
+    diff.add_argument("--exit-code", action="store_true", help="exit 1 if they differ")
+
+
+def _add_demo(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    made = of_commands.add_parser("demo", help="make a log to look at, and tell its story")
+    made.add_argument("kind", nargs="?", choices=["agent", "physics"], help="default: agent if LangGraph is installed")
+    made.add_argument("--dir", metavar="PATH", help="an empty or new directory (default: a new temporary one)")
+
+
+def _add_address(parser: ArgumentParser) -> None:
+    parser.add_argument("address", nargs="?", metavar="ADDRESS", help=_ADDRESS_HELP)
+    parser.add_argument("--run", action="append", metavar="NAME", help="the run; once per part of its name")
+    parser.add_argument("--branch", metavar="NAME")
+    parser.add_argument("--step", type=int, metavar="N")
+    parser.add_argument("--all", action="store_true", help="also the channels that a saver keeps for itself (~…)")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number

@@ -1,0 +1,331 @@
+"""The journal's bytes: numbered files of checksummed commit batches, and the header that says where they end.
+
+Owns file names, record framing, the header, and recovery. It knows nothing of who reads or folds what.
+
+```
+ journal/
+   head              mapped by every process of the machine: five native 8-byte words
+                       magic · end · flushed · boot id (2)
+   000000000001      batches, one after another
+   000000000002
+
+ a batch in a file                      a change in a batch
+ 0  length of the body    4 bytes       0  length of the key                     2 bytes
+ 4  checksum              8 bytes       2  length of the value, all ones: remove 4 bytes
+ 12 body: changes                       6  key, value
+```
+
+A *position* is one number: the file's number and the offset in it, ``file << 40 | offset``. The checksum is seeded with the
+batch's position, so an old or misplaced batch can never pass for a new one. A batch with an empty body *seals* its file:
+there is a next one. A batch counts once the header's end lies behind it; what lies beyond is no part of the log and is
+overwritten. After a reboot the header may be older or newer than the files, so the files are read instead, up to the first
+batch that is not whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from xxhash import xxh3_64_intdigest
+
+from eventlog.errors import CapacityError, CorruptionError, FormatError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Change = tuple[bytes, bytes | None]
+
+OFFSET_BITS: Final = 40
+OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
+_MAGIC: Final = int.from_bytes(b"evtlogJ1", "big")
+_WORDS: Final = 5
+_FRAME: Final = struct.Struct("<IQ")
+_CHANGE: Final = struct.Struct("<HI")
+_REMOVED: Final = 0xFFFFFFFF
+_END, _FLUSHED, _BOOT = 1, 2, 3
+_NO_SPACE: Final = frozenset({28, 122})  # ENOSPC, EDQUOT
+
+
+class Files(Protocol):
+    """What the journal asks of a file system; tests replace it by one that loses what was never flushed."""
+
+    def open(self, path: Path, *, writable: bool) -> int:
+        """A descriptor, the file made where it is missing and `writable`."""
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        """All of `data` at `offset`, or an `OSError`."""
+
+    def read(self, fd: int, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`; fewer only at the file's end."""
+
+    def cut(self, fd: int, size: int) -> None:
+        """Make the file `size` bytes long."""
+
+    def sync(self, fd: int) -> None:
+        """Return when the file's bytes are on stable storage."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Return when the directory's names are on stable storage."""
+
+
+class LocalFiles:
+    """The file system of this machine."""
+
+    def open(self, path: Path, *, writable: bool) -> int:
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        done = os.pwrite(fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(fd, data[done:], offset + done)
+
+    def read(self, fd: int, offset: int, size: int) -> bytes:
+        parts = []
+        while size > 0 and (part := os.pread(fd, min(size, 1 << 24), offset)):
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def cut(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def position(number: int, offset: int) -> int:
+    """The position of an offset in a file."""
+    return number << OFFSET_BITS | offset
+
+
+def body_of(puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> bytes:
+    """The body of a batch; a key that is removed and written is written."""
+    head = _CHANGE.pack
+    parts = [head(len(key), _REMOVED) + key for key in deletes]
+    parts += [head(len(key), len(value)) + key + value for key, value in puts]
+    return b"".join(parts)
+
+
+def batch(body: bytes, at: int) -> bytes:
+    """The bytes of a batch at a position."""
+    return _FRAME.pack(len(body), xxh3_64_intdigest(body, at)) + body
+
+
+SEAL_BYTES: Final = _FRAME.size
+
+
+def changes(body: bytes) -> Iterator[Change]:
+    """The changes in a body, in order; a value of None removes the key."""
+    at, size, head = 0, len(body), _CHANGE.unpack_from
+    while at < size:
+        key_size, value_size = head(body, at)
+        at += 6
+        key = body[at : at + key_size]
+        at += key_size
+        if value_size == _REMOVED:
+            yield key, None
+        else:
+            yield key, body[at : at + value_size]
+            at += value_size
+
+
+def whole_batches(data: bytes, start: int) -> Iterator[tuple[bytes, int]]:
+    """The bodies of the batches in `data`, which begins at the position `start`, each with the position behind it.
+
+    Ends before the first batch that is not whole. An empty body is a seal.
+    """
+    at, size = 0, len(data)
+    while at + _FRAME.size <= size:
+        length, checksum = _FRAME.unpack_from(data, at)
+        end = at + _FRAME.size + length
+        body = data[at + _FRAME.size : end]
+        if end > size or xxh3_64_intdigest(body, start + at) != checksum:
+            return
+        yield body, start + end
+        at = end
+
+
+class Head:
+    """The mapped header. A word is read and written by one native 8-byte access, so no process sees half of one."""
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(fd).st_size < _WORDS * 8:
+                if not writable:
+                    raise FormatError(f"{path} is not a journal's header; open the log for writing once")
+                os.ftruncate(fd, _WORDS * 8)
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            self._map = mmap.mmap(fd, _WORDS * 8, access=access)
+        finally:
+            os.close(fd)
+        self.words = memoryview(self._map).cast("Q")
+        if self.words[0] not in (0, _MAGIC):
+            self.close()
+            raise FormatError(f"{path} is not a journal's header, or one of a newer release; upgrade eventlog-savers")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it was written since the machine started."""
+        return self.words[0] == _MAGIC and (self.words[_BOOT], self.words[_BOOT + 1]) == boot_id()
+
+    def trust(self, end: int) -> None:
+        """Begin anew at `end`, all of it flushed."""
+        self.words[_END] = self.words[_FLUSHED] = end
+        self.words[_BOOT], self.words[_BOOT + 1] = boot_id()
+        self.words[0] = _MAGIC
+
+    @property
+    def flushed(self) -> int:
+        """The position up to which everything is on stable storage."""
+        return self.words[_FLUSHED]
+
+    def note_flushed(self, end: int) -> None:
+        """Say that everything up to `end` is on stable storage."""
+        if end > self.words[_FLUSHED]:  # two processes may both move it: the lesser one only loses a saving
+            self.words[_FLUSHED] = end
+
+    def close(self) -> None:
+        """Unmap."""
+        self.words.release()
+        self._map.close()
+
+
+END: Final = _END
+"""The word of the header that holds the end."""
+
+
+def boot_id() -> tuple[int, int]:
+    """What this start of the machine is called."""
+    text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+    return int(text[:16], 16), int(text[16:], 16)
+
+
+class JournalFiles:
+    """The numbered files of one journal."""
+
+    def __init__(self, directory: Path, files: Files, *, writable: bool) -> None:
+        self.directory = directory
+        self._files = files
+        self._writable = writable
+        self._open: dict[int, int] = {}
+
+    def path(self, number: int) -> Path:
+        """Where file `number` lies."""
+        return self.directory / f"{number:012d}"
+
+    def numbers(self) -> list[int]:
+        """The numbers of the files there are, in order."""
+        return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
+
+    def fd(self, number: int) -> int:
+        """A descriptor of file `number`, kept open.
+
+        Raises:
+            FileNotFoundError: it was folded and removed.
+        """
+        fd = self._open.get(number)
+        if fd is None:
+            path = self.path(number)
+            if not path.exists():
+                raise FileNotFoundError(path)
+            fd = self._open[number] = self._files.open(path, writable=self._writable)
+        return fd
+
+    def create(self, number: int) -> None:
+        """Make file `number`, empty; what an interrupted creation left there is cut."""
+        fd = self._open[number] = self._files.open(self.path(number), writable=True)
+        self._files.cut(fd, 0)
+
+    def write(self, data: bytes, at: int) -> None:
+        """Write at a position.
+
+        Raises:
+            CapacityError: no room; nothing counts as written.
+            StorageError: the file system refused; nothing counts as written.
+        """
+        try:
+            self._files.write(self.fd(at >> OFFSET_BITS), data, at & OFFSET_MASK)
+        except OSError as error:
+            raise _refused(self.directory, error) from error
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes from one position to another of the same file."""
+        return self._files.read(self.fd(start >> OFFSET_BITS), start & OFFSET_MASK, end - start)
+
+    def read_all(self, number: int) -> bytes:
+        """All bytes of a file."""
+        return self._files.read(self.fd(number), 0, 1 << OFFSET_BITS)
+
+    def sync(self, number: int) -> None:
+        """Return when file `number` is on stable storage, its name too; one that is gone was folded, so it is."""
+        try:
+            self._files.sync(self.fd(number))
+        except FileNotFoundError:
+            return
+
+    def sync_names(self) -> None:
+        """Return when the names of the files are on stable storage."""
+        self._files.sync_directory(self.directory)
+
+    def remove(self, number: int) -> None:
+        """Remove a file and its descriptor."""
+        self.path(number).unlink(missing_ok=True)
+        self.close(number)
+
+    def cut(self, at: int) -> None:
+        """Cut a file at a position, and remove those after it."""
+        number = at >> OFFSET_BITS
+        for later in self.numbers():
+            if later > number:
+                self.remove(later)
+        self._files.cut(self.fd(number), at & OFFSET_MASK)
+        self._files.sync(self.fd(number))
+
+    def close(self, number: int | None = None) -> None:
+        """Close the descriptor of a file, or of all."""
+        for each in [number] if number is not None else list(self._open):
+            fd = self._open.pop(each, None)
+            if fd is not None:
+                os.close(fd)
+
+    def end_of_whole(self, first: int, flushed: int) -> int:
+        """The position behind the last whole batch, reading from the start of file `first`.
+
+        Raises:
+            CorruptionError: a batch before `flushed`, so one that was on stable storage, is damaged.
+        """
+        end = position(first, 0)
+        for number in range(first, first + (1 << 30)):
+            if not self.path(number).exists():
+                break
+            end, sealed = position(number, 0), False
+            for body, behind in whole_batches(self.read_all(number), end):
+                end, sealed = behind, not body
+            if not sealed:
+                break
+        if end < flushed and end >> OFFSET_BITS >= first:
+            raise CorruptionError(
+                f"journal file {self.path(end >> OFFSET_BITS)}, from byte {end & OFFSET_MASK}",
+                "a batch that was on stable storage is damaged",
+            )
+        return end
+
+
+def _refused(directory: Path, error: OSError) -> StorageError:
+    if error.errno in _NO_SPACE:
+        return CapacityError(f"{directory}: {error}; nothing was written; free some space and call again")
+    return StorageError(f"{directory}: {error}; nothing was written")

@@ -1,0 +1,576 @@
+"""A log's directory on one machine: a journal in front of LMDB, shared by all processes.
+
+Owns how the two are read as one. A commit is one write to the journal; a full journal file is folded into LMDB by one
+synchronous transaction in the background, and removed. A read takes the number of the last folded file from its LMDB
+transaction and puts the files after it on top.
+
+```
+ LMDB, folded up to file 4     |  5 sealed  |  6 sealed  |  7 ...end
+ -------------------------------  layer 5      layer 6      layer 7     newest wins
+```
+
+Locks, in the order in which they are taken: the writers' lock (one commit at a time on the machine), `_state` (this
+handle's layers; never held while waiting for anybody), `_flush` (one flush at a time; takes none of the others). LMDB's
+own lock is taken only by who folds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+
+from eventlog.errors import ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
+from eventlog.storage import overlay
+from eventlog.storage.journal import (
+    END,
+    OFFSET_MASK,
+    Head,
+    JournalFiles,
+    LocalFiles,
+    batch,
+    body_of,
+    changes,
+    position,
+    whole_batches,
+)
+from eventlog.storage.journal import OFFSET_BITS as BITS
+from eventlog.storage.lmdb import LmdbStorage
+from eventlog.storage.locks import WriteLock
+from eventlog.storage.overlay import ABSENT, Layer, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from eventlog.storage.base import Range
+    from eventlog.storage.journal import Files
+
+Synchronous = Literal["full", "normal", "off"]
+
+FILE_BYTES: Final = 4 << 20
+"""A journal file is sealed when it has so many; opening a log reads at most one that is not folded by its writer."""
+MAX_SEALED: Final = 4
+"""Sealed files that may wait to be folded; a writer that would add one more folds first."""
+FLUSH_INTERVAL_S: Final = 0.5
+_REST_S: Final = 60.0
+_SPILL_BYTES: Final = 1 << 18
+_PAGE_PAIRS: Final = 256
+_KEY_BYTES: Final = 511
+
+
+class LocalStorage:
+    """The storage engine of a directory.
+
+    Safe from any thread, from any number of processes, and in the child of a ``fork``. Reading never waits for writing.
+    What a commit that returned survives:
+
+    - ``synchronous="full"``: power loss. Concurrent callers share one flush.
+    - ``"normal"``: the process's death. It is flushed in the background, so power loss takes at most the last
+      `FLUSH_INTERVAL_S` seconds, and never anything before what it takes.
+    - ``"off"``: nothing but being read by this process; it is written in batches. Nobody else can write meanwhile.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        synchronous: Synchronous = "normal",
+        lock_timeout_s: float = 30.0,
+        files: Files | None = None,
+    ) -> None:
+        """Open the log in the directory `location`; unless `readonly`, create it where it is missing.
+
+        Args:
+            location: the directory.
+            readonly: refuse every commit; neither fold nor cut anything.
+            synchronous: see the class.
+            lock_timeout_s: how long a commit waits for other writers.
+            files: the file system to use for the journal.
+
+        Raises:
+            InvalidInputError: `synchronous` is none of the three.
+            BusyError: another process has it open with ``synchronous="off"``.
+            CorruptionError: the journal is damaged before what was flushed.
+            FormatError, CapacityError, StorageError: as `LmdbStorage`.
+        """
+        if synchronous not in get_args(Synchronous):
+            raise InvalidInputError(f'synchronous is "full", "normal" or "off", not {synchronous!r}')
+        self._lmdb = LmdbStorage(location, readonly=readonly, lock_timeout_s=lock_timeout_s)
+        self._readonly = readonly
+        self._mode = synchronous
+        self._timeout_s = lock_timeout_s
+        self._directory = Path(os.path.realpath(os.fspath(location))) / "journal"
+        self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
+        self._lock = WriteLock(self._directory / "lock")
+        self._begin()
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        _handles.add(self)
+
+    def _begin(self) -> None:
+        """What a handle has before it is open; in the child of a fork again."""
+        self._state = threading.Lock()
+        self._flush = threading.Lock()
+        self._head: Head | None = None
+        self._words: memoryview | list[int] = []
+        self._layers: list[Layer] = []
+        self._end = 0
+        self._pending = bytearray()
+        self._named = 0
+        self._failure = ""
+        self._is_closed = False
+        self._is_inherited = False
+        self._is_dirty = False
+        self._worker: _Worker | None = None
+
+    # --- opening --------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._readonly:
+            self._open_readonly()
+        else:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._lock.open()
+            self._head = Head(self._directory / "head", writable=True)
+            if not self._head.is_trusted:
+                self._recover()
+            self._words = self._head.words
+            if self._mode == "off":
+                self._lock.acquire(self._timeout_s)
+        self._restart(self._folded())
+
+    def _open_readonly(self) -> None:
+        with suppress(FileNotFoundError):
+            self._head = Head(self._directory / "head", writable=False)
+        if self._head is not None and self._head.is_trusted:
+            self._words = self._head.words
+        else:  # after a reboot, and no writer came yet: read up to where one would cut
+            first = self._folded() + 1
+            flushed = 0 if self._head is None else self._head.flushed
+            end = self._files.end_of_whole(first, flushed) if self._directory.exists() else position(first, 0)
+            self._words = [0, end]
+
+    def _recover(self) -> None:
+        """After a reboot, or at the very beginning: find the end in the files, and cut what lies beyond."""
+        assert self._head is not None
+        self._lock.acquire(self._timeout_s)
+        try:
+            if self._head.is_trusted:
+                return
+            first = self._folded() + 1
+            end = self._files.end_of_whole(first, self._head.flushed)
+            if not self._files.path(end >> BITS).exists():
+                self._files.create(end >> BITS)
+            self._files.cut(end)
+            self._files.sync_names()
+            self._head.trust(end)
+        finally:
+            self._lock.release()
+
+    def _folded(self) -> int:
+        """The number of the last journal file that LMDB holds; 0 for none."""
+        return self._lmdb.marked([])[0]
+
+    def _restart(self, folded: int) -> None:
+        """Forget all layers: what is read next begins after the file `folded`."""
+        self._layers = [Layer(folded + 1)]
+        self._end = position(folded + 1, 0)
+
+    @property
+    def location(self) -> str:
+        """The directory, as it was given."""
+        return self._lmdb.location
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See ``Storage.get``."""
+        while True:
+            with self._state:
+                end = self._caught_up()
+                found = [overlay.lookup(self._layers, key) for key in keys]
+            missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
+            if not missing:
+                return cast("list[bytes | None]", found)
+            folded, below = self._lmdb.marked(missing)
+            if self._is_older(folded, end):
+                values = iter(below)
+                return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
+
+    def _is_older(self, folded: int, end: int) -> bool:
+        """Whether what LMDB held is all before the last file read; drops the layers that it holds meanwhile."""
+        if folded >= end >> BITS:
+            return False
+        if folded >= self._layers[0].number:
+            with self._state:
+                self._layers = [layer for layer in self._layers if layer.number > folded]
+        return True
+
+    def scan(
+        self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """See ``Storage.scan``. Each page is from one moment; nothing is held between two."""
+        self._check_usable()
+        for key, _ in ranges:
+            if not key:
+                raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        return self._scanned(ranges, reverse=reverse, left=limit)
+
+    def _scanned(
+        self, ranges: Sequence[Range], *, reverse: bool, left: int | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        for start, end in ranges:
+            span: Range | None = (start, min(end, bytes([start[0] + 1])) if start[0] < 255 else end)  # noqa: PLR2004
+            while span is not None and (left is None or left > 0):
+                page, span = self._page(*span, _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS), reverse=reverse)
+                page = page if left is None else page[:left]
+                left = None if left is None else left - len(page)
+                yield from page
+
+    def _page(
+        self, start: bytes, end: bytes, count: int, *, reverse: bool
+    ) -> tuple[list[tuple[bytes, bytes]], Range | None]:
+        """The first pairs of a range, and what remains of it."""
+        if start >= end:
+            return [], None
+        while True:
+            with self._state:
+                last = self._caught_up()
+            folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
+            if not self._is_older(folded, last):
+                continue
+            with self._state:
+                if self._layers[0].number <= folded + 1:
+                    page, edge = merged(
+                        below, self._layers, start, end, count, is_cut=is_cut, reverse=reverse
+                    )
+                    break
+        if edge is None:
+            return page, None
+        return page, (start, edge) if reverse else (edge + b"\0", end)
+
+    def _caught_up(self) -> int:
+        """Read what others committed; returns where the log ends now. The caller holds `_state`."""
+        if self._is_inherited or self._is_closed or self._failure:
+            self._make_usable()
+        end = self._words[END]
+        if end > self._end and not self._pending:
+            self._catch_up(end)
+        return self._end
+
+    def _catch_up(self, end: int) -> None:
+        while self._end < end:
+            number = self._end >> BITS
+            try:
+                last = number == end >> BITS
+                data = self._files.read(self._end, end) if last else self._read_rest(number)
+            except FileNotFoundError:  # folded and removed meanwhile
+                folded = self._folded()
+                if folded < number:
+                    raise CorruptionError(str(self._files.path(number)), "the journal file is missing") from None
+                self._restart(folded)
+                continue
+            self._take_over(data, end)
+
+    def _read_rest(self, number: int) -> bytes:
+        return self._files.read_all(number)[self._end & OFFSET_MASK :]
+
+    def _take_over(self, data: bytes, end: int) -> None:
+        """Put batches on the newest layer; after a seal, begin the next one."""
+        begin = self._end
+        for body, behind in whole_batches(data, begin):
+            if body:
+                self._layers[-1].put(changes(body))
+                self._end = behind
+            else:
+                number = (behind >> BITS) + 1
+                self._layers.append(Layer(number))
+                self._end = position(number, 0)
+                return
+        if self._end < end and self._end >> BITS == end >> BITS or self._end == begin:
+            raise CorruptionError(
+                f"{self._files.path(self._end >> BITS)}, from byte {self._end & OFFSET_MASK}", "a batch is damaged"
+            )
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        puts: Sequence[tuple[bytes, bytes]],
+        deletes: Sequence[bytes] = (),
+        expect: Mapping[bytes, bytes | None] | None = None,
+    ) -> None:
+        """See ``Storage.commit``; what it survives, see the class. A key in both is written."""
+        for key in (*(key for key, _ in puts), *deletes):
+            if not 0 < len(key) <= _KEY_BYTES:
+                raise InvalidInputError(f"a key has 1 to {_KEY_BYTES} bytes, this one {len(key)}")
+        body = body_of(puts, deletes)
+        if self._is_inherited or self._is_closed or self._failure or self._readonly:
+            self._make_writable()
+        if self._mode != "off":
+            self._lock.acquire(self._timeout_s)
+        try:
+            with self._state:
+                self._caught_up()
+            if expect:
+                self._check(expect)
+            if body:
+                self._append(body, puts, deletes)
+            end = self._end
+        finally:
+            if self._mode != "off":
+                self._lock.release()
+        if self._mode == "full" and body:
+            self._flush_to(end)
+        elif not self._is_dirty:
+            self._is_dirty = True
+            self._wake()
+
+    def _check(self, expect: Mapping[bytes, bytes | None]) -> None:
+        """The caller holds the writers' lock, so nothing can be committed meanwhile."""
+        layers = self._layers
+        found = {key: overlay.lookup(layers, key) for key in expect}
+        missing = [key for key, value in found.items() if value is ABSENT]
+        if missing:
+            found.update(zip(missing, self._lmdb.get(missing), strict=True))
+        differing = [key for key, value in expect.items() if found[key] != value]
+        if differing:
+            raise ExpectationError(differing)
+
+    def _append(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        if self._end & OFFSET_MASK >= FILE_BYTES:
+            self._seal()
+        at = self._end
+        data = batch(body, at)
+        if self._mode == "off":
+            self._pending += data
+        else:
+            self._files.write(data, at)
+        with self._state:
+            layer = self._layers[-1]
+            if deletes:
+                layer.put((key, None) for key in deletes)
+            layer.put(puts)
+            self._end = at + len(data)
+            if self._mode != "off":
+                self._words[END] = self._end
+        if len(self._pending) > _SPILL_BYTES:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Write what ``"off"`` kept back."""
+        if self._pending:
+            self._files.write(bytes(self._pending), self._end - len(self._pending))
+            self._pending.clear()
+            self._words[END] = self._end
+
+    def _seal(self) -> None:
+        """End the file and begin the next one; fold first, if too many wait. The caller holds the writers' lock."""
+        self._spill()
+        number = (self._end >> BITS) + 1
+        self._files.write(batch(b"", self._end), self._end)
+        self._files.create(number)
+        with self._state:
+            self._layers.append(Layer(number))
+            self._end = position(number, 0)
+            self._words[END] = self._end
+        if len(self._layers) > MAX_SEALED + 1:
+            self._fold()
+        self._wake()
+        if self._worker is not None:
+            self._worker.hurry.set()
+
+    # --- flushing and folding -------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Return when everything committed before, by whatever process, is on stable storage.
+
+        Raises:
+            StorageError: the disk refused; what was acknowledged may be lost, and the handle must be opened again.
+        """
+        self._check_usable()
+        if not self._readonly:
+            with self._state:
+                self._spill()
+            self._flush_to(self._words[END])
+
+    def flushed(self) -> bool:
+        """Whether everything committed so far is on stable storage."""
+        return self._head is None or self._head.flushed >= self._words[END] and not self._pending
+
+    def _flush_to(self, end: int) -> None:
+        """One flush serves all who wait for it: who comes while it runs waits, and finds itself served or serves all."""
+        assert self._head is not None
+        with self._flush:
+            if self._head.flushed >= end:
+                return
+            target = self._words[END]
+            try:
+                for number in range(self._head.flushed >> BITS, (target >> BITS) + 1):
+                    self._files.sync(number)
+                if self._named < target >> BITS:
+                    self._files.sync_names()
+                    self._named = target >> BITS
+            except OSError as error:
+                self._failure = f"a flush failed ({error}): what was written last may be lost"
+                raise StorageError(f"{self.location}: {self._failure}; open the log again and look") from error
+            self._head.note_flushed(target)
+
+    def _fold(self) -> None:
+        """Bring all sealed files into LMDB, oldest first; harmless if another process does the same."""
+        while True:
+            with self._state:
+                self._caught_up()
+                layers, open_file = self._layers, self._end >> BITS
+            folded = self._folded()
+            layer = next((layer for layer in layers if layer.number == folded + 1), None)
+            if layer is None or layer.number >= open_file:
+                break
+            with suppress(ExpectationError):  # another process was first
+                self._lmdb.fold(sorted(layer.values.items()), layer.number)
+        for number in self._files.numbers():
+            if number <= folded:
+                self._files.remove(number)
+        with self._state:
+            self._layers = [layer for layer in self._layers if layer.number > folded]
+
+    def _work(self) -> None:
+        """What the worker does each time it wakes."""
+        self._is_dirty = False
+        if self._mode == "off":
+            return
+        if not self.flushed():
+            self._flush_to(self._words[END])
+        if self._layers[0].number < self._end >> BITS:
+            self._fold()
+
+    def _wake(self) -> None:
+        if self._worker is None:
+            self._worker = _Worker(self)
+        self._worker.wake.set()
+
+    # --- handles --------------------------------------------------------------------------------------------------
+
+    def size_bytes(self) -> int:
+        """Bytes allocated on disk, for LMDB and for the journal."""
+        self._check_usable()
+        journal = self._directory.iterdir() if self._directory.exists() else []
+        return self._lmdb.size_bytes() + sum(_allocated(path) for path in journal)
+
+    def close(self) -> None:
+        """Write and flush what is left, and give everything back. Idempotent."""
+        if self._is_closed:
+            return
+        try:
+            if self._worker is not None:
+                self._worker.stop()
+            if not self._readonly and not self._is_inherited and not self._failure and self._head is not None:
+                with self._state:
+                    self._spill()
+                self._flush_to(self._words[END])
+        finally:
+            self._is_closed = True
+            _handles.discard(self)
+            if self._mode == "off" and isinstance(self._words, memoryview):
+                self._lock.release()
+            self._files.close()
+            self._lock.close()
+            self._lmdb.close()
+
+    def _check_usable(self) -> None:
+        if self._is_inherited or self._is_closed or self._failure:
+            self._make_usable()
+
+    def _make_usable(self) -> None:
+        if self._is_closed:
+            raise ClosedError(f"{self.location} was closed; open it again")
+        if self._failure:
+            raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
+        if self._is_inherited:
+            self._is_inherited = False
+            self._open()
+
+    def _make_writable(self) -> None:
+        if self._readonly and not self._is_closed:
+            raise StorageError(f"{self.location} was opened readonly; nothing was written; open it for writing")
+        self._make_usable()
+
+    def inherit(self) -> None:
+        """In the child of a fork: keep away from what is the parent's; the next use opens everything anew."""
+        was_closed, failure = self._is_closed, self._failure
+        self._files.close()
+        self._lock.abandon()
+        self._begin()
+        self._is_closed, self._failure, self._is_inherited = was_closed, failure, True
+
+
+class _Worker:
+    """A thread that flushes and folds for one handle, and does not keep it alive.
+
+    After each round it rests, so that one flush serves all commits of an interval; a sealed file ends the rest.
+    """
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self.wake = threading.Event()
+        self.hurry = threading.Event()
+        self._is_stopped = False
+        run = threading.Thread(target=self._run, args=(weakref.ref(storage),), name="eventlog-folder", daemon=True)
+        run.start()
+
+    def _run(self, of: Callable[[], LocalStorage | None]) -> None:
+        while not self._is_stopped:
+            self.wake.wait(_REST_S)
+            storage = of()
+            if storage is None or self._is_stopped:
+                return
+            if self.wake.is_set():
+                self.wake.clear()
+                self.hurry.clear()
+                with suppress(Exception):  # a failed flush has poisoned the handle; a failed fold is tried again
+                    storage._work()  # noqa: SLF001 (its own thread)
+                del storage
+                self.hurry.wait(FLUSH_INTERVAL_S)
+
+    def stop(self) -> None:
+        """End the thread, after what it does now."""
+        self._is_stopped = True
+        self.hurry.set()
+        self.wake.set()
+
+
+def _allocated(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:  # folded meanwhile
+        return 0
+
+
+_handles: weakref.WeakSet[LocalStorage] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """Let running commits end, so that the child finds nothing half done."""
+    for handle in _handles:
+        handle._state.acquire()  # noqa: SLF001 (this module's)
+
+
+def _after_fork_in_parent() -> None:
+    for handle in _handles:
+        handle._state.release()  # noqa: SLF001 (this module's)
+
+
+def _after_fork_in_child() -> None:
+    for handle in _handles:
+        handle.inherit()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)

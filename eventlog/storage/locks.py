@@ -1,0 +1,115 @@
+"""The writers' lock: one writer at a time, among the threads of a process and among the processes of a machine.
+
+Owns the lock file's descriptor, and nothing of what is written under it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from eventlog.errors import BusyError, ClosedError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOCK_POLL_S: Final = 0.001
+
+
+class WriteLock:
+    """One writer at a time: a mutex among the threads of this process, a BSD ``flock`` among processes.
+
+    LMDB has a lock of its own, but it has no time limit, and the kernel may release it wrongly when containers share
+    a volume. ``flock`` belongs to the open file, so a child of ``fork`` closes its copy and never unlocks it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._fd: int | None = None
+
+    def open(self) -> None:
+        """Make the file where it is missing, and open it.
+
+        Raises:
+            StorageError: it is a symbolic link, or cannot be opened.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
+        except OSError as error:
+            what = "is a symbolic link; remove it" if error.errno == errno.ELOOP else f"cannot be opened: {error}"
+            msg = f"{self._path} {what}"
+            raise StorageError(msg) from error
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the lock, for this thread of this process.
+
+        Raises:
+            BusyError: others held it all the time.
+            ClosedError: it was closed.
+        """
+        if self._mutex.acquire(blocking=False):  # the usual case, and the fast one
+            try:
+                if self._try_flock():
+                    return
+            except BaseException:
+                self._mutex.release()
+                raise
+            self._mutex.release()
+        deadline = time.monotonic() + timeout_s
+        if not self._mutex.acquire(timeout=max(timeout_s, 0)):
+            raise self._busy(timeout_s)
+        try:
+            self._wait_for_flock(deadline, timeout_s)
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def release(self) -> None:
+        """Give it back."""
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            self._mutex.release()
+
+    def close(self) -> None:
+        """Close once the threads that want the lock are done with it."""
+        with self._mutex:
+            self._close_fd()
+
+    def abandon(self) -> None:
+        """In the child of a fork: close without unlocking, for the lock and those who hold it are the parent's."""
+        self._mutex = threading.Lock()
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _wait_for_flock(self, deadline: float, timeout_s: float) -> None:
+        while not self._try_flock():
+            if time.monotonic() >= deadline:
+                raise self._busy(timeout_s)
+            time.sleep(LOCK_POLL_S)
+
+    def _try_flock(self) -> bool:
+        if self._fd is None:
+            raise ClosedError(f"{self._path.parent} was closed; open it again")
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            msg = f"{self._path} cannot be locked: {error}; nothing was written; a log needs a local disk"
+            raise StorageError(msg) from error
+        return True
+
+    def _busy(self, timeout_s: float) -> BusyError:
+        return BusyError(f"{self._path}: other writers held the lock for {timeout_s:g} s; nothing was written; retry")

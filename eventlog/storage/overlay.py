@@ -1,0 +1,88 @@
+"""What the journal holds and LMDB does not yet: one layer of keys per journal file, in memory.
+
+Owns looking keys up and listing them in order, over what lies below. A layer of a file is complete once the file is
+sealed; only the newest one changes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+ABSENT: Final = object()
+"""Answer of a lookup: this layer says nothing about the key."""
+
+
+class Layer:
+    """The newest value of every key in one journal file; None where it was removed."""
+
+    __slots__ = ("_fresh", "_sorted", "number", "values")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.values: dict[bytes, bytes | None] = {}
+        self._sorted: dict[int, list[bytes]] = defaultdict(list)
+        self._fresh: list[bytes] = []
+
+    def put(self, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Take over changes; a later one of the same key counts."""
+        values, fresh = self.values, self._fresh
+        for key, value in pairs:
+            if key not in values:
+                fresh.append(key)
+            values[key] = value
+
+    def keys_between(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[bytes]:
+        """The first `count` keys with ``start <= key < end``, or the last ones; a range lies within one kind of key."""
+        for key in self._fresh:
+            keys = self._sorted[key[0]]
+            if keys and key < keys[-1]:
+                insort(keys, key)
+            else:
+                keys.append(key)
+        self._fresh.clear()
+        keys = self._sorted.get(start[0], [])
+        low, high = bisect_left(keys, start), bisect_left(keys, end)
+        return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
+
+
+def lookup(layers: Sequence[Layer], key: bytes) -> bytes | None | object:
+    """What the newest layer that knows the key says, `ABSENT` if none does."""
+    for layer in reversed(layers):
+        found = layer.values.get(key, ABSENT)
+        if found is not ABSENT:
+            return found
+    return ABSENT
+
+
+def merged(  # noqa: PLR0913 (a page of a range, and what lies on it)
+    below: Sequence[tuple[bytes, bytes]],
+    layers: Sequence[Layer],
+    start: bytes,
+    end: bytes,
+    count: int,
+    *,
+    is_cut: bool,
+    reverse: bool,
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """The first pairs of a range, as the layers have changed those of `below`: its first ones, or all unless `is_cut`.
+
+    Returns:
+        At most `count` pairs, and the key at which the page ends, None if the range does.
+    """
+    values: dict[bytes, bytes | None] = dict(below)
+    if is_cut:  # what lies below is known up to its last key only
+        start, end = (below[-1][0], end) if reverse else (start, below[-1][0] + b"\0")
+    for layer in layers:
+        keys = layer.keys_between(start, end, count, reverse=reverse)
+        is_cut = is_cut or len(keys) >= count
+        for key in keys:
+            values[key] = layer.values[key]
+    order = sorted(values, reverse=reverse)
+    edge = order[min(count, len(order)) - 1] if order and (is_cut or len(order) > count) else None
+    pairs = [(key, value) for key in order[:count] if (value := values[key]) is not None]
+    return pairs, edge

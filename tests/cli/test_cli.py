@@ -1,0 +1,580 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, register_codec
+from eventlog.cli import main
+from eventlog.codec import MsgpackCodec
+from eventlog.storage import open_storage
+
+ROOT = Path(__file__).resolve().parents[2]
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\u202eevil\x9b31m"
+
+
+class OwnCodec(MsgpackCodec):
+    name = "nobody-knows/1"
+
+
+class SaverCodec(MsgpackCodec):
+    name = "saver/test"
+
+
+@pytest.fixture(autouse=True)
+def plain_terminal(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("EVENTLOG_STORE", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three runs: `trip-1` with a fork, one whose name is a tuple, one whose name looks like an address."""
+    location = tmp_path / "log"
+    ticks = iter(range(10_000))
+    clock = lambda: 1_795_444_000_000_000_000 + next(ticks) * 3_000_000
+    with EventLog(open_storage(location), clock=clock) as log:
+        run = log.run("trip-1")
+        run.append(
+            {"spent": 0, "messages": ["hi"], "doc": {"a": 1, "b": [1, 2]}}, task="start", meta={"source": "input"}
+        )
+        run.append({"messages": Extend(["book", "pay"])}, task="agent")
+        run.append({"spent": 180}, task="ledger")
+        run.append({"doc": Merge({"a": 2, "c": 3}), "note": "to"}, task="tools", id="call-7")
+        run.append({"spent": 360, "note": AppendText(" do"), "~seen": [1]}, task="ledger")
+        fix = run.fork(at=1, name="fix")
+        fix.append({"spent": 1, "doc": Delete()}, task="ledger")
+        log.run(("thread", "ns")).append({"x": 1.5})
+        log.run("trip-1@fix").append({"name": "like an address"})
+    return location
+
+
+@pytest.fixture
+def cli(store, capsys):
+    """Run a command on the store: its exit code, stdout, stderr."""
+
+    def call(command, *args):
+        code = main([command, "-s", str(store), *args])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def spawn(*args, cwd=None, **environ):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TZ": "UTC", **environ}
+    command = [sys.executable, "-m", "eventlog", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, timeout=60, check=False)
+
+
+def untimed(text):
+    """Output without the times of day, which say how often the engine asked its clock."""
+    return re.sub(r" 14:26:40\.\d{3,6}(\+00:00)?(?!\d)", "", text)
+
+
+def lines_of(cli, *args):
+    code, out, _ = cli(*args)
+    assert code == 0
+    return out.splitlines()
+
+
+# --- ls
+
+
+def test_ls_shows_every_run(cli):
+    code, out, err = cli("ls")
+    assert (code, err) == (0, "")
+    assert out == (
+        "   events  branches     step  last write           run\n"
+        "        1         1        0  2026-11-23 14:26:40  thread / ns\n"
+        "        6         2        4  2026-11-23 14:26:40  trip-1\n"
+        "        1         1        0  2026-11-23 14:26:40  trip-1@fix\n"
+    )
+
+
+@pytest.mark.parametrize("given", ["after", "option", "environment", "default"])
+def test_the_store_can_be_named_in_four_ways(store, given, capsys, monkeypatch):
+    argv = {"after": ["ls", str(store)], "option": ["-s", str(store), "ls"]}.get(given, ["ls"])
+    if given == "environment":
+        monkeypatch.setenv("EVENTLOG_STORE", str(store))
+    if given == "default":
+        store.rename(store.parent / ".eventlog")
+        monkeypatch.chdir(store.parent)
+    assert main(argv) == 0
+    assert "trip-1" in capsys.readouterr().out
+
+
+def test_an_empty_log_is_no_error(tmp_path, capsys):
+    EventLog.open(tmp_path / "log").close()
+    assert main(["ls", str(tmp_path / "log")]) == 0
+    assert "no runs yet" in capsys.readouterr().err
+
+
+# --- log
+
+
+def test_log_tells_each_step_newest_first(cli):
+    code, out, err = cli("log", "trip-1")
+    assert (code, err) == (0, "")
+    assert [" ".join(line.split()) for line in untimed(out).splitlines()] == [
+        "4 2026-11-23 ledger spent 180 → 360, note +3 characters head main",
+        '3 2026-11-23 tools doc ~2 keys, note = "to"',
+        "2 2026-11-23 ledger spent 0 → 180",
+        "1 2026-11-23 agent messages +2",
+        "0 2026-11-23 start spent = 0, messages = [1 item], doc = {2 keys}",
+    ]
+
+
+def test_log_of_a_branch_goes_back_past_its_fork(cli):
+    lines = lines_of(cli, "log", "--run", "trip-1", "--branch", "fix")
+    assert [line.split()[0] for line in lines] == ["2", "1", "0"]
+    assert "spent 0 → 1, doc deleted" in lines[0]
+    assert lines[0].endswith("head fix")
+
+
+def test_log_of_all_branches_names_them(cli):
+    lines = lines_of(cli, "log", "trip-1", "--all-branches")
+    assert [line.split()[0] for line in lines] == ["@fix:2", "@main:4", "@main:3", "@main:2", "@main:1", "@main:0"]
+    assert len(lines_of(cli, "log", "trip-1", "--all-branches", "-n", "2")) == 2
+
+
+def test_log_begins_where_it_is_told_and_ends_after_n(cli):
+    lines = lines_of(cli, "log", "trip-1:3", "-n", "2")
+    assert [line.split()[0] for line in lines] == ["3", "2"]
+
+
+def test_log_with_patches_shows_what_changed(cli):
+    assert lines_of(cli, "log", "trip-1:3", "-n", "1", "-p")[1:] == [
+        "        ~ doc.a   1 → 2",
+        "        + doc.c   3",
+        '        + note   "to"',
+    ]
+
+
+def test_a_savers_own_channels_are_shown_when_asked(cli):
+    assert "~seen" not in cli("log", "trip-1")[1]
+    assert "~seen = [1 item]" in cli("log", "trip-1", "--all")[1]
+    assert "1 of a saver's own channels" in cli("show", "trip-1")[1]
+    assert "~seen" in cli("show", "trip-1", "--all")[1]
+    assert "~seen" not in cli("diff", "trip-1")[1]
+    assert '["~seen"]' in cli("diff", "trip-1", "--all")[1]
+
+
+def test_a_long_log_agrees_with_its_states(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("n")
+        run.append_many([{"n": i} for i in range(700)])
+        run.fork(at=300, name="f").append_many([{"n": -i} for i in range(500)])
+    assert main(["log", "-s", str(tmp_path / "log"), "n@f"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 801
+    numbers = [-i for i in range(499, -1, -1)] + list(range(300, -1, -1))
+    for line, new, old in zip(lines, numbers, numbers[1:], strict=False):
+        assert f"n {old} → {new}" in line
+    assert "n = 0" in lines[-1]
+
+
+def test_a_reader_gets_the_first_lines_of_a_long_log_at_once_and_may_go_away(tmp_path):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("n").append_many([{"n": i, "text": "x" * 50} for i in range(50_000)])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "eventlog", "log", "-s", str(tmp_path / "log"), "n"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    try:
+        assert process.stdout.readline().split()[0] == b"49999"
+        assert process.poll() is None
+        process.stdout.close()
+        assert process.wait(30) == 141
+        assert process.stderr.read() == b""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_ctrl_c_ends_quietly(tmp_path):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("n").append_many([{"n": i} for i in range(50_000)])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "eventlog", "log", "-s", str(tmp_path / "log"), "n"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == b"interrupted\n"
+
+
+# --- show
+
+
+def test_show_tells_everything_about_a_step(cli):
+    code, out, _ = cli("show", "trip-1:3")
+    assert code == 0
+    assert untimed(out) == (
+        "trip-1:3\n"
+        "id      call-7\n"
+        "task    tools\n"
+        "time    2026-11-23\n"
+        "parent  trip-1:2\n"
+        'writes  doc ~2 keys, note = "to"\n'
+        "  ~ doc.a   1 → 2\n"
+        "  + doc.c   3\n"
+        '  + note   "to"\n'
+    )
+    first = cli("show", "trip-1:first")[1]
+    assert "parent  none: this is the first event\n" in first
+    assert 'meta    source = "input"\n' in first
+
+
+def test_show_prints_the_state_as_a_tree(cli):
+    lines = lines_of(cli, "show", "trip-1:3", "--state")
+    assert lines[lines.index("state") + 1 :] == [
+        "  spent  180",
+        '  messages  ["hi", "book", "pay"]',
+        "  doc  {3 keys}",
+        "    a  2",
+        "    b  [1, 2]",
+        "    c  3",
+        '  note  "to"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("spent", "spent  360"),
+        ("messages[-1]", 'messages[-1]  "pay"'),
+        ("doc.b[0]", "doc.b[0]  1"),
+        ('["doc"]["b"]', '["doc"]["b"]  [1, 2]'),
+        ("/messages/1", '/messages/1  "book"'),
+    ],
+)
+def test_show_prints_one_value(cli, path, text):
+    assert lines_of(cli, "show", "trip-1", "--path", path) == [text]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nope", "the channels are spent, messages"),
+        ("messages[9]", "messages is [3 items]"),
+        ("doc.b.c", "doc.b is [2 items]"),
+        ("spent.x", "spent is 360"),
+        ("a b", "not a path at ' b'"),
+    ],
+)
+def test_a_path_that_leads_nowhere_says_how_far(cli, path, why):
+    code, out, err = cli("show", "trip-1", "--path", path)
+    assert (code, out) == (2, "")
+    assert why in err
+
+
+def test_a_large_state_is_cut_and_says_so(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("big").append({"l": [{"i": i, "s": "x" * 50} for i in range(1000)], "deep": [[[[[[[[[[1]]]]]]]]]]})
+    show = ["show", "-s", str(tmp_path / "log"), "big", "--state"]
+    assert main(show) == 0
+    out = capsys.readouterr().out
+    assert "… +980 more (--full shows them)" in out
+    assert "[1 item] deeper (--full shows them)" in out
+    assert main([*show, "--full"]) == 0
+    out = capsys.readouterr().out
+    assert "more (" not in out
+    assert "deeper" not in out
+    assert len(out.splitlines()) > 3000
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("big").append({f"c{i}": i for i in range(1000)})
+    assert main(show) == 0
+    assert "… cut after 400 lines" in capsys.readouterr().out.splitlines()[-1]
+
+
+# --- diff
+
+
+def test_diff_compares_any_two_states(cli):
+    assert cli("diff", "trip-1:1", "trip-1:2") == (0, "~ spent   0 → 180\n", "trip-1:1 → trip-1:2\n")
+    assert cli("diff", "trip-1:2") == (0, "~ spent   0 → 180\n", "trip-1:1 → trip-1:2\n")
+    assert cli("diff", "--run", "trip-1", "--step", "1", "trip-1:2")[1] == "~ spent   0 → 180\n"
+    code, out, _ = cli("diff", "--run", "trip-1", "--branch", "fix", "trip-1:4")
+    assert code == 0
+    assert out.startswith("~ spent   1 → 360\n")
+    assert cli("diff", "trip-1:first")[1].splitlines()[0] == "+ spent   0"
+    assert cli("diff", "thread / ns", "trip-1:0")[1].splitlines()[0] == "- x   1.5"
+
+
+def test_diff_says_with_its_exit_code_whether_there_is_one(cli):
+    assert cli("diff", "trip-1:1", "trip-1:2", "--exit-code")[0] == 1
+    assert cli("diff", "trip-1:1", "trip-1:1", "--exit-code") == (0, "", "trip-1:1 → trip-1:1: no difference\n")
+
+
+# --- addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "branch", "step"),
+    [
+        (["trip-1"], "main", 4),
+        (["trip-1:2"], "main", 2),
+        (["trip-1@main"], "main", 4),
+        (["trip-1@main:0"], "main", 0),
+        (["trip-1~3"], "main", 1),
+        (["trip-1~0"], "main", 4),
+        (["trip-1:3~2"], "main", 1),
+        (["trip-1:first"], "main", 0),
+        (["trip-1:last"], "main", 4),
+        (["trip-1:call-7"], "main", 3),
+        (["trip-1:call-7~1"], "main", 2),
+        (["trip-1@fix"], "main", 0),  # the run of that very name
+        (["--run", "trip-1", "--branch", "fix"], "fix", 2),
+        (["--run", "trip-1", "--branch", "fix", "--step", "1"], "main", 1),
+        (["trip-1", "--branch", "fix"], "fix", 2),
+        (["trip-1", "--step", "3"], "main", 3),
+        (["thread / ns"], "main", 0),
+        (["thread / ns:0"], "main", 0),
+        (["--run", "thread", "--run", "ns"], "main", 0),
+    ],
+)
+def test_addresses(cli, address, branch, step):
+    code, out, _ = cli("show", "--json", *address)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["branch"], found["step"]) == (branch, step)
+
+
+def test_an_engines_own_id_is_an_address(cli):
+    found = json.loads(cli("show", "--json", "trip-1:2")[1])
+    assert json.loads(cli("show", "--json", f"trip-1:{found['id']}")[1]) == found
+
+
+def test_steps_below_zero_are_addresses(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("t")
+        run.append({"x": 0}, step=-1, id="a0")
+        run.append({"x": 1}, step=5, id="12")
+    for address in (["t:-1"], ["t", "--step", "-1"], ["t:a0"], ["t~1"], ["t:12~1"]):
+        assert main(["show", "--json", "-s", str(tmp_path / "log"), *address]) == 0
+        assert json.loads(capsys.readouterr().out)["id"] == "a0"
+
+
+def test_a_savers_run_stands_at_its_greatest_id(tmp_path, capsys):
+    register_codec(SaverCodec())
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("t", codec=SaverCodec())
+        run.append({"x": 0}, id="id-1")
+        run.append({"x": 1}, id="id-2")
+        run.fork(at=0, name="again").append({"x": 2}, id="id-3")
+    assert main(["show", "-s", str(tmp_path / "log"), "t"]) == 0
+    assert capsys.readouterr().out.startswith("t:1\nid      id-3\n")
+    assert main(["show", "-s", str(tmp_path / "log"), "t@main"]) == 0
+    assert capsys.readouterr().out.startswith("t@main:1\nid      id-2\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["trip-2"], "did you mean trip-1"),
+        (["thread/ns"], "did you mean thread / ns"),
+        (["zzz"], "there is no run 'zzz'"),
+        (["trip-1@fux"], "no branch 'fux'; did you mean fix?"),
+        (["trip-1", "--branch", "mian"], "did you mean main?"),
+        (["trip-1@main:77"], "has no step 77"),
+        (["trip-1:nope"], "no event 'nope'"),
+        (["trip-1~9"], "fewer than 9 events before step 4"),
+        (["trip-1~x"], "is no place in a run"),
+        (["trip-1:"], "is no place in a run"),
+        (["trip-1", "--run", "trip-1"], "not both"),
+        ([], "name a run"),
+        (["--run", "a\nb"], "control character"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "log"])
+def test_what_is_not_there_is_named_and_exits_2(cli, command, args, message):
+    code, out, err = cli(command, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("eventlog: ")
+    assert message in err
+
+
+@pytest.mark.parametrize("argv", [[], ["frobnicate"], ["log", "-n", "0", "x"], ["log", "--nope"], ["demo", "chess"]])
+def test_wrong_usage_exits_2(argv, capsys):
+    assert main(argv) == 2
+    assert "usage: eventlog" in capsys.readouterr().err
+
+
+def test_help_and_version_exit_0(capsys):
+    assert main(["--help"]) == 0
+    assert main(["log", "--help"]) == 0
+    assert main(["--version"]) == 0
+    assert "eventlog 0." in capsys.readouterr().out
+
+
+def test_no_store_exits_3_and_says_where_to_go(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["ls"]) == 3
+    err = capsys.readouterr().err
+    assert "there is no log at .eventlog" in err
+    assert "-s PATH" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_something_else_exits_3(tmp_path, capsys):
+    (tmp_path / "data.mdb").write_bytes(b"not a database" * 1000)
+    assert main(["ls", str(tmp_path)]) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+# --- inert, and safe for a terminal
+
+
+def test_hostile_strings_reach_no_terminal(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("a\u202eb")
+        run.append({"d": {HOSTILE: [HOSTILE]}, "t": HOSTILE}, meta={HOSTILE: HOSTILE}, task="t\u202e")
+        run.append({"t": HOSTILE + "!", "d": [HOSTILE]}, task="x")
+        run.fork(name="b\u2066")
+    for command in (
+        ["ls"],
+        ["log", "a\u202eb", "-p"],
+        ["log", "a\u202eb", "--all-branches"],
+        ["show", "a\u202eb~1"],
+        ["show", "a\u202eb~1", "--state"],
+        ["show", "a\u202eb", "--path", "t"],
+        ["diff", "a\u202eb"],
+        ["log", "a\u202eb@\u2066"],
+        ["show", "a\u202eb", "--path", HOSTILE],
+    ):
+        main([command[0], "-s", str(tmp_path / "log"), *command[1:]])
+        captured = capsys.readouterr()
+        text = captured.out + captured.err
+        assert text
+        assert all(char == "\n" or char.isprintable() for char in text), command
+
+
+def test_other_peoples_classes_are_shown_and_not_needed(tmp_path):
+    module = tmp_path / "booking.py"
+    module.write_text("import dataclasses\n@dataclasses.dataclass\nclass Seat:\n    row: int\n")
+    program = (
+        "import sys, booking; from eventlog import EventLog\n"
+        "run = EventLog.open(sys.argv[1]).run('r')\n"
+        "run.append({'seat': booking.Seat(1), 'all': [booking.Seat(7)]}); run.append({'seat': booking.Seat(2)})\n"
+    )
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    env = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "log")], env=env, check=True, timeout=60)
+    module.write_text("raise SystemExit('imported!')\n")
+    done = spawn("diff", "-s", str(tmp_path / "log"), "r", PYTHONPATH=path)
+    assert (done.returncode, done.stdout) == (0, "~ seat.value.row   1 → 2\n")
+    done = spawn("show", "-s", str(tmp_path / "log"), "r", "--path", "all", PYTHONPATH=path)
+    assert "booking:Seat" in done.stdout
+
+
+def test_a_run_whose_codec_nobody_knows_is_listed_and_its_values_are_refused(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("foreign", codec=OwnCodec()).append({"x": 1})
+    assert main(["ls", str(tmp_path / "log")]) == 0
+    assert "foreign" in capsys.readouterr().out
+    assert main(["show", "-s", str(tmp_path / "log"), "foreign"]) == 6
+    assert "nobody-knows/1" in capsys.readouterr().err
+
+
+def test_looking_changes_nothing_and_works_without_the_right_to_write(store, cli):
+    before = (store / "data.mdb").read_bytes()
+    for command in (["ls"], ["log", "trip-1", "-p"], ["show", "trip-1", "--state"], ["diff", "trip-1"]):
+        assert cli(*command)[0] == 0
+    assert (store / "data.mdb").read_bytes() == before
+
+
+# --- json and color
+
+
+def test_json_documents_parse_and_name_their_schema(cli):
+    for command in ("ls", "log trip-1 -p", "log trip-1:first", "show trip-1", "show trip-1 --path doc", "diff trip-1"):
+        code, out, _ = cli(*command.split(), "--json")
+        assert code == 0
+        schema, version = json.loads(out)["schema"].split("/")
+        assert schema.startswith("eventlog.")
+        assert version == "1"
+
+
+def test_json_says_what_the_text_says(cli):
+    runs = json.loads(cli("ls", "--json")[1])["runs"]
+    assert [run["run"] for run in runs] == [["thread", "ns"], "trip-1", "trip-1@fix"]
+    log = json.loads(cli("log", "trip-1", "-n", "1", "-p", "--json")[1])["events"]
+    assert log[0]["changes"] == [
+        {"path": "spent", "kind": "changed", "old": 180, "new": 360},
+        {"path": "note", "kind": "changed", "old": "to", "new": "to do"},
+    ]
+    assert log[0]["heads"] == ["main"]
+    assert json.loads(cli("show", "trip-1", "--json", "--state")[1])["state"]["doc"] == {"a": 2, "b": [1, 2], "c": 3}
+
+
+def test_json_of_hard_values(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("h").append({"v": [float("nan"), b"\x00", (1,), {1: 2}, 1 << 70, float("-inf"), {3}]})
+    assert main(["show", "-s", str(tmp_path / "log"), "h", "--path", "v", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["value"] == [
+        {"$float": "nan"},
+        {"$b64": "AA=="},
+        {"$type": "tuple", "$items": [1]},
+        {"$dict": [[1, 2]]},
+        1 << 70,
+        {"$float": "-inf"},
+        {"$type": "tuple", "$items": [3]},  # read without classes, a set is a tuple
+    ]
+
+
+def test_color_is_for_those_who_want_it(store, capsys, monkeypatch):
+    diff = ["diff", "-s", str(store), "trip-1"]
+    main(diff)
+    assert "\x1b" not in capsys.readouterr().out
+    main([*diff, "--color", "always"])
+    assert "\x1b[33m~ spent" in capsys.readouterr().out
+    main(["--color", "always", *diff])
+    assert "\x1b[33m~ spent" in capsys.readouterr().out
+    main([*diff, "--color", "always", "--json"])
+    assert "\x1b" not in capsys.readouterr().out
+    monkeypatch.delenv("NO_COLOR")
+    main(diff)
+    assert "\x1b" not in capsys.readouterr().out  # not a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    main(diff)
+    assert "\x1b[33m~ spent" in capsys.readouterr().out
+
+
+# --- as a program
+
+
+def test_it_runs_as_a_module(store):
+    done = spawn("log", "-s", str(store), "trip-1", "-n", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("head main\n")
+    assert spawn("show", "-s", str(store), "trip-9").returncode == 2
+    assert spawn("ls", cwd=store.parent).returncode == 3
+
+
+def test_a_terminal_that_knows_only_ascii_gets_escapes(store):
+    done = spawn("diff", "-s", str(store), "trip-1:2", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "~ spent   0 \\u2192 180\n")
+
+
+def test_the_demo_refuses_a_directory_that_holds_something(store, capsys):
+    assert main(["demo", "physics", "--dir", str(store)]) == 2
+    assert "holds something already" in capsys.readouterr().err
+
+
+def test_without_langgraph_the_agents_demo_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "langgraph.graph", None)
+    assert main(["demo", "agent"]) == 6
+    assert 'pip install "eventlog-savers[demo]"' in capsys.readouterr().err

@@ -1,0 +1,118 @@
+"""LangGraph's own conformance suite over our saver, through its async methods and through its sync ones.
+
+The suite looks at the async methods alone; `SyncOnly` lets it see the others. Upstream's own saver runs beside: what it
+fails is the suite's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.conformance.capabilities import BASE_CAPABILITIES
+from langgraph.checkpoint.memory import InMemorySaver
+
+from savers.langgraph import EventLogSaver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+BASE = sorted(capability.value for capability in BASE_CAPABILITIES)
+
+
+class SyncOnly(BaseCheckpointSaver[Any]):
+    """Async methods that call the sync ones of another saver, on the running loop."""
+
+    def __init__(self, saver: BaseCheckpointSaver[Any]) -> None:
+        super().__init__(serde=saver.serde)
+        self.saver = saver
+
+    def get_next_version(self, current, channel):
+        return self.saver.get_next_version(current, channel)
+
+    async def aput(self, config, checkpoint, metadata, new_versions):
+        return self.saver.put(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(self, config, writes, task_id, task_path=""):
+        return self.saver.put_writes(config, writes, task_id, task_path)
+
+    async def aget_tuple(self, config):
+        return self.saver.get_tuple(config)
+
+    async def alist(self, config, *, filter=None, before=None, limit=None):  # noqa: A002
+        for item in self.saver.list(config, filter=filter, before=before, limit=limit):
+            yield item
+
+    async def adelete_thread(self, thread_id):
+        return self.saver.delete_thread(thread_id)
+
+
+class Logs:
+    """Fresh logs, one after the other; each is verified when it is given back."""
+
+    def __init__(self, location: Callable[[int], str]) -> None:
+        self._location = location
+        self._opened = 0
+        self.problems: list[Any] = []
+
+    async def savers(self) -> AsyncGenerator[EventLogSaver, None]:
+        self._opened += 1
+        with EventLogSaver.from_conn_string(self._location(self._opened)) as saver:
+            yield saver
+            self.problems += saver.log.verify()
+
+
+@pytest.fixture(params=["lmdb", "memory"])
+def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
+    return Logs(lambda number: str(tmp_path / f"{number}.log") if request.param == "lmdb" else "memory:")
+
+
+def passed_all_base(name: str, factory: Callable[[], AsyncGenerator[Any, None]]) -> dict[str, int]:
+    """Run the suite; how many tests of each base capability passed."""
+    report = asyncio.run(validate(checkpointer_test(name=name)(factory)))
+    for capability in BASE:
+        result = report.results[capability]
+        assert (result.detected, result.passed, result.failures) == (True, True, []), capability
+        assert result.tests_passed > 0, capability
+        assert result.tests_failed == result.tests_skipped == 0, capability
+    assert report.passed_all_base()
+    assert report.passed_all()  # what is detected beyond the base has to work as well
+    return {capability: report.results[capability].tests_passed for capability in BASE}
+
+
+async def upstreams() -> AsyncGenerator[InMemorySaver, None]:
+    yield InMemorySaver()
+
+
+def test_through_the_async_methods(logs):
+    assert passed_all_base("async", logs.savers) == passed_all_base("control", upstreams)
+    assert not logs.problems
+
+
+def test_through_the_sync_methods(logs):
+    async def adapted() -> AsyncGenerator[SyncOnly, None]:
+        async for saver in logs.savers():
+            yield SyncOnly(saver)
+
+    async def control() -> AsyncGenerator[SyncOnly, None]:
+        yield SyncOnly(InMemorySaver())
+
+    assert passed_all_base("sync", adapted) == passed_all_base("control", control)
+    assert not logs.problems
+
+
+def test_the_suite_would_notice_a_saver_that_ignores_filters():
+    class Deaf(InMemorySaver):
+        async def alist(self, config, *, filter=None, before=None, limit=None):  # noqa: A002
+            async for item in super().alist(config, before=before, limit=limit):
+                yield item
+
+    async def deaf() -> AsyncGenerator[Deaf, None]:
+        yield Deaf()
+
+    with pytest.raises(AssertionError, match="list"):
+        passed_all_base("deaf", deaf)

@@ -1,0 +1,429 @@
+"""Deltas: what is found is what changed, it is sound, and it is never larger than setting the value."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import math
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventlog import (
+    AppendText,
+    Delete,
+    EventLog,
+    Extend,
+    InvalidInputError,
+    Merge,
+    TooDeepError,
+    UnserializableError,
+    Update,
+    delta,
+)
+from eventlog.codec import MAX_DEPTH, MSGPACK
+from tests.strict import Note, Point, hashables, json_values, strictly_equal, values
+
+
+def found(old: Any, new: Any) -> delta.Write | None:
+    return delta.difference(delta.shadow_of(copied(old), MSGPACK), new, MSGPACK, "channel")
+
+
+def copied(value: Any) -> Any:
+    return MSGPACK.decode(MSGPACK.encode(value))
+
+
+def after(old: Any, write: delta.Write | None) -> Any:
+    return copied(old) if write is None else delta.applied(copied(old), write.code, write.payload, MSGPACK)
+
+
+def plain_size(value: Any) -> int:
+    return len(delta.set_to(value, MSGPACK, "channel").payload)
+
+
+def check(old: Any, new: Any) -> delta.Write | None:
+    write = found(old, new)
+    result = after(old, write)
+    assert strictly_equal(result, copied(new)), (old, new, write, result)
+    if write is None:
+        assert strictly_equal(copied(old), copied(new))
+    else:
+        assert len(write.payload) <= plain_size(new), (old, new, write)
+    return write
+
+
+# --- pairs of values that have much in common ---------------------------------------------------------------------
+
+
+def _cut(value: Any, draw: Any) -> Any:
+    return value[: draw(st.integers(0, len(value)))]
+
+
+def _retyped(key: Any) -> Any:
+    """Another key that Python calls equal, if there is one."""
+    if type(key) is bool:
+        return int(key)
+    return bool(key) if type(key) is int and key in (0, 1) else key
+
+
+@st.composite
+def changed(draw: Any, value: Any, leaves: st.SearchStrategy[Any]) -> Any:
+    """`value` with a change somewhere: what a step of a program does to its state."""
+    cls = type(value)
+    if cls is list and value:
+        how = draw(st.sampled_from(["extend", "inner", "cut", "insert", "same"]))
+        if how == "extend":
+            return value + draw(st.lists(leaves, max_size=3))
+        if how == "inner":
+            index = draw(st.integers(0, len(value) - 1))
+            return [*value[:index], draw(changed(value[index], leaves)), *value[index + 1 :]]
+        if how == "cut":
+            return _cut(value, draw)
+        return [draw(leaves), *value] if how == "insert" else list(value)
+    if cls is dict and value:
+        how = draw(st.sampled_from(["inner", "inner", "drop", "add", "reorder", "retype", "same"]))
+        keys = list(value)
+        key = draw(st.sampled_from(keys))
+        if how == "inner":
+            return {**value, key: draw(changed(value[key], leaves))}
+        if how == "drop":
+            return {other: item for other, item in value.items() if other is not key}
+        if how == "add":
+            return {**value, draw(hashables()): draw(leaves)}
+        if how == "reorder":
+            return {other: value[other] for other in draw(st.permutations(keys))}
+        if how == "retype":
+            return {_retyped(key): item for key, item in value.items()}
+        return dict(value)
+    if cls is str:
+        return draw(st.sampled_from([value + draw(st.text("abé", max_size=5)), "", value]))
+    return draw(leaves | st.just(value))
+
+
+@st.composite
+def pairs(draw: Any) -> tuple[Any, Any]:
+    leaves = values(3)
+    old = draw(values(8))
+    new = old
+    for _ in range(draw(st.integers(0, 3))):
+        new = draw(changed(new, leaves))
+    return old, new
+
+
+class TestFound:
+    @given(values(), values())
+    @settings(max_examples=150, deadline=None)
+    def test_any_two_values(self, old: Any, new: Any) -> None:
+        check(old, new)
+
+    @given(pairs())
+    @settings(max_examples=150, deadline=None)
+    def test_values_that_have_much_in_common(self, pair: tuple[Any, Any]) -> None:
+        check(*pair)
+
+    @given(values())
+    @settings(max_examples=100, deadline=None)
+    def test_an_equal_value_is_no_change(self, value: Any) -> None:
+        assert found(value, value) is None
+        assert found(value, copied(value)) is None
+
+    @given(
+        st.dictionaries(hashables(), json_values(), max_size=6), st.dictionaries(hashables(), json_values(), max_size=6)
+    )
+    @settings(max_examples=150, deadline=None)
+    def test_dicts_with_any_keys(self, old: dict, new: dict) -> None:
+        check(old, new)
+        check({**old, "pad": "x" * 200}, {**old, "pad": "x" * 200, **new})
+
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            (1, 1.0),
+            (1, True),
+            (0.0, -0.0),
+            ("a", b"a"),
+            ((1,), [1]),
+            ({1}, frozenset({1})),
+            ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+            ({1: "x"}, {True: "x"}),
+            ([1, [2, {"k": 1}]], [1, [2, {"k": 1.0}]]),
+            (datetime(2020, 1, 1), datetime(2020, 1, 1, tzinfo=UTC)),  # noqa: DTZ001
+            (Point(1), Point(1.0)),
+            ([], {}),
+            (None, []),
+            ("", None),
+            ({}, {"a": 1}),
+            ({"a": 1}, {}),
+            ([1], []),
+            ([], [1]),
+            ("", "abc"),
+            ("abc", ""),
+        ],
+    )
+    def test_what_python_calls_equal_may_differ(self, old: Any, new: Any) -> None:
+        assert check(old, new) is not None
+        assert check({"k": old, "pad": "x" * 99}, {"k": new, "pad": "x" * 99}) is not None
+        assert check([old], [new]) is not None
+
+    def test_a_list_that_grew_is_an_extend(self) -> None:
+        write = check(list(range(1000)), [*range(1000), 7])
+        assert write is not None
+        assert write.code == delta.EXTEND
+        assert len(write.payload) < 8
+
+    def test_a_string_that_grew_is_the_end_of_it(self) -> None:
+        write = check("x" * 1000, "x" * 1000 + "end")
+        assert write is not None
+        assert write.code == delta.TEXT
+        assert len(write.payload) < 8
+
+    def test_one_key_of_a_dict_is_one_key_at_any_depth(self) -> None:
+        old = {f"k{i}": {f"l{j}": [i, j] * 20 for j in range(20)} for i in range(20)}
+        new = copy.deepcopy(old)
+        new["k7"]["l9"].append("new")
+        del new["k8"]["l3"]
+        write = check(old, new)
+        assert write is not None
+        assert len(write.payload) < 60
+        assert delta.to_operation(write.code, write.payload, MSGPACK) == Merge(
+            {"k7": Merge({"l9": Extend(["new"])}), "k8": Merge({"l3": Delete()})}
+        )
+
+    def test_nan_as_a_key_stays_one_key(self) -> None:
+        nan = math.nan
+        old = {nan: 1, (nan, 1): 2, "pad": "x" * 100}
+        check(old, {nan: 5, (nan, 1): 2, "pad": "x" * 100})
+        check(old, {nan: 1, (nan, 1): 7, "pad": "x" * 100})
+        check(old, {(nan, 1): 2, "pad": "x" * 100})
+
+    def test_a_change_at_the_greatest_depth_is_recorded_like_the_value_itself(self) -> None:
+        for wrap in (lambda value: {"k": value}, lambda value: [value]):
+            for depth in (MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1):
+                old: Any = 1
+                new: Any = 2
+                for _ in range(depth):
+                    old, new = wrap(old), wrap(new)
+                try:
+                    plain_size(new)
+                except TooDeepError:
+                    continue
+                assert after(old, found(old, new)) == new
+
+    def test_nothing_is_accepted_that_could_not_be_set_whole(self) -> None:
+        """A snapshot sets it whole later; it must not fail then, in somebody else's append."""
+        deep: Any = 1
+        for _ in range(MAX_DEPTH - 1):
+            deep = [deep]
+        for hidden in (Point(deep), (deep,), Note("n", deep)):
+            old = {"a": {"b": {"c": 1}}}
+            new = {"a": {"b": {"c": hidden}}}
+            try:
+                write = found(old, new)
+            except TooDeepError:
+                continue
+            assert write is not None
+            MSGPACK.encode(after(old, write))
+
+    def test_unserializable_names_the_whole_path(self) -> None:
+        old = {"meta": {"m": [1, 2, 3]}}
+        with pytest.raises(UnserializableError, match=r"^channel\.meta\.m\[3\]\.callback: ") as caught:
+            found(old, {"meta": {"m": [1, 2, 3, {"callback": print}]}})
+        assert caught.value.path == "channel.meta.m[3].callback"
+
+
+class TestInPlace:
+    """Detection is sound: what was changed in place is recorded."""
+
+    @pytest.mark.parametrize(
+        ("value", "change"),
+        [
+            ([1, [2, [3]]], lambda v: v[1][1].append(4)),
+            ([1, [2, [3]]], lambda v: v[1][1].__setitem__(0, 4)),
+            ({"a": {"b": {"c": 1}}}, lambda v: v["a"]["b"].update(c=2)),
+            ({"a": {"b": {"c": 1}}}, lambda v: v["a"].pop("b")),
+            ({"a": {"b": {1: 1, 2: 2}}}, lambda v: v["a"]["b"].__setitem__(1, v["a"]["b"].pop(1))),
+            ([{1, 2}], lambda v: v[0].add(3)),
+            ([bytearray(b"abc")], lambda v: v[0].__setitem__(0, 0)),
+            ([Note("a")], lambda v: v[0].tags.append(1)),
+            ([Note("a", [], {"k": [1]})], lambda v: v[0].about["k"].append(2)),
+            ([(1, [2])], lambda v: v[0][1].append(3)),
+            ([(1, (2, {3: [4]}))], lambda v: v[0][1][1][3].append(5)),
+            ({"k": (1, [2])}, lambda v: v["k"][1].clear()),
+            ([Point([1])], lambda v: v[0].x.append(2)),
+            ([[1, 2], [3]], lambda v: v.reverse()),
+            ([[1], [1]], lambda v: v[1].append(1)),
+            (Note("a"), lambda v: setattr(v, "text", "b")),
+            ({1, 2}, lambda v: v.discard(2)),
+            (bytearray(b"a"), lambda v: v.extend(b"b")),
+        ],
+    )
+    def test_at_any_depth(self, value: Any, change: Any) -> None:
+        shadow = delta.shadow_of(value, MSGPACK)
+        before = copied(value)
+        change(value)
+        write = delta.difference(shadow, value, MSGPACK, "channel")
+        assert write is not None
+        assert strictly_equal(after(before, write), copied(value))
+
+    @given(pairs())
+    @settings(max_examples=60, deadline=None)
+    def test_a_shadow_never_sees_what_is_done_to_its_value(self, pair: tuple[Any, Any]) -> None:
+        """The shadow is made of one object; that object then becomes something else in place."""
+        old, new = pair
+        live = copied(old)
+        shadow = delta.shadow_of(live, MSGPACK)
+        if type(live) is not type(new) or type(live) not in (list, dict, set, bytearray):
+            live = copied(new)
+        elif type(live) in (list, bytearray):
+            live[:] = copied(new)
+        else:
+            live.clear()
+            live.update(copied(new))
+        write = delta.difference(shadow, live, MSGPACK, "channel")
+        assert strictly_equal(after(old, write), copied(new))
+
+
+class TestChains:
+    @given(st.data())
+    @settings(max_examples=50, deadline=None)
+    def test_an_accepted_shadow_is_that_of_the_new_value(self, data: Any) -> None:
+        """Many changes, each accepted; the live value is the same object where the change could be made in place."""
+        value = data.draw(
+            st.dictionaries(st.sampled_from("abcd"), values(6), max_size=4) | st.lists(values(6), max_size=4)
+        )
+        shadow = delta.shadow_of(value, MSGPACK)
+        stored = copied(value)
+        for _ in range(data.draw(st.integers(1, 5))):
+            value = data.draw(changed(value, values(3)))
+            write = delta.difference(shadow, value, MSGPACK, "channel")
+            if write is None:
+                assert strictly_equal(stored, copied(value))
+                continue
+            assert len(write.payload) <= plain_size(value)
+            shadow = delta.accepted(shadow, write)
+            if shadow is delta.NO_SHADOW:
+                shadow = delta.shadow_of(value, MSGPACK)
+            stored = delta.applied(stored, write.code, write.payload, MSGPACK)
+            assert strictly_equal(stored, copied(value))
+            assert delta.difference(shadow, value, MSGPACK, "channel") is None
+
+    def test_a_change_that_was_not_recorded_is_found_again(self) -> None:
+        value = {"a": [1], "b": {"c": "x"}, "pad": "p" * 100}
+        shadow = delta.shadow_of(value, MSGPACK)
+        value["a"].append(2)
+        value["b"]["c"] += "y"
+        value["d"] = 1
+        first = delta.difference(shadow, value, MSGPACK, "channel")
+        again = delta.difference(shadow, value, MSGPACK, "channel")
+        assert first is not None
+        assert again is not None
+        assert (first.code, first.payload) == (again.code, again.payload)
+
+    def test_a_long_life_in_place(self) -> None:
+        value: dict[str, Any] = {"log": [], "text": "", "deep": {"a": {"n": 0}}, "set": set(), "pad": "p" * 300}
+        shadow, stored = delta.shadow_of(value, MSGPACK), copied(value)
+        for n in range(300):
+            value["log"].append({"n": n, "items": []})
+            value["log"][n // 2]["items"].append(n) if n % 7 == 0 else None
+            value["text"] += str(n)
+            value["deep"]["a"]["n"] = float(n) if n % 3 else n
+            value["set"].add(n % 11)
+            if n % 50 == 0:
+                value["deep"] = {"new": n, **value["deep"]}
+            write = delta.difference(shadow, value, MSGPACK, "channel")
+            assert write is not None
+            shadow = delta.accepted(shadow, write)
+            stored = delta.applied(stored, write.code, write.payload, MSGPACK)
+        assert strictly_equal(stored, value)
+
+
+class Known:
+    def __init__(self, value: Any) -> None:
+        self.kind = delta.set_to(value, MSGPACK, "channel").code
+        self.kept = value
+
+    def shadow(self) -> Any:
+        return delta.shadow_of(self.kept, MSGPACK)
+
+    def value(self) -> Any:
+        return copied(self.kept)
+
+
+class TestOperations:
+    def apply(self, value: Any, operation: Any) -> Any:
+        """What becomes of a channel that holds `value` (none, if `...`), through a run."""
+        with EventLog.open("memory:") as log:
+            run = log.run("r")
+            if value is not ...:
+                run.append({"channel": value})
+            run.append({"channel": operation})
+            return log.run("r").state["channel"]
+
+    def test_each(self) -> None:
+        assert self.apply([1], Extend([2, 3])) == [1, 2, 3]
+        assert self.apply([1], Extend((2,))) == [1, 2]
+        assert self.apply("ab", AppendText("c")) == "abc"
+        assert self.apply({"a": 1, "b": 2}, Merge({"a": Delete(), "c": 3, "none": Delete()})) == {"b": 2, "c": 3}
+        nested = {"d": {"l": [1], "t": "x", "m": {"k": 1}}}
+        change = Merge({"d": Merge({"l": Extend([2]), "t": AppendText("y"), "m": Merge({"k": Delete(), 1: None})})})
+        assert self.apply(nested, change) == {"d": {"l": [1, 2], "t": "xy", "m": {1: None}}}
+        assert self.apply({}, Merge({"n": Merge({"l": Extend([1]), "t": AppendText("t"), "x": Delete()})})) == {
+            "n": {"l": [1], "t": "t"}
+        }
+
+    @pytest.mark.parametrize("operation", [Extend([1]), AppendText("t"), Merge({"k": Merge({"l": Extend([1])})})])
+    def test_an_absent_channel_begins_as_an_empty_one(self, operation: Any) -> None:
+        assert self.apply(..., operation) in ([1], "t", {"k": {"l": [1]}})
+
+    @pytest.mark.parametrize(
+        ("value", "operation"),
+        [
+            ("text", Extend([1])),
+            ([1], AppendText("t")),
+            ([1], Merge({})),
+            (5, Extend([1])),
+            ((1,), Extend([1])),
+            ({"k": 1}, Merge({"k": Extend([1])})),
+            ({"k": [1]}, Merge({"k": AppendText("t")})),
+            ({"k": {"l": "t"}}, Merge({"k": Merge({"l": Merge({})})})),
+            ([1], Extend("text")),
+            ("t", AppendText(5)),
+            ({}, Merge([("a", 1)])),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, value: Any, operation: Any) -> None:
+        with pytest.raises(InvalidInputError, match=r"^channel"):
+            self.apply(value, operation)
+
+    def test_what_is_found_reads_as_what_a_caller_would_write(self) -> None:
+        old = {"a": [1], "t": "x", "gone": 1, uuid.UUID(int=1): 1, "pad": "p" * 99}
+        new = {"a": [1, 2], "t": "xy", uuid.UUID(int=1): 2, "pad": "p" * 99, "new": {"k": 1}}
+        write = found(old, new)
+        assert write is not None
+        operation = delta.to_operation(write.code, write.payload, MSGPACK)
+        assert operation == Merge(
+            {"gone": Delete(), "a": Extend([2]), "t": AppendText("y"), uuid.UUID(int=1): 2, "new": {"k": 1}}
+        )
+        assert strictly_equal(self.apply(old, operation), new)
+
+    def test_an_update_inside_a_merge_is_no_value(self) -> None:
+        """It would be stored as an object of the engine's own class, and read back as one."""
+        with pytest.raises(InvalidInputError):
+            self.apply({}, Merge({"k": Update(1)}))
+
+    def test_an_unknown_code_of_a_newer_release_says_so(self) -> None:
+        with pytest.raises(InvalidInputError, match="newer release"):
+            delta.applied(1, 15, b"\xc0", MSGPACK)
+
+
+class Shade(enum.Enum):
+    DARK = 1
+
+
+def test_enum_members_are_leaves() -> None:
+    assert found([Shade.DARK], [Shade.DARK]) is None
+    assert check({"k": Shade.DARK}, {"k": 1}) is not None
