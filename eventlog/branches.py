@@ -25,6 +25,7 @@ from eventlog.layout import (
     head_key,
     id_key,
     part_key,
+    segment_key,
 )
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.records import (
@@ -38,6 +39,7 @@ from eventlog.records import (
     scalar,
     seal,
     seal_fields,
+    time_bytes,
     unseal_fields,
 )
 from eventlog.snapshots import (
@@ -143,7 +145,7 @@ class _Batch(NamedTuple):
 class Branches:
     """The branches of one run, over storage. Safe for many threads; a `Tip` belongs to one caller at a time."""
 
-    def __init__(self, storage: Storage, run: int, parts: tuple[str, ...], incarnation: int, codec: Codec) -> None:
+    def __init__(self, storage: Storage, run: int, incarnation: int, parts: tuple[str, ...], codec: Codec) -> None:
         self.storage = storage
         self.run = run
         self.codec = codec
@@ -229,6 +231,9 @@ class Branches:
         """The entries of `channels` with their values read; of an event whose snapshots were dropped as well."""
         try:
             return read_entries(self.storage, self.run, entries, channels)
+        except CorruptionError:
+            self.lineage.check_alive()
+            raise
         except DroppedError:
             progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
             found = {channel: progress.entries[channel] for channel in channels}
@@ -239,6 +244,18 @@ class Branches:
         tip.entries.update(self.read(tip.at, tip.entries, channels))
 
     # --- writing ------------------------------------------------------------------------------------------------
+
+    def beginning(self) -> tuple[bytes, bytes | None]:
+        """Key and record of where the run begins: the same until it is deleted; None before its first event.
+
+        Raises:
+            NotFoundError: the run was deleted.
+        """
+        key = segment_key(self.run, 0)
+        record = self.storage.get([key])[0]
+        if record is not None and not unseal_fields(key, record):
+            raise self._deleted(MAIN)
+        return key, record
 
     def fork(self, name: str | None, base: EventFacts, alive: Segment) -> Segment:
         """Write a new branch that begins at the event `base`; three records, whatever the history.
@@ -252,8 +269,10 @@ class Branches:
             ConflictError: there is a branch of that name already.
             NotFoundError: the run was deleted meanwhile.
         """
-        for _ in range(_FORK_TRIES):
-            segment, batch = self._new_branch(name, base, alive)
+        if name == alive.branch:
+            raise self._taken(name)
+        for attempt in range(_FORK_TRIES):
+            segment, batch = self._new_branch(name, base, alive, attempt)
             try:
                 self.storage.commit(batch.puts, (), batch.expect)
             except ExpectationError as error:
@@ -262,9 +281,12 @@ class Branches:
                 return segment
         raise _crowded()
 
-    def _new_branch(self, name: str | None, base: EventFacts, alive: Segment) -> tuple[Segment, _Batch]:
+    def _new_branch(
+        self, name: str | None, base: EventFacts, alive: Segment, attempt: int
+    ) -> tuple[Segment, _Batch]:
         number = self.lineage.next_number()
-        segment = self.lineage.forked(number, name or f"fork-{number}", (*base.at, base.step, base.digest))
+        given = f"fork-{number}" if not attempt else f"fork-{number}.{attempt}"  # the first may be a user's name
+        segment = self.lineage.forked(number, name or given, (*base.at, base.step, base.digest))
         batch = self._records_of(segment)
         key, record = self._branch_record(alive)
         batch.expect[key] = record
@@ -285,11 +307,13 @@ class Branches:
 
     def _check_fork(self, error: ExpectationError, name: str | None, alive: Segment) -> None:
         """Raise what a failed fork means; return if another number is to be tried."""
-        if branch_key(self.run, alive.branch) in error.keys and name != alive.branch:
+        if branch_key(self.run, alive.branch) in error.keys:
             raise self._deleted(alive.branch) from error
         if name is not None and branch_key(self.run, name) in error.keys:
-            msg = f"there is a branch {name!r} already; choose another name"
-            raise ConflictError(msg) from error
+            raise self._taken(name) from error
+
+    def _taken(self, name: str) -> ConflictError:
+        return ConflictError(f"there is a branch {name!r} already; choose another name")
 
     def _deleted(self, branch: str) -> NotFoundError:
         return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
@@ -302,8 +326,8 @@ class Branches:
             IdConflictError: an id names another event.
             NotFoundError: the branch or its run was deleted.
         """
-        for _ in range(_FORK_TRIES):
-            segment, batch = self._opening(tip, fork=fork)
+        for attempt in range(_FORK_TRIES):
+            segment, batch = self._opening(tip, attempt, fork=fork)
             try:
                 written, progress, changed = self._fill(batch, tip, segment, drafts)
                 self.storage.commit(batch.puts, (), batch.expect)
@@ -319,12 +343,12 @@ class Branches:
                 return written
         raise _crowded()
 
-    def _opening(self, tip: Tip, *, fork: bool) -> tuple[Segment, _Batch]:
+    def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to, and a batch that makes it, or expects it there."""
         if tip.is_empty:
             return self._root, self._records_of(self._root)
         if fork:
-            return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment)
+            return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment, attempt)
         if tip.segment.number == tip.at[0]:
             return tip.segment, _Batch([], {})
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
@@ -365,7 +389,7 @@ class Branches:
     ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place, int]]]:
         """Add an event and its parts; returns the event's size, its digest, and the changes with their places."""
         items = [
-            scalar(draft.time_ns),
+            time_bytes(draft.time_ns),
             scalar(draft.step),
             scalar(draft.task),
             scalar(draft.id),

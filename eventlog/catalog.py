@@ -116,9 +116,10 @@ class Catalog:
 
 
 def _record(key: bytes, listing: Listing) -> bytes:
-    return seal_fields(key, [list(listing.parts), *listing[1:]])
+    parts, incarnation, number, created_ns, is_alive, unswept = listing
+    return seal_fields(key, [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept])
 
 
 def _read(key: bytes, record: bytes) -> Listing:
-    parts, *rest = unseal_fields(key, record)
-    return Listing(tuple(parts), *rest[:5])
+    parts, incarnation, number, created, is_alive, unswept = unseal_fields(key, record)[:6]
+    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept)

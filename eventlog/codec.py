@@ -4,25 +4,22 @@ Owns the bytes of a value. It never imports what data names, never runs a stored
 the table of registered types. Equal bytes mean equal values (same types at every depth, same dict order, same float
 bits); sets are written in the order of their members' bytes, so that this holds for them too.
 
-A value that is not msgpack's own is an extension:
+A value that is not msgpack's own is an extension, or, where it holds other values, an array that begins with an empty
+extension, its mark. So all nesting is msgpack's, which reads it without recursion.
 
 ```
- code  payload
-    1  tuple        msgpack array of the items
-    2  set          msgpack array of the items, sorted by their bytes
-    3  frozenset    as set
-    4  int          beyond 64 bits: signed, big-endian, shortest form
-    5  bytearray    the bytes
-    6  datetime     msgpack [ISO 8601, fold, zone]; zone: nil | [offset microseconds, name] | IANA key
-    7  date         ISO 8601
-    8  time         msgpack [ISO 8601, fold, zone]
-    9  timedelta    msgpack [days, seconds, microseconds]
-   10  UUID         16 bytes
-   11  Decimal      its string
-   12  enum         msgpack [type tag, member name | flag bits]
-   13  dataclass    msgpack [type tag, {field: value}]
-   14  registered   msgpack [tag, what its `encode` returned]
+ code  payload                                          code  array after the mark
+    4  int beyond 64 bits: signed, big-endian, shortest    1  tuple: the items
+    5  bytearray: the bytes                                2  set: the items, sorted by their bytes
+    6  datetime: msgpack [ISO 8601, fold, zone]            3  frozenset: as set
+    7  date: ISO 8601                                     12  enum: type tag, member name or flag bits
+    8  time: as datetime                                  13  dataclass: type tag, {field: value}
+    9  timedelta: msgpack [days, seconds, microseconds]   14  registered: tag, what its `encode` returned
+   10  UUID: 16 bytes
+   11  Decimal: its string
 ```
+
+A zone is nil, [offset in microseconds, name], or an IANA key.
 """
 
 from __future__ import annotations
@@ -37,16 +34,26 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import msgpack
 
-from eventlog.errors import CorruptionError, InvalidInputError, TooDeepError, UnknownTypeError, UnserializableError
+from eventlog.errors import (
+    CorruptionError,
+    EventLogError,
+    InvalidInputError,
+    TooDeepError,
+    UnknownTypeError,
+    UnserializableError,
+)
 from eventlog.types import dataclass_fields, enum_key, rebuild_dataclass, rebuild_enum, resolve_type, type_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     T = TypeVar("T")
 
 MAX_DEPTH: Final = 200
 """Containers within containers. Source: reliability bounds; far above real states, far below any C stack."""
+
+_SET_DEPTH: Final = 9
+"""A set counts as ten containers: putting its members in order takes real recursion."""
 
 _TUPLE, _SET, _FROZENSET, _INT, _BYTEARRAY, _DATETIME, _DATE, _TIME, _TIMEDELTA = range(1, 10)
 _UUID, _DECIMAL, _ENUM, _DATACLASS, _REGISTERED = range(10, 15)
@@ -90,6 +97,7 @@ class _Registration:
         self.decode = decode
 
 
+_COLLECTION_TYPES: Final = (list, dict, tuple, set, frozenset, bytearray)
 _by_type: dict[type, _Registration] = {}
 _by_tag: dict[str, _Registration] = {}
 
@@ -103,7 +111,7 @@ def register(cls: type[T], tag: str, encode: Callable[[T], Any], decode: Callabl
     Raises:
         InvalidInputError: the tag is empty or belongs to another class, or the class is one the log knows already.
     """
-    if not isinstance(cls, type) or cls in IMMUTABLE or cls in _WRITERS or cls in (list, dict, bytearray):
+    if not isinstance(cls, type) or cls in IMMUTABLE or cls in _WRITERS or cls in _COLLECTION_TYPES:
         msg = f"{cls!r} cannot be registered: give a class of your own"
         raise InvalidInputError(msg)
     if not isinstance(tag, str) or not tag:
@@ -148,8 +156,10 @@ def _is_plain(value: Any, depth: int) -> bool:
         if not _SCALARS.issuperset(map(type, value)) and not all(_is_plain(key, depth + 1) for key in value):
             return False
         items = value.values()
-    elif cls in (list, tuple, set, frozenset):
+    elif cls in (list, tuple):
         items = value
+    elif cls in (set, frozenset):
+        items, depth = value, depth + _SET_DEPTH
     elif dataclasses.is_dataclass(cls) and cls not in _by_type:
         items = dataclass_fields(value).values()
     else:
@@ -171,12 +181,27 @@ def _shielded(value: Any) -> Any:
     if cls is list:
         return [_shielded(item) for item in value]
     if cls is dict:
-        return {key: _shielded(item) for key, item in value.items()}
+        return {_shielded(key): _shielded(item) for key, item in value.items()}
     if cls is tuple:
-        return msgpack.ExtType(_TUPLE, _pack([_shielded(item) for item in value]))
+        return _Shielded([_MARKS[_TUPLE], *map(_shielded, value)])
+    if cls in (set, frozenset):
+        return _Shielded([_MARKS[_SET if cls is set else _FROZENSET], *_sorted(map(_shielded, value))])
     if dataclasses.is_dataclass(cls) and cls not in _by_type:
-        return _dataclass_extension(value, _shielded)
+        fields = {name: _shielded(item) for name, item in dataclass_fields(value).items()}
+        return _Shielded([_MARKS[_DATACLASS], _tag_of(value), fields])
     return value
+
+
+class _Shielded:
+    """A marked array that may stand for a dict's key: hashable, by identity."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+
+_MARKS: Final = {code: msgpack.ExtType(code, b"") for code in range(1, 15)}
 
 
 def _refuse(value: Any) -> NoReturn:
@@ -199,40 +224,50 @@ def _zone(tz: dt.tzinfo | None) -> Any:
     raise TypeError(msg)
 
 
-def _set_members(value: Any) -> bytes:
-    members = sorted(map(_pack, value))
-    return msgpack.Packer().pack_array_header(len(members)) + b"".join(members)
+def _sorted(members: Iterable[Any]) -> list[Any]:
+    return sorted(members, key=_pack)
 
 
 def _iso(value: dt.datetime | dt.time) -> bytes:
-    return _pack([value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value.tzinfo)])
+    return msgpack.packb([value.replace(tzinfo=None, fold=0).isoformat(), value.fold, _zone(value.tzinfo)])
 
 
 _WRITERS: Final[dict[type, tuple[int, Callable[[Any], bytes]]]] = {
-    tuple: (_TUPLE, lambda value: _pack(list(value))),
-    set: (_SET, _set_members),
-    frozenset: (_FROZENSET, _set_members),
     int: (_INT, lambda value: value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)),
     dt.datetime: (_DATETIME, _iso),
     dt.date: (_DATE, lambda value: value.isoformat().encode()),
     dt.time: (_TIME, _iso),
-    dt.timedelta: (_TIMEDELTA, lambda value: _pack([value.days, value.seconds, value.microseconds])),
+    dt.timedelta: (_TIMEDELTA, lambda value: msgpack.packb([value.days, value.seconds, value.microseconds])),
     uuid.UUID: (_UUID, lambda value: value.bytes),
     Decimal: (_DECIMAL, lambda value: str(value).encode()),
 }
 
 
-def _to_extension(value: Any) -> msgpack.ExtType:
+def _to_extension(value: Any) -> Any:
+    """What msgpack is to write for a value that it does not know."""
     cls = type(value)
     if writer := _WRITERS.get(cls):
         return msgpack.ExtType(writer[0], writer[1](value))
+    if cls is tuple:
+        return [_MARKS[_TUPLE], *value]
+    if cls is set or cls is frozenset:
+        return [_MARKS[_SET if cls is set else _FROZENSET], *_sorted(value)]
+    if cls is _Shielded:
+        return value.items
     if registration := _by_type.get(cls):
-        return msgpack.ExtType(_REGISTERED, _pack([registration.tag, _nested(registration.encode(value))]))
+        return [_MARKS[_REGISTERED], registration.tag, _nested(_encoded(registration, value))]
     if isinstance(value, enum.Enum):
-        return _enum_extension(value)
+        return [_MARKS[_ENUM], _tag_of(value), enum_key(value)]
     if dataclasses.is_dataclass(cls):
-        return _dataclass_extension(value, lambda item: item)
+        return [_MARKS[_DATACLASS], _tag_of(value), dataclass_fields(value)]
     _refuse(value)
+
+
+def _encoded(registration: _Registration, value: Any) -> Any:
+    try:
+        return registration.encode(value)
+    except Exception as error:  # whatever a user's function raises
+        raise TypeError(f"the encoder of {registration.tag!r} failed: {type(error).__name__}: {error}") from error
 
 
 def _nested(value: Any) -> Any:
@@ -248,15 +283,6 @@ def _tag_of(value: Any) -> str:
         )
         raise TypeError(msg)
     return tag
-
-
-def _enum_extension(value: enum.Enum) -> msgpack.ExtType:
-    return msgpack.ExtType(_ENUM, _pack([_tag_of(value), enum_key(value)]))
-
-
-def _dataclass_extension(value: Any, shield: Callable[[Any], Any]) -> msgpack.ExtType:
-    fields = {name: shield(item) for name, item in dataclass_fields(value).items()}
-    return msgpack.ExtType(_DATACLASS, _pack([_tag_of(value), fields]))
 
 
 def encode(value: Any, path: str = "value") -> bytes:
@@ -276,7 +302,7 @@ def encode(value: Any, path: str = "value") -> bytes:
 
 def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
     """The error at the innermost place that cannot be written alone."""
-    if isinstance(error, _DeepError | RecursionError):
+    if isinstance(error, _DeepError | RecursionError) or "recursion limit" in str(error):
         return TooDeepError(path, f"nested deeper than {MAX_DEPTH}, or contains itself")
     if isinstance(error, UnicodeEncodeError):
         error = ValueError("a string with a lone surrogate has no UTF-8 form; clean it first")
@@ -318,8 +344,26 @@ _SHOWN: Final = 40
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def _unpack(data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
-    return msgpack.unpackb(data, strict_map_key=False, ext_hook=hook)
+class _Mark:
+    """Stands, while an array is read, for the empty extension at its beginning."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+_READ_MARKS: Final = {code: _Mark(code) for code in (_TUPLE, _SET, _FROZENSET, _ENUM, _DATACLASS, _REGISTERED)}
+
+
+def _from_extension(code: int, data: bytes) -> Any:
+    if not data and code in _READ_MARKS:
+        return _READ_MARKS[code]
+    if code in _BYTES_READERS:
+        return _BYTES_READERS[code](data)
+    if code in _ITEM_READERS:
+        return _ITEM_READERS[code](*msgpack.unpackb(data))
+    raise UnknownTypeError(f"msgpack extension {code}", "written by something else, or by a newer release")
 
 
 def _tz(zone: Any) -> dt.tzinfo | None:
@@ -357,7 +401,12 @@ def _read_dataclass(tag: str, fields: dict[str, Any]) -> Any:
 def _read_registered(tag: str, value: Any) -> Any:
     if tag not in _by_tag:
         raise UnknownTypeError(tag, "call eventlog.register(cls, tag, encode, decode) before reading")
-    return _by_tag[tag].decode(value)
+    try:
+        return _by_tag[tag].decode(value)
+    except EventLogError:
+        raise
+    except Exception as error:  # whatever a user's function raises
+        raise CorruptionError(f"a value of type {tag!r}", f"its decoder failed: {error}") from error
 
 
 _BYTES_READERS: Final[dict[int, Callable[[bytes], Any]]] = {
@@ -368,9 +417,6 @@ _BYTES_READERS: Final[dict[int, Callable[[bytes], Any]]] = {
     _DECIMAL: lambda data: Decimal(data.decode()),
 }
 _ITEM_READERS: Final[dict[int, Callable[..., Any]]] = {
-    _TUPLE: lambda *items: items,
-    _SET: lambda *items: set(items),
-    _FROZENSET: lambda *items: frozenset(items),
     _DATETIME: _read_datetime,
     _TIME: _read_time,
     _TIMEDELTA: dt.timedelta,
@@ -380,20 +426,18 @@ _TYPED_READERS: Final[dict[int, Callable[[str, Any], Any]]] = {
     _DATACLASS: _read_dataclass,
     _REGISTERED: _read_registered,
 }
+_COLLECTIONS: Final[dict[int, Callable[[list[Any]], Any]]] = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}
 
 
-def _from_extension(code: int, data: bytes) -> Any:
-    if code in _TYPED_READERS:
-        return _TYPED_READERS[code](*_unpack(data, _from_extension))
-    return _builtin_extension(code, data, _from_extension)
-
-
-def _builtin_extension(code: int, data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
-    if code in _BYTES_READERS:
-        return _BYTES_READERS[code](data)
-    if code in _ITEM_READERS:
-        return _ITEM_READERS[code](*_unpack(data, hook))
-    raise UnknownTypeError(f"msgpack extension {code}", "written by something else, or by a newer release")
+def _from_array(items: list[Any]) -> Any:
+    """What a marked array stands for; any other array is a list."""
+    if not items or type(items[0]) is not _Mark:
+        return items
+    code = items[0].code
+    if code in _COLLECTIONS:
+        return _COLLECTIONS[code](items[1:])
+    tag, value = items[1:]
+    return _TYPED_READERS[code](tag, value)
 
 
 class Tagged(dict[str, Any]):
@@ -405,23 +449,29 @@ class Tagged(dict[str, Any]):
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-def _inert_extension(code: int, data: bytes) -> Any:
-    """As `_from_extension`, but a value of somebody's own class stays a plain dict that names it."""
-    if code in _TYPED_READERS:
-        tag, value = _unpack(data, _inert_extension)
+def _from_array_inertly(items: list[Any]) -> Any:
+    """As `_from_array`, but a value of somebody's own class stays a plain dict that names it."""
+    if not items or type(items[0]) is not _Mark:
+        return items
+    code = items[0].code
+    if code not in _COLLECTIONS:
+        tag, value = items[1:]
         return Tagged({"$type": tag, "value": value})
-    if code in (_SET, _FROZENSET):  # members may be dicts now, which no set can hold
-        return tuple(_unpack(data, _inert_extension))
-    return _builtin_extension(code, data, _inert_extension)
+    return tuple(items[1:])  # members may be dicts now, which no set can hold
 
 
-def _decode(data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
+def _decode(data: bytes, from_array: Callable[[list[Any]], Any]) -> Any:
+    hook = from_array if _MARK_BYTES in data else None  # most values hold no marked array, and a hook costs
     try:
-        return _unpack(data, hook)
-    except UnknownTypeError:
+        return msgpack.unpackb(data, strict_map_key=False, ext_hook=_from_extension, list_hook=hook)
+    except EventLogError:
         raise
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, msgpack.UnpackException) as error:
+    except Exception as error:  # damaged bytes make readers of all kinds fail in all ways
         raise CorruptionError("a stored value", f"not the bytes of a value ({error})") from error
+
+
+_MARK_BYTES: Final = b"\xc7\x00"
+"""How an empty extension begins."""
 
 
 def decode(data: bytes) -> Any:
@@ -431,7 +481,7 @@ def decode(data: bytes) -> Any:
         UnknownTypeError: a type tag that nothing in this process decodes.
         CorruptionError: not bytes of `encode`.
     """
-    return _decode(data, _from_extension)
+    return _decode(data, _from_array)
 
 
 class MsgpackCodec:
@@ -440,7 +490,7 @@ class MsgpackCodec:
     name = "msgpack/1"
 
     def __init__(self, *, inert: bool = False) -> None:
-        self._hook = _inert_extension if inert else _from_extension
+        self._from_array = _from_array_inertly if inert else _from_array
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `encode`."""
@@ -448,7 +498,7 @@ class MsgpackCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `decode`."""
-        return _decode(data, self._hook)
+        return _decode(data, self._from_array)
 
 
 MSGPACK: Final = MsgpackCodec()

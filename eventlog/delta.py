@@ -151,15 +151,18 @@ def _unfit(operation: Any, needs: str, there_is: str, path: str) -> InvalidInput
     return InvalidInputError(f"{path}: {type(operation).__name__} needs {needs}, there is {there_is}")
 
 
-def _from_nothing(operation: Any) -> Any:
+def _from_nothing(operation: Any, depth: int = 0) -> Any:
     """The value that an operation makes of an absent channel or key."""
     if isinstance(operation, Extend):
         return list(operation.items)
     if isinstance(operation, AppendText):
         return operation.text
     if isinstance(operation, Merge):
+        _check_argument(operation, "Merge")
+        if depth >= MAX_DEPTH:
+            raise TooDeepError("Merge", f"nested deeper than {MAX_DEPTH}")
         changes = operation.changes.items()
-        return {key: _from_nothing(item) for key, item in changes if not isinstance(item, Delete)}
+        return {key: _from_nothing(item, depth + 1) for key, item in changes if not isinstance(item, Delete)}
     if isinstance(operation, Update):
         raise InvalidInputError("Update stands for a whole channel; within a Merge give the value itself")
     return operation
@@ -188,6 +191,8 @@ def _merge_into(shadow: Any, operation: Merge, codec: Codec, path: str, depth: i
     """
     if type(shadow) is not _Dict or not _PLAIN_KEYS.issuperset(map(type, operation.changes)):
         raise _OpaqueError
+    if depth >= MAX_DEPTH:
+        raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     changes: list[tuple[Any, Write]] = []
     for key, item in operation.changes.items():
         old = shadow.items.get(key, _MISSING)
@@ -211,7 +216,7 @@ def _change_of(item: Any, old: Any, codec: Codec, path: str, depth: int) -> Writ
         if isinstance(item, Merge):
             return _merge_into(old, item, codec, path, depth)
         return _at_end(item, shadow=old, codec=codec, path=path, depth=depth)
-    return _net(first_set(_from_nothing(item), codec, path, depth), old, codec)
+    return _net(first_set(_from_nothing(item, depth), codec, path, depth), old, codec)
 
 
 class _OpaqueError(Exception):

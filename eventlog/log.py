@@ -6,9 +6,8 @@ Owns opening, the catalogue of runs, and deleting them.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-from eventlog.branches import Branches
 from eventlog.catalog import Catalog, name_parts, plain_name
 from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
@@ -31,6 +30,22 @@ if TYPE_CHECKING:
     from eventlog.events import Problem, RunName
 
 _SWEEP_KEYS = 1000
+
+
+class _Door(NamedTuple):
+    """See `eventlog.run.Door`."""
+
+    log: EventLog
+    parts: tuple[str, ...]
+
+    def find(self) -> tuple[int, int] | None:
+        listing = self.log._catalog.find(self.parts)  # noqa: SLF001 (its own)
+        if listing is None or not listing.is_alive or self.log._is_buried(listing.number):  # noqa: SLF001 (its own)
+            return None
+        return listing.number, listing.incarnation
+
+    def create(self) -> tuple[int, int]:
+        return self.log._created(self.parts)  # noqa: SLF001 (its own)
 
 
 class EventLog:
@@ -89,23 +104,7 @@ class EventLog:
             InvalidInputError: the run was written with another codec.
         """
         parts = name_parts(name)
-        listing = self._catalog.find(parts)
-        codec = codec or MSGPACK
-        branches = None
-        if listing is not None and listing.is_alive and not self._is_buried(listing.number):
-            branches = Branches(self._storage, listing.number, parts, listing.incarnation, codec)
-        return Run(self._storage, parts, codec, self._limits, self._clock, branches, lambda: self._created(parts))
-
-    def _created(self, parts: tuple[str, ...]) -> tuple[int, int]:
-        """The number and incarnation of a run that is to be written to now."""
-        while True:
-            listing = self._catalog.find(parts)
-            if listing is not None and listing.is_alive and self._is_buried(listing.number):
-                listing = self._catalog.bury(listing)  # a deletion stopped half-way: finish it
-            if listing is None or not listing.is_alive:
-                listing = self._catalog.create(parts, self._clock(), past=listing)
-            if listing.is_alive:
-                return listing.number, listing.incarnation
+        return Run(self._storage, parts, codec or MSGPACK, self._limits, self._clock, _Door(self, parts))
 
     def runs(self, within: str | None = None) -> list[RunName]:
         """The names of all runs, sorted; only those whose first part is `within`, if given."""
@@ -163,6 +162,17 @@ class EventLog:
                 continue
             if not list(self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)], limit=1)):
                 return
+
+    def _created(self, parts: tuple[str, ...]) -> tuple[int, int]:
+        """The number and incarnation of a run that is to be written to now."""
+        while True:
+            listing = self._catalog.find(parts)
+            if listing is not None and listing.is_alive and self._is_buried(listing.number):
+                listing = self._catalog.bury(listing)  # a deletion stopped half-way: finish it
+            if listing is None or not listing.is_alive:
+                listing = self._catalog.create(parts, self._clock(), past=listing)
+            if listing.is_alive:
+                return listing.number, listing.incarnation
 
     def _is_buried(self, number: int) -> bool:
         key = segment_key(number, 0)

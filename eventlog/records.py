@@ -12,7 +12,7 @@ Owns the format version, the checksums and the digest chain. It knows nothing of
 ```
 
 The body of an event: ``[time, step, task, id, meta, channel, op, payload, channel, op, payload ...]``: time in
-nanoseconds since the epoch, task and id a string or nil, meta nil or the engine codec's bytes. A digest covers the
+nanoseconds since the epoch (bytes, if it has more than 64 bits), task and id a string or nil, meta nil or the engine codec's bytes. A digest covers the
 parent's digest, so an event that was changed, lost or moved breaks the chain. It finds accidents, not an attacker.
 """
 
@@ -33,6 +33,7 @@ FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
+_INT64: Final = 1 << 63
 
 scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
@@ -51,6 +52,11 @@ class Body(NamedTuple):
     meta: bytes | None
     writes: list[tuple[str, int, bytes]]
     """Per changed channel: its name, the operation, the payload."""
+
+
+def time_bytes(time_ns: int) -> bytes:
+    """Bytes of a time, whatever the writer's clock says."""
+    return scalar(time_ns if time_ns < _INT64 else time_ns.to_bytes(16, "big"))
 
 
 def array(items: Sequence[bytes]) -> bytes:
@@ -79,7 +85,8 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     digest, parent, body = record[1:17], record[17:33], record[_HEADER:]
     if xxh3_128_digest(key + parent + body) != digest:
         raise CorruptionError(where(key), "checksum of the event differs")
-    time_ns, step, task, event_id, meta, *rest = msgpack.unpackb(body)
+    time, step, task, event_id, meta, *rest = msgpack.unpackb(body)
+    time_ns = int.from_bytes(time, "big") if isinstance(time, bytes) else time
     return digest, parent, Body(time_ns, step, task, event_id, meta, list(zip(*[iter(rest)] * 3, strict=True)))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
@@ -19,16 +20,18 @@ from eventlog.codec import MSGPACK, known_codec
 from eventlog.diff import Diff, compare
 from eventlog.errors import (
     ConflictError,
+    CorruptionError,
     IdConflictError,
     InvalidInputError,
     NotFoundError,
     TooLargeError,
+    UnknownTypeError,
 )
-from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update
+from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_id
 from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, id_of, ids_below, place_of
 from eventlog.records import read_event
-from eventlog.snapshots import advanced, apply_changes, decoded_value, is_read, placed, progress_at
+from eventlog.snapshots import advanced, apply_changes, decoded_value, is_newest_read, is_read, placed, progress_at
 from eventlog.state import State
 from eventlog.tasks import Anchor, TaskWrites
 
@@ -59,17 +62,25 @@ class Prepared(NamedTuple):
     at: tuple[int, int]
     draft: Draft
     may_fork: bool
-    redo: Callable[[Tip], Draft] | None
-    """Drafts the same again after another event: to tell whether an id names the same event already."""
 
     @property
     def state_bytes(self) -> int:
         """Bytes of the whole state after the event, as encoded, as far as known without decoding."""
         sizes = {channel: entry.size for channel, entry in self.tip.entries.items()}
         for channel, write in self.draft.writes:
-            grown = sizes.get(channel, 0) + write.growth
-            sizes[channel] = len(write.payload) if write.code in delta.SETS else grown
+            before = 0 if write.code in delta.SETS else sizes.pop(channel, 0)
+            sizes[channel] = 0 if write.code == delta.DELETE else before + write.growth
         return sum(sizes.values())
+
+
+class Door(Protocol):
+    """How a handle comes to its run's number in the catalogue."""
+
+    def find(self) -> tuple[int, int] | None:
+        """The run's number and incarnation; None if there is no such run."""
+
+    def create(self) -> tuple[int, int]:
+        """The same, of a run that is made where there is none."""
 
 
 class _Known(NamedTuple):
@@ -103,8 +114,7 @@ class Run:
         codec: Codec,
         limits: Limits,
         clock: Callable[[], int],
-        branches: Branches | None,
-        create: Callable[[], tuple[int, int]],
+        door: Door,
         branch: str = MAIN,
     ) -> None:
         self._storage = storage
@@ -112,15 +122,16 @@ class Run:
         self._codec = codec
         self._limits = limits
         self._clock = clock
-        self._create = create
+        self._door = door
         self._lock = threading.RLock()
         self._state: State | None = None
-        self._branches = branches or Branches(storage, 0, parts, 0, codec)
-        self._is_new = branches is None
+        self._branches = Branches(storage, 0, 0, parts, codec)
+        self._is_new = True
         self._branch = branch
         self._tip = self._branches.empty_tip()
-        if not self._is_new:
-            self._open()
+        self._take_number(door.find())
+        if self._is_new and branch != MAIN:
+            raise NotFoundError(f"run {self.name!r} has no branch {branch!r}: it is empty")
 
     def _open(self) -> None:
         segment = self._branches.segment_of(self._branch)
@@ -252,13 +263,21 @@ class Run:
         meta: Mapping[str, Any] | None,
         expected: Event | str | None,
     ) -> Event:
+        def draft(tip: Tip) -> Draft:
+            return self._draft(tip, writes, state, task, step, event_id, meta)
+
         with self._lock:
-            self._check_expected(expected, event_id)
-
-            def draft(tip: Tip) -> Draft:
-                return self._draft(tip, writes, state, task, step, event_id, meta)
-
-            return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False, draft))  # noqa: FBT003
+            try:
+                done = self._done_before(event_id, draft)
+                if done is not None:
+                    return done
+                self._check_expected(expected)
+                return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False))  # noqa: FBT003
+            except ConflictError:  # somebody was first: perhaps with this very event
+                done = self._done_before(event_id, draft)
+                if done is None:
+                    raise
+                return done
 
     def append_many(
         self,
@@ -282,7 +301,7 @@ class Run:
         if len(batch) > limit:
             raise TooLargeError("events in one batch", len(batch), limit)
         with self._lock:
-            self._check_expected(expected, None)
+            self._check_expected(expected)
             tip = self._scratch(self._tip)
             drafts = []
             for index, writes in enumerate(batch):
@@ -344,24 +363,17 @@ class Run:
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
             draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
-            return Prepared(tip, tip.at, draft, at is not None, None)
+            return Prepared(tip, tip.at, draft, at is not None)
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
-        tip, at, draft, may_fork, redo = prepared
+        tip, at, draft, may_fork = prepared
         with self._lock:
             self._ensure_created()
             moved = tip.at != at
             if moved and not may_fork:
                 raise self._conflict(at)
-            try:
-                written = self._write(tip, at, draft, may_fork=may_fork, moved=moved)
-            except IdConflictError:
-                found = None if redo is None else self._written_before(draft, redo)
-                if found is None:
-                    raise
-                return found
-            return self._event_of(written)
+            return self._event_of(self._write(tip, at, draft, may_fork=may_fork, moved=moved))
 
     def _write(self, tip: Tip, at: tuple[int, int], draft: Draft, *, may_fork: bool, moved: bool) -> Written:
         """Write at `tip`; if that is no head and `may_fork`, on the branch that was forked there last, or a new one."""
@@ -398,22 +410,29 @@ class Run:
             else:
                 tip.shadows[channel] = shadow
 
-    def _written_before(self, draft: Draft, redo: Callable[[Tip], Draft]) -> Event | None:
-        """The event that the draft's id names, if drafting the same after its parent makes the same event."""
-        assert draft.id is not None
-        entry = self._branches.id_entry(draft.id)
+    def _done_before(self, event_id: str | None, draft: Callable[[Tip], Draft]) -> Event | None:
+        """The event that an id names already, None if there is none.
+
+        Raises:
+            IdConflictError: drafting the same after its parent makes another event.
+        """
+        entry = None if event_id is None or self._is_new else self._branches.id_entry(check_id("event id", event_id))
         if entry is None:
             return None
         at = (entry[0], entry[1])
         read = self._branches.event(at)
-        again = redo(self._tip_before(at))
+        with suppress(InvalidInputError):  # what could not be written there was not
+            if self._is_same(draft(self._tip_before(at)), at, read[2]):
+                return self._read_event(at, read)
+        raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
+
+    def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
         known = [(channel, write.code, write.payload) for channel, write in again.writes]
         writes = [
             (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
-            for channel, code, payload, _ in placed(read[2].writes, at)
+            for channel, code, payload, _ in placed(body.writes, at)
         ]
-        same = (again.task, again.meta, known) == (read[2].task, read[2].meta, writes)
-        return self._read_event(at, read) if same else None
+        return (again.step, again.task, again.meta, known) == (body.step, body.task, body.meta, writes)
 
     def _tip_before(self, at: tuple[int, int]) -> Tip:
         if not at[1]:
@@ -424,11 +443,8 @@ class Run:
         """Give a new run its number; until its first write it is in no catalogue."""
         if not self._is_new:
             return
-        number, incarnation = self._create()
-        tip = self._tip
-        self._branches = Branches(self._storage, number, self._parts, incarnation, self._codec)
-        fresh = self._branches.empty_tip()
-        tip.segment = fresh.segment
+        self._branches = Branches(self._storage, *self._door.create(), self._parts, self._codec)
+        self._tip.segment = self._branches.empty_tip().segment
         self._is_new = False
 
     # --- drafts ---------------------------------------------------------------------------------------------------
@@ -513,7 +529,11 @@ class Run:
         if channel not in tip.entries:
             check_id("channel", channel)
             return delta.first_set(value, self._codec, path)
-        return delta.difference(self._shadow(tip, channel), value, self._codec, path)
+        try:
+            shadow = self._shadow(tip, channel)
+        except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
+            return delta.first_set(value, self._codec, path)
+        return delta.difference(shadow, value, self._codec, path)
 
     def _shadow(self, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""
@@ -543,17 +563,23 @@ class Run:
                 self._branch = branch
                 self._open()
             else:
-                self._ensure_known()
+                self._take_number(self._door.find())
             return self
 
-    def _ensure_known(self) -> None:
-        """For a handle on a run that did not exist: whether it does by now."""
-        number, incarnation = self._create()
-        self._branches = Branches(self._storage, number, self._parts, incarnation, self._codec)
-        self._is_new = False
-        self._open()
+    def is_stale(self) -> bool:
+        """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
+        known = None if self._is_new else self._branches.run
+        found = self._door.find()
+        return (None if found is None else found[0]) != known
 
-    def _check_expected(self, expected: Event | str | None, event_id: str | None) -> None:
+    def _take_number(self, found: tuple[int, int] | None) -> None:
+        """Begin to use a run that was not there before."""
+        if found is not None:
+            self._branches = Branches(self._storage, *found, self._parts, self._codec)
+            self._is_new = False
+            self._open()
+
+    def _check_expected(self, expected: Event | str | None) -> None:
         if expected is _UNSEEN:
             return
         if expected is not None and not isinstance(expected, Event | str):
@@ -561,10 +587,16 @@ class Run:
         if isinstance(expected, Event) and expected.run != self.name:
             raise InvalidInputError(f"expected is an event of run {expected.run!r}, this is run {self.name!r}")
         wanted = expected.id if isinstance(expected, Event) else expected
-        if wanted != self._tip.head_id and (event_id is None or self._branches.id_entry(event_id) is None):
-            raise ConflictError(
-                f"branch {self.branch_name!r}: the head is {self._tip.head_id}, not {wanted}", wanted, self._tip.head_id
-            )
+        if self._is_head(wanted):
+            return
+        self.refresh()  # the caller may have seen more than this handle
+        if not self._is_head(wanted):
+            head = self._tip.head_id
+            raise ConflictError(f"branch {self.branch_name!r}: the head is {head}, not {wanted}", wanted, head)
+
+    def _is_head(self, event_id: str | None) -> bool:
+        tip = self._tip
+        return event_id == tip.head_id or (not tip.is_empty and event_id == auto_id(*tip.at, tip.digest))
 
     def _conflict(self, at: tuple[int, int]) -> ConflictError:
         then = self._event_at(at).id if at[1] >= 0 else None
@@ -607,11 +639,10 @@ class Run:
         if last[1] < 0:
             return
         ranges = self._branches.lineage.ranges(EVENT, last[0], last[1], first)
-        key = None
-        for key, record in self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse):
-            yield self._read_event(place_of(key), read_event(key, record))
-        if key is None:
-            self._branches.lineage.check_alive()
+        pairs = self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse)
+        wanted = range(last[1], first - 1, -1) if reverse else range(first, last[1] + 1)
+        for at, key, record in self._dense(pairs, wanted):
+            yield self._read_event(at, read_event(key, record))
 
     def given_ids(self, before: str | None = None) -> Iterator[str]:
         """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
@@ -635,17 +666,26 @@ class Run:
             before = (branches.lineage.holding(last[0], first - 1).number, first - 1)
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
-        key = None
-        for key, record in self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first)):
-            at, read = place_of(key), read_event(key, record)
+        pairs = self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first))
+        for at, key, record in self._dense(pairs, range(first, last[1] + 1)):
+            read = read_event(key, record)
             changed, _ = advanced(entries, placed(read[2].writes, at), at, len(record))
             apply_changes(entries, changed)
-            unread = [channel for channel in changed if channel in entries and not is_read(entries[channel])]
+            unread = [channel for channel in changed if channel in entries and not is_newest_read(entries[channel])]
             if unread:
                 entries.update(branches.read(at, entries, unread))
             yield (event := self._read_event(at, read)), State(event, dict(entries), branches)
-        if key is None:
-            branches.lineage.check_alive()
+
+    def _dense(
+        self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int]
+    ) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
+        """Place, key and record of the events at the `wanted` seqs; an error where one is missing."""
+        for seq in wanted:
+            key, record = next(pairs, (b"", b""))
+            if not key or place_of(key)[1] != seq:
+                self._branches.lineage.check_alive()
+                raise CorruptionError(f"run {self.name!r}", f"the event at seq {seq} is missing")
+            yield place_of(key), key, record
 
     def _bounds(self, start: Where | None, stop: Where | None) -> tuple[int, tuple[int, int]]:
         last = self._tip.at if stop is None else self._place(stop)
@@ -678,12 +718,11 @@ class Run:
             writes: what was written; values as in `append`.
         """
         with self._lock:
-            if self._is_new:
-                self._ensure_known()
-            self._tasks().put(self._anchor(where), writes)
+            self._ensure_created()
+            self._tasks().put(self._anchor(where), writes, self._branches.beginning)
 
     def _tasks(self) -> TaskWrites:
-        return TaskWrites(self._storage, self._branches.run, self._codec)
+        return TaskWrites(self._storage, self._branches.run, self._codec, self._limits.value_bytes)
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):
@@ -692,7 +731,12 @@ class Run:
                 return Anchor((entry[2], entry[3]), where)
             if not _AUTO_ID.fullmatch(where):
                 return Anchor(None, where)
-        at = self._place(where)
+        try:
+            at = self._place(where)
+        except NotFoundError:
+            if isinstance(where, str):  # it only looks like one of ours
+                return Anchor(None, where)
+            raise
         given = self._branches.event(at)[2].id
         return Anchor(at, None) if given is None else self._anchor(given)
 
@@ -732,8 +776,7 @@ class Run:
             self._codec,
             self._limits,
             self._clock,
-            None if self._is_new else self._branches,
-            self._create,
+            self._door,
             name,
         )
 
@@ -778,7 +821,7 @@ class Run:
                 raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
             return at
         if isinstance(where, str):
-            return self._tip.at if where == self._tip.head_id else self._place_of_id(where)
+            return self._place_of_id(where)
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
         return self._place_of_step(where)

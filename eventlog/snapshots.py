@@ -25,6 +25,7 @@ The policy is geometric. Bytes are the measure of both sides:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -289,7 +290,7 @@ def _entry_of(listed: list[Any]) -> tuple[str, Entry]:
 
 
 class DroppedError(Exception):
-    """A manifest names a snapshot that was dropped meanwhile: read again without manifests."""
+    """A manifest names a snapshot that is gone or damaged: read again without manifests."""
 
 
 def progress_at(
@@ -301,7 +302,10 @@ def progress_at(
         CorruptionError: a record on the way is damaged or missing.
     """
     segment, seq = at
-    manifest, manifest_seq, segments = _newest_manifest(storage, lineage, run, at) if use_manifests else (None, -1, 0)
+    manifest, manifest_seq, segments = None, -1, 0
+    if use_manifests:
+        with suppress(CorruptionError):  # the events say the same, and verify() says what is damaged
+            manifest, manifest_seq, segments = _newest_manifest(storage, lineage, run, at)
     entries = {} if manifest is None else manifest_entries(manifest)
     since, expected = 0, manifest_seq
     for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, manifest_seq + 1)):
@@ -369,6 +373,18 @@ def read_entries(
 
 def _is_unread(payload: bytes | Place) -> bool:
     return isinstance(payload, Place) and payload.data is None
+
+
+def is_newest_read(entry: Entry) -> bool:
+    """As `is_read`, where all but the newest event's change is known to be read."""
+    if isinstance(entry.ops, Ops):
+        return not _is_unread(entry.ops.payload)
+    return entry.full is not None
+
+
+def same_bytes(one: Entry, other: Entry) -> bool:
+    """Whether two read entries have the same full value and the same deltas after it."""
+    return one.full == other.full and _flat_ops(one, ()) == _flat_ops(other, ())
 
 
 def is_read(entry: Entry) -> bool:
@@ -448,7 +464,12 @@ def read_places(storage: Storage, run: int, places: Sequence[Place]) -> dict[byt
             raise DroppedError
         if record is None:
             raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
-        found[key] = unseal(key, record)
+        try:
+            found[key] = unseal(key, record)
+        except CorruptionError:
+            if place.kind == SNAPSHOT:
+                raise DroppedError from None
+            raise
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.errors import ConflictError, ExpectationError, InvalidInputError
+from eventlog.errors import ConflictError, ExpectationError, InvalidInputError, TooLargeError
 from eventlog.events import TaskWrite
 from eventlog.ids import check_id
 from eventlog.layout import digest, task_write_key, task_writes_at
@@ -16,7 +16,7 @@ from eventlog.lineage import NO_SEGMENT
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventlog.codec import Codec
     from eventlog.storage import Storage
@@ -46,10 +46,11 @@ class Anchor(NamedTuple):
 class TaskWrites:
     """The task writes of one run."""
 
-    def __init__(self, storage: Storage, run: int, codec: Codec) -> None:
+    def __init__(self, storage: Storage, run: int, codec: Codec, max_bytes: int) -> None:
         self._storage = storage
         self._run = run
         self._codec = codec
+        self._max_bytes = max_bytes
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot."""
@@ -61,14 +62,20 @@ class TaskWrites:
                 found.append(TaskWrite(task, slot, channel, self._codec.decode(payload), path))
         return sorted(found, key=lambda write: (write.path, write.task, write.slot))
 
-    def put(self, anchor: Anchor, writes: Sequence[TaskWrite]) -> None:
-        """Add `writes`; a slot of 0 or more that is taken stays as it is, a negative one is replaced."""
+    def put(self, anchor: Anchor, writes: Sequence[TaskWrite], alive: Callable[[], tuple[bytes, bytes | None]]) -> None:
+        """Add `writes`; a slot of 0 or more that is taken stays as it is, a negative one is replaced.
+
+        Args:
+            anchor: what they follow.
+            writes: what was written.
+            alive: key and record that must be there still; raises what is to be raised if the run is gone.
+        """
         encoded = [(write, self._fields(anchor, write)) for write in writes]
         for _ in range(_TRIES):
             try:
-                return self._commit(anchor, encoded)
+                return self._commit(anchor, encoded, alive())
             except ExpectationError:
-                continue  # another thread put some of these slots meanwhile: look again
+                continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
 
     def _fields(self, anchor: Anchor, write: TaskWrite) -> list[object]:
@@ -79,19 +86,25 @@ class TaskWrites:
         if type(write.slot) is not int or not -_MAX_SLOT <= write.slot < _MAX_SLOT:
             raise InvalidInputError(f"slot is an integer of 32 bits, not {write.slot!r}")
         payload = self._codec.encode(write.value, write.channel)
+        if len(payload) > self._max_bytes:
+            raise TooLargeError(f"{write.channel}: value bytes", len(payload), self._max_bytes)
         event_id = anchor.id if anchor.at is None else None
         return [event_id, write.task, write.slot, write.channel, write.path, payload]
 
-    def _commit(self, anchor: Anchor, encoded: Iterable[tuple[TaskWrite, list[object]]]) -> None:
+    def _commit(
+        self, anchor: Anchor, encoded: Iterable[tuple[TaskWrite, list[object]]], alive: tuple[bytes, bytes | None]
+    ) -> None:
         places = anchor.places()
         puts: dict[bytes, bytes] = {}
-        expect: dict[bytes, bytes | None] = {}
+        expect = dict([alive])
+        replaced: list[bytes] = []
         for write, fields in encoded:
             keys = [task_write_key(self._run, place, write.task, write.slot) for place in places]
             if write.slot >= 0:
                 if keys[0] in puts or any(record is not None for record in self._storage.get(keys)):
                     continue
                 expect[keys[0]] = None
+            replaced += keys[1:]
             puts[keys[0]] = seal_fields(keys[0], fields)
         if puts:
-            self._storage.commit(list(puts.items()), (), expect)
+            self._storage.commit(list(puts.items()), replaced, expect)

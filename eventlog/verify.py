@@ -38,6 +38,7 @@ from eventlog.snapshots import (
     manifest_entries,
     placed,
     read_entries,
+    same_bytes,
 )
 
 if TYPE_CHECKING:
@@ -107,8 +108,10 @@ class _Run:
         except EventLogError as error:
             yield self.problem("segments", str(error))
             return
-        if not segments:
-            return  # a name that was never written to
+        if not segments or segments[0].number:
+            if next(iter(self.storage.scan([all_of(kind, self.number) for kind in RUN_KINDS], limit=1)), None):
+                yield self.problem("segment 0", "the record of where the run begins is missing")
+            return  # else a name that was never written to
         if segments[0].origin[:1] != [list(self.parts)]:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
@@ -236,7 +239,7 @@ class _Run:
 
 
 def _equal(one: Any, other: Any, codec: Codec) -> bool:
-    if one.full == other.full and one.ops == other.ops:
+    if same_bytes(one, other):
         return True
     return repr(decoded_value(one, codec)) == repr(decoded_value(other, codec))  # repr: types and order count
 

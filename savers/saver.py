@@ -7,9 +7,10 @@ channels are the run's channels. Only what differs from the parent is written.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from eventlog import Delete, EventLog, NotFoundError, TooLargeError, check_id
+from eventlog import ConflictError, Delete, EventLog, NotFoundError, TooLargeError, check_id
 from savers.base import (
     BaseCheckpointSaver,
     Checkpoint,
@@ -26,38 +27,70 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from eventlog import Codec, Event, Run
+    from eventlog import Codec, Event, Run, State
+
+    RunName = str | tuple[str, ...]
 
 MAX_CHECKPOINT_BYTES = 1 << 30
 """The default limit of one checkpoint, as encoded."""
 
+MARK = "~"
+_WRITES = "~writes"
 _KEPT_RUNS = 128
 
 
 class Runs:
-    """Handles on the runs of a log, the last used ones kept; shared by all that write the log in this process."""
+    """Handles on the runs of a log, the last used ones kept; shared by all that write the log through one saver."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
         self._kept: dict[tuple[object, ...], Run] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str | tuple[str, ...], codec: Codec) -> Run:
-        """The handle on run `name`, which may be new."""
+    def to_write(self, name: RunName, codec: Codec) -> Run:
+        """A handle on run `name`, which may be new; what was deleted meanwhile shows when it is written to."""
         with self._lock:
-            kept = self._kept.pop((name, codec), None)
-        run = kept or self.log.run(name, codec=codec)
-        with self._lock:
+            run = self._kept.pop((name, codec), None) or self.log.run(name, codec=codec)
             self._kept[name, codec] = run
             while len(self._kept) > _KEPT_RUNS:
                 self._kept.pop(next(iter(self._kept)))
         return run
 
-    def forget(self, name: str | tuple[str, ...]) -> None:
+    def to_read(self, name: RunName, codec: Codec) -> Run:
+        """A handle on run `name` as it is now, whoever deleted or made it."""
+        with self._lock:
+            run = self._kept.get((name, codec))
+        if run is None or run.is_stale():
+            self.forget(name)
+            run = self.to_write(name, codec)
+        return run
+
+    def forget(self, name: RunName) -> None:
         """Give up the handles on a run: it was deleted."""
         with self._lock:
             for key in [key for key in self._kept if key[0] == name]:
                 del self._kept[key]
+
+    def delete(self, name: RunName) -> None:
+        """Delete a run, if it is there."""
+        with suppress(NotFoundError):  # somebody else was first
+            self.log.delete(name)
+        self.forget(name)
+
+
+def escaped(channel: str) -> str:
+    """The run's channel for a channel of the user's: a saver's own begin with a mark, so theirs that do get another."""
+    return MARK + channel if channel.startswith(MARK) else channel
+
+
+def plain(channel: str) -> str:
+    """The user's channel for a channel of the run."""
+    return channel[1:] if channel.startswith(MARK) else channel
+
+
+def is_users(channel: str) -> bool:
+    """Whether a channel of the run is the user's."""
+    return not channel.startswith(MARK) or channel.startswith(MARK * 2)
 
 
 class EventLogSaver(BaseCheckpointSaver):
@@ -84,86 +117,62 @@ class EventLogSaver(BaseCheckpointSaver):
 
     def put(self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> CheckpointConfig:
         """See `BaseCheckpointSaver.put`; refuses a checkpoint larger than `max_checkpoint_bytes` by `TooLargeError`."""
-        try:
-            self._put(config, checkpoint, metadata)
-        except NotFoundError:  # the thread was deleted by somebody else since this process last looked
-            self._runs.forget(config.thread_id)
-            self._put(config, checkpoint, metadata)
-        return CheckpointConfig(config.thread_id, checkpoint.id)
+        while True:
+            try:
+                self._put(config, checkpoint, metadata)
+            except (NotFoundError, ConflictError):  # somebody deleted or began the thread since this process last looked
+                self._runs.forget(config.thread_id)
+            else:
+                return CheckpointConfig(config.thread_id, checkpoint.id)
 
     def _put(self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> None:
-        run = self._runs.get(config.thread_id, self.serde)
-        at = run.head_id
-        if config.checkpoint_id is not None:
-            at = config.checkpoint_id if _has(run, config.checkpoint_id) else at
+        run = self._runs.to_write(config.thread_id, self.serde)
+        has_parent = config.checkpoint_id is not None and _has(run, config.checkpoint_id)
+        state = {escaped(channel): value for channel, value in checkpoint.channel_values.items()}
+        if metadata.writes is not None:
+            state[_WRITES] = dict(metadata.writes)
         prepared = run.prepare(
-            state=checkpoint.channel_values,
-            at=at,
+            state=state,
+            at=config.checkpoint_id if has_parent else run.head_id,
             id=checkpoint.id,
             step=metadata.step,
-            meta=self._meta(config, checkpoint, metadata),
+            meta=_meta(config, checkpoint, metadata, has_parent=has_parent),
         )
         if prepared.state_bytes > self.max_checkpoint_bytes:
             raise TooLargeError("checkpoint bytes", prepared.state_bytes, self.max_checkpoint_bytes)
         run.write(prepared)
 
-    def _meta(
-        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> dict[str, Any]:
-        parents = dict(metadata.parents)
-        if config.checkpoint_id is not None:
-            parents.setdefault("", config.checkpoint_id)
-        meta: dict[str, Any] = {"source": metadata.source, "step": metadata.step}
-        optional = {
-            "parent": config.checkpoint_id,
-            "parents": parents,
-            "created_at": checkpoint.created_at,
-            "writes": None if metadata.writes is None else self.serde.encode(dict(metadata.writes), "metadata.writes"),
-        }
-        meta.update({key: value for key, value in optional.items() if value})
-        if checkpoint.format_version != 1:
-            meta["format_version"] = checkpoint.format_version
-        return meta
-
     def get_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
         """See `BaseCheckpointSaver.get_tuple`."""
-        run = self._runs.get(config.thread_id, self.serde)
+        run = self._runs.to_read(config.thread_id, self.serde)
         checkpoint_id = config.checkpoint_id or next(run.given_ids(), None)
         return None if checkpoint_id is None else self._tuple(run, checkpoint_id)
 
     def _tuple(self, run: Run, checkpoint_id: str) -> CheckpointTuple | None:
         try:
-            state = run.at(checkpoint_id)
-        except NotFoundError:
+            return self._read_tuple(run, checkpoint_id)
+        except NotFoundError:  # never put, or deleted at this moment
             return None
+
+    def _read_tuple(self, run: Run, checkpoint_id: str) -> CheckpointTuple | None:
+        state = run.at(checkpoint_id)
         event = cast("Event", state.event)
         if event.given_id != checkpoint_id:
             return None  # an event's own id is no checkpoint's
         meta = event.meta
-        values = dict(state)
+        values = {plain(channel): state[channel] for channel in state if is_users(channel)}
+        said = state.get(_WRITES)
+        writes = said if said is not None else _writes(event, state, values)
         thread_id = cast("str", run.name)
         parent = meta.get("parent")
         checkpoint = Checkpoint(checkpoint_id, values, meta.get("format_version", 1), meta.get("created_at"))
-        metadata = CheckpointMetadata(
-            meta["source"], meta["step"], self._writes(run, event, values, parent), meta.get("parents", {})
-        )
+        metadata = CheckpointMetadata(meta["source"], meta["step"], writes, meta.get("parents", {}))
         return CheckpointTuple(
             checkpoint,
             CheckpointConfig(thread_id, checkpoint_id),
             metadata,
             None if parent is None else CheckpointConfig(thread_id, parent),
         )
-
-    def _writes(self, run: Run, event: Event, values: dict[str, Any], parent: str | None) -> dict[str, Any]:
-        """What the caller said that changed, or else what did: the new values by channel, None for one that is gone."""
-        said = event.meta.get("writes")
-        if said is not None:
-            return cast("dict[str, Any]", self.serde.decode(said))
-        if parent is None or not _has(run, parent):
-            return dict(run.at(event))
-        changed = event.writes
-        now = run.at(event)
-        return {channel: None if isinstance(write, Delete) else now[channel] for channel, write in changed.items()}
 
     def list(
         self,
@@ -180,7 +189,7 @@ class EventLogSaver(BaseCheckpointSaver):
     ) -> Iterator[CheckpointTuple]:
         left = limit
         for thread_id in self._threads() if config is None else [config.thread_id]:
-            run = self._runs.get(thread_id, self.serde)
+            run = self._runs.to_read(thread_id, self.serde)
             for checkpoint_id in run.given_ids(before):
                 if left == 0:
                     return
@@ -197,10 +206,8 @@ class EventLogSaver(BaseCheckpointSaver):
 
     def delete_thread(self, thread_id: str) -> None:
         """See `BaseCheckpointSaver.delete_thread`."""
-        check_id("thread_id", thread_id)
-        self._runs.forget(thread_id)
-        if thread_id in self.log:
-            self.log.delete(thread_id)
+        if self.log.codec_name(check_id("thread_id", thread_id)) == self.serde.name:  # else it is somebody else's run
+            self._runs.delete(thread_id)
 
     def run(self, thread_id: str) -> Run:
         """The run behind a thread: to diff, replay or fork it. A handle of the caller's own."""
@@ -233,3 +240,32 @@ def _has(run: Run, checkpoint_id: str) -> bool:
         return run.event(checkpoint_id).given_id == checkpoint_id
     except NotFoundError:
         return False
+
+
+def _meta(
+    config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, *, has_parent: bool
+) -> dict[str, Any]:
+    """What an event keeps of a checkpoint beside its values; what says nothing is left out."""
+    parents = dict(metadata.parents)
+    if config.checkpoint_id is not None:
+        parents.setdefault("", config.checkpoint_id)
+    meta: dict[str, Any] = {"source": metadata.source, "step": metadata.step}
+    optional = {
+        "parent": config.checkpoint_id,
+        "stray": not has_parent,
+        "parents": parents,
+        "created_at": checkpoint.created_at,
+        "format_version": checkpoint.format_version if checkpoint.format_version != 1 else None,
+    }
+    meta.update({key: value for key, value in optional.items() if value})
+    return meta
+
+
+def _writes(event: Event, state: State, values: dict[str, Any]) -> dict[str, Any]:
+    """What changed since the parent: the new values by channel, None for one that is gone. All, if it was not there."""
+    if event.meta.get("stray"):
+        return {channel: state[escaped(channel)] for channel in values}
+    changed = {plain(channel): write for channel, write in event.writes.items() if is_users(channel)}
+    return {
+        channel: None if isinstance(write, Delete) else state[escaped(channel)] for channel, write in changed.items()
+    }

@@ -6,6 +6,7 @@ had is an event of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from eventlog import ConflictError, Delete, EventLog, InvalidInputError, NotFoundError, Update, check_id
@@ -15,7 +16,6 @@ from savers.serde import JsonPlusSerde
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
     from types import TracebackType
 
     from eventlog import Codec, Run
@@ -44,29 +44,36 @@ class EventLogStore(BaseStore):
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """See `BaseStore.put`; only what differs from the value before is written."""
         check_id("key", key)
-        if not isinstance(value, dict) or not all(type(name) is str for name in value):
-            raise InvalidInputError("value must be a dict with strings as keys")
-        self._append(key, Update(value))
+        if not isinstance(value, Mapping) or not all(type(name) is str for name in value):
+            raise InvalidInputError("value must be a mapping with strings as keys")
+        self._append(key, Update(dict(value)))
 
     def get(self, key: str) -> dict[str, Any] | None:
         """See `BaseStore.get`."""
-        run = self.history(key).refresh()
-        found: dict[str, Any] | None = run.state.get(_CHANNEL)
+        found: dict[str, Any] | None = self._now(key).get(_CHANNEL)
         return found
 
     def delete(self, key: str) -> None:
         """See `BaseStore.delete`; the values it had stay in its history."""
-        if _CHANNEL in self.history(key).refresh().state:
+        if _CHANNEL in self._now(key):
             self._append(key, Delete())
 
     def history(self, key: str) -> Run:
         """The run behind a key: each value it had is the channel ``"value"`` at one of its events."""
-        return self._runs.get((STORE, check_id("key", key)), self.serde)
+        return self.log.run((STORE, check_id("key", key)), codec=self.serde)
+
+    def _now(self, key: str) -> Mapping[str, Any]:
+        """The state behind a key; empty if there is none."""
+        run = self._runs.to_read((STORE, check_id("key", key)), self.serde)
+        try:
+            return run.refresh().state
+        except NotFoundError:  # its run was deleted at this moment
+            return {}
 
     def _append(self, key: str, write: Update | Delete) -> None:
         """The last writer wins: a store has no heads for its users to expect."""
         for _ in range(_TRIES):
-            run = self.history(key)
+            run = self._runs.to_write((STORE, key), self.serde)
             try:
                 run.append({_CHANNEL: write})
             except ConflictError:

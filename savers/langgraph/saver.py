@@ -8,7 +8,8 @@ whose names begin with ``~``, so that it too costs only what changed:
  ~versions   channel_versions
  ~seen       versions_seen
  ~metadata   the metadata
- ~rest       every other key of the checkpoint, and the parent's id under "parent"
+ ~rest       every other key of the checkpoint
+ ~parent     the parent's id, if there is one
 ```
 
 An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langgraph.checkpoint.base import (
@@ -31,13 +33,23 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from eventlog import Delete, EventLog, InvalidIdError, NotFoundError, TaskWrite, TooLargeError, Update, check_id
+from eventlog import (
+    ConflictError,
+    Delete,
+    EventLog,
+    InvalidIdError,
+    NotFoundError,
+    TaskWrite,
+    TooLargeError,
+    Update,
+    check_id,
+)
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
-from savers.saver import MAX_CHECKPOINT_BYTES, Runs
+from savers.saver import MAX_CHECKPOINT_BYTES, Runs, escaped, is_users, plain
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.runnables import RunnableConfig
@@ -45,10 +57,8 @@ if TYPE_CHECKING:
 
     from eventlog import Prepared, Run, State
 
-_MARK = "~"
-_VERSIONS, _SEEN, _METADATA, _REST = "~versions", "~seen", "~metadata", "~rest"
+_VERSIONS, _SEEN, _METADATA, _REST, _PARENT = "~versions", "~seen", "~metadata", "~rest", "~parent"
 _OWN_KEYS = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
-_PARENT = "parent"
 _NAMESPACE_BYTES = 4096
 
 
@@ -118,14 +128,19 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Keep a checkpoint as a child of the one that `config` names; see `BaseCheckpointSaver.put`."""
-        run, prepared = self._prepared(config, checkpoint, metadata, new_versions)
-        try:
-            run.write(prepared)
-        except NotFoundError:  # the thread was deleted by somebody else since this process last looked
-            self._runs.forget(run.name)
-            run, prepared = self._prepared(config, checkpoint, metadata, new_versions)
-            run.write(prepared)
+        while not self._is_put(lambda: self._prepared(config, checkpoint, metadata, new_versions), config):
+            pass
         return _config(*_thread_of(config), checkpoint["id"])
+
+    def _is_put(self, prepare: Callable[[], tuple[Run, Prepared]], config: RunnableConfig) -> bool:
+        """Whether it was written; if not, somebody deleted or began the thread since this process last looked."""
+        try:
+            run, prepared = prepare()
+            run.write(prepared)
+        except (NotFoundError, ConflictError):
+            self._runs.forget(_run_name(*_thread_of(config)))
+            return False
+        return True
 
     async def aput(
         self,
@@ -135,8 +150,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
-        run, prepared = self._prepared(config, checkpoint, metadata, new_versions)
-        await asyncio.to_thread(run.write, prepared)
+        try:
+            encoded = self._prepared(config, checkpoint, metadata, new_versions)
+        except NotFoundError:
+            self._runs.forget(_run_name(*_thread_of(config)))
+            encoded = self._prepared(config, checkpoint, metadata, new_versions)
+        if not await asyncio.to_thread(self._is_put, lambda: encoded, config):
+            return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
         return _config(*_thread_of(config), checkpoint["id"])
 
     def _prepared(
@@ -147,12 +167,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> tuple[Run, Prepared]:
         parent = _checkpoint_id(config)
-        run = self._run(*_thread_of(config))
-        base = _base(run, parent)
+        run = self._runs.to_write(_run_name(*_thread_of(config)), self._codec)
+        base, is_parent = _base(run, parent)
         described = get_checkpoint_metadata(config, metadata)
         step = described.get("step")
         prepared = run.prepare(
-            self._writes(base, checkpoint, described, parent, new_versions),
+            self._writes((base, is_parent), checkpoint, described, parent, new_versions),
             at=base,
             id=check_id("checkpoint_id", checkpoint["id"]),
             step=step if type(step) is int else None,
@@ -163,7 +183,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _writes(
         self,
-        base: State | None,
+        base: tuple[State | None, bool],
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         parent: str | None,
@@ -171,10 +191,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     ) -> dict[str, Any]:
         """What a checkpoint says that its base may not: the engine finds the difference."""
         versions = checkpoint["channel_versions"]
-        writes = dict(_moved_values(base, checkpoint, new_versions))
+        writes = dict(_moved_values(*base, checkpoint, new_versions))
         rest = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
         if parent is not None:
-            rest[_PARENT] = parent
+            writes[_PARENT] = Update(parent)
+        elif base[0] is not None and _PARENT in base[0]:
+            writes[_PARENT] = Delete()
         writes[_VERSIONS] = Update(dict(versions))
         writes[_SEEN] = Update({node: dict(seen) for node, seen in checkpoint["versions_seen"].items()})
         writes[_METADATA] = Update(dict(metadata))
@@ -192,7 +214,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             TaskWrite(task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path)
             for index, (channel, value) in enumerate(writes)
         ]
-        self._run(*_thread_of(config)).put_task_writes(checkpoint_id, kept)
+        name = _run_name(*_thread_of(config))
+        while True:
+            try:
+                self._runs.to_write(name, self._codec).put_task_writes(checkpoint_id, kept)
+            except NotFoundError:  # the thread was deleted by somebody else since this process last looked
+                self._runs.forget(name)
+            else:
+                return
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -205,7 +234,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, without an id the one with the greatest; None if it is not there."""
         thread_id, namespace = _thread_of(config)
-        run = self._run(thread_id, namespace)
+        run = self._runs.to_read(_run_name(thread_id, namespace), self._codec)
         checkpoint_id = _checkpoint_id(config) or next(run.given_ids(), None)
         return None if checkpoint_id is None else self._tuple(run, thread_id, namespace, checkpoint_id)
 
@@ -215,16 +244,18 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _tuple(self, run: Run, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
         try:
-            state = run.at(checkpoint_id)
-        except NotFoundError:
+            return self._read_tuple(run, thread_id, namespace, checkpoint_id)
+        except NotFoundError:  # never put, or deleted at this moment
             return None
+
+    def _read_tuple(self, run: Run, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
+        state = run.at(checkpoint_id)
         if state.event is None or state.event.given_id != checkpoint_id:
             return None
-        values = {_plain(channel): state[channel] for channel in state if _is_value(channel)}
-        rest = state[_REST]
-        parent = rest.pop(_PARENT, None)
+        values = {plain(channel): state[channel] for channel in state if is_users(channel)}
+        parent = state.get(_PARENT)
         checkpoint = {
-            **rest,
+            **state[_REST],
             "id": checkpoint_id,
             "channel_values": values,
             "channel_versions": state[_VERSIONS],
@@ -261,15 +292,16 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         wanted = None if config is None else _checkpoint_id(config)
         left = limit
         for thread_id, namespace in self._threads(config):
-            run = self._run(thread_id, namespace)
+            run = self._runs.to_read(_run_name(thread_id, namespace), self._codec)
             for checkpoint_id in run.given_ids(bound):
                 if left is not None and left <= 0:
                     return
-                if wanted in (None, checkpoint_id) and _matches(run, checkpoint_id, filter):
-                    found = self._tuple(run, thread_id, namespace, checkpoint_id)
-                    if found is not None:
-                        left = None if left is None else left - 1
-                        yield found
+                if wanted not in (None, checkpoint_id) or not _matches(run, checkpoint_id, filter):
+                    continue
+                found = self._tuple(run, thread_id, namespace, checkpoint_id)
+                if found is not None:
+                    left = None if left is None else left - 1
+                    yield found
 
     async def alist(
         self,
@@ -288,6 +320,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """The threads and namespaces that `list` looks at."""
         thread_id = None if config is None else _thread_of(config)[0]
         namespace = None if config is None else config["configurable"].get("checkpoint_ns")
+        if namespace is not None:
+            _check_namespace(namespace)
         for name in self.log.runs(within=thread_id):
             parts = (name,) if isinstance(name, str) else name
             ours = len(parts) <= 2 and self.log.codec_name(name) == CODEC  # noqa: PLR2004 (thread and namespace)
@@ -301,8 +335,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """Remove a thread: all namespaces, checkpoints and writes. Nothing happens if it is not there."""
         for name in self.log.runs(within=_ident("thread_id", thread_id)):
             if self.log.codec_name(name) in (CODEC, None):
-                self._runs.forget(name)
-                self.log.delete(name)
+                self._runs.delete(name)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
@@ -317,45 +350,48 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""
         return self.log.run(_run_name(_ident("thread_id", thread_id), checkpoint_ns), codec=SerdeCodec(self.serde))
 
-    def _run(self, thread_id: str, namespace: str) -> Run:
-        return self._runs.get(_run_name(thread_id, namespace), SerdeCodec(self.serde))
+    @property
+    def _codec(self) -> SerdeCodec:
+        """By the serializer of this moment: LangGraph replaces it, and clones the saver with another one."""
+        return SerdeCodec(self.serde)
 
 
 def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:
     return (thread_id, namespace) if namespace else thread_id
 
 
-def _base(run: Run, parent: str | None) -> State | None:
-    """The state that a new checkpoint is compared with: its parent's, or any other; None in an empty run."""
+def _base(run: Run, parent: str | None) -> tuple[State | None, bool]:
+    """The state that a new checkpoint is compared with, and whether it is its parent's.
+
+    Where the parent is not there, it is any other; None in an empty run.
+    """
     if parent is not None:
-        try:
-            return run.at(parent)
-        except NotFoundError:
-            pass
-    return None if run.head_id is None else run.state
+        with suppress(NotFoundError):
+            return run.at(parent), True
+    return (None if run.head_id is None else run.state), False
 
 
 def _moved_values(
-    base: State | None, checkpoint: Checkpoint, new_versions: ChannelVersions
+    base: State | None, is_parent: bool, checkpoint: Checkpoint, new_versions: ChannelVersions
 ) -> Iterator[tuple[str, Update | Delete]]:
     """Channels whose value may differ from the base's.
 
-    A channel has a value where it has a version. One whose version did not move has the base's; one whose version is
-    new and that has no value is empty at that version.
+    A channel has a value where it has a version. One whose version did not move since the parent has the parent's; one
+    whose version is new and that has no value is empty at that version.
     """
     values: Mapping[str, Any] = checkpoint.get("channel_values") or {}
     versions = checkpoint["channel_versions"]
     known: dict[str, Any] = {} if base is None else base[_VERSIONS]
     for channel, version in versions.items():
-        name = _escaped(channel)
-        if channel not in new_versions and channel in known and known[channel] == version:
+        name = escaped(channel)
+        if is_parent and channel not in new_versions and channel in known and known[channel] == version:
             continue
         if channel in values:
             yield name, Update(values[channel])
         elif base is not None and name in base:
             yield name, Delete()
     for channel in known:
-        name = _escaped(channel)
+        name = escaped(channel)
         if channel not in versions and base is not None and name in base:
             yield name, Delete()
 
@@ -364,17 +400,23 @@ def _matches(run: Run, checkpoint_id: str, wanted: dict[str, Any] | None) -> boo
     """Whether a checkpoint's metadata says what is `wanted`; reads that one channel alone."""
     if not wanted:
         return True
-    metadata = run.at(checkpoint_id)[_METADATA]
+    try:
+        metadata = run.at(checkpoint_id)[_METADATA]
+    except (NotFoundError, KeyError):  # deleted at this moment, or no checkpoint
+        return False
     return all(metadata.get(key) == value for key, value in wanted.items())
 
 
 def _thread_of(config: RunnableConfig) -> tuple[str, str]:
     """Thread and namespace that a config names."""
     configurable = config.get("configurable") or {}
-    namespace = configurable.get("checkpoint_ns") or ""
-    if namespace:
-        check_id("checkpoint_ns", namespace, _NAMESPACE_BYTES)
-    return _ident("thread_id", configurable.get("thread_id")), namespace
+    namespace = configurable.get("checkpoint_ns")
+    thread_id = _ident("thread_id", configurable.get("thread_id"))
+    return thread_id, "" if namespace is None else _check_namespace(namespace)
+
+
+def _check_namespace(namespace: object) -> str:
+    return "" if namespace == "" and isinstance(namespace, str) else check_id("checkpoint_ns", namespace, _NAMESPACE_BYTES)
 
 
 def _checkpoint_id(config: RunnableConfig) -> str | None:
@@ -391,16 +433,3 @@ def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfi
     return {
         "configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id},
     }
-
-
-def _escaped(channel: str) -> str:
-    """The run's channel for a channel of LangGraph's: ours begin with the mark, so theirs that do get another one."""
-    return _MARK + channel if channel.startswith(_MARK) else channel
-
-
-def _is_value(channel: str) -> bool:
-    return not channel.startswith(_MARK) or channel.startswith(_MARK * 2)
-
-
-def _plain(channel: str) -> str:
-    return channel[1:] if channel.startswith(_MARK) else channel

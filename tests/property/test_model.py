@@ -29,6 +29,7 @@ from eventlog import (
     NotFoundError,
     Update,
 )
+from eventlog.codec import MSGPACK
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.memory import MemoryStorage
 from tests.strict import Note, hashables, strictly_equal, values
@@ -100,12 +101,17 @@ def operations(draw: Any, value: Any, depth: int = 0) -> Any:
     return draw(draw(st.sampled_from(kinds)))
 
 
+def can_be_named(key: Any) -> bool:
+    """Whether a copy of the key finds it in a dict; NaN, and what holds one, finds nothing but itself."""
+    return MSGPACK.decode(MSGPACK.encode(key)) == key
+
+
 @st.composite
 def merges(draw: Any, value: Any, depth: int) -> Merge:
-    known = list(value) if type(value) is dict else []
+    known = [key for key in value if can_be_named(key)] if type(value) is dict else []
     changes: dict[Any, Any] = {}
     for _ in range(draw(st.integers(0, 3))):
-        key = draw(st.sampled_from(known)) if known and draw(st.booleans()) else draw(keys)
+        key = draw(st.sampled_from(known)) if known and draw(st.booleans()) else draw(keys.filter(can_be_named))
         before = value.get(key, ...) if type(value) is dict else ...
         changes[key] = draw(operations(before, depth + 1))
     return Merge(changes)
@@ -462,8 +468,8 @@ COMMON = {
 
 
 def test_on_memory() -> None:
-    run_state_machine_as_test(OnMemory, settings=settings(max_examples=40 * DEEP, stateful_step_count=20, **COMMON))
+    run_state_machine_as_test(OnMemory, settings=settings(max_examples=200 * DEEP, stateful_step_count=30, **COMMON))
 
 
 def test_on_lmdb() -> None:
-    run_state_machine_as_test(OnLmdb, settings=settings(max_examples=8 * DEEP, stateful_step_count=15, **COMMON))
+    run_state_machine_as_test(OnLmdb, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
