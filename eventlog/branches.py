@@ -1,7 +1,8 @@
 """The rules of writing: append along a branch, fork one off, never two winners.
 
 Owns what one commit of events holds and expects. Each commit replaces its segment's head record and expects the one it
-knows, so of two writers who saw the same head one fails; deleting a run removes the heads first, so a late writer fails.
+knows, so of two writers who saw the same head one fails; deleting a run removes the heads first, so that a late writer fails
+too.
 
 A `Tip` is where a writer stands: the head and the entries there. It changes only after its commit succeeded.
 """
@@ -281,9 +282,7 @@ class Branches:
                 return segment
         raise _crowded()
 
-    def _new_branch(
-        self, name: str | None, base: EventFacts, alive: Segment, attempt: int
-    ) -> tuple[Segment, _Batch]:
+    def _new_branch(self, name: str | None, base: EventFacts, alive: Segment, attempt: int) -> tuple[Segment, _Batch]:
         number = self.lineage.next_number()
         given = f"fork-{number}" if not attempt else f"fork-{number}.{attempt}"  # the first may be a user's name
         segment = self.lineage.forked(number, name or given, (*base.at, base.step, base.digest))
@@ -413,9 +412,7 @@ class Branches:
         batch.puts.append((key, record))
         return len(record), digest, changes
 
-    def _put_manifest(
-        self, batch: _Batch, at: tuple[int, int], progress: Progress, changed: Entries
-    ) -> Progress:
+    def _put_manifest(self, batch: _Batch, at: tuple[int, int], progress: Progress, changed: Entries) -> Progress:
         """Add the manifest of an event, and the snapshots that are due."""
         entries = dict(progress.entries)
         apply_changes(entries, changed)

@@ -143,9 +143,10 @@ def _pack(value: Any) -> bytes:
 
 
 def _is_plain(value: Any, depth: int) -> bool:
-    """Whether msgpack alone writes `value` without loss or whatever it hands to the hook; raises `_Deep` past the limit.
+    """Whether msgpack alone writes `value` without loss, or hands what it cannot to the hook.
 
     msgpack writes bytearray, memoryview and its own extension objects without asking the hook; they make it False.
+    Raises `_DeepError` past the limit.
     """
     cls = type(value)
     if cls in IMMUTABLE:

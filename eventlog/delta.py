@@ -50,7 +50,7 @@ IN_PART: Final = 16
 """In an event a code has this flag where the payload stands in a part of its own: its digest and size stand here."""
 
 SETS: Final = frozenset({SET, SET_LIST, SET_DICT, SET_TEXT})
-_SET_OF: Final = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
+_SET_OF: Final[dict[type, int]] = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
 _PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
 """Keys that equal what they read back as; a float may be NaN, and so may what a tuple holds."""
 _NOUN: Final = {SET: "no list, dict or string", SET_LIST: "a list", SET_DICT: "a dict", SET_TEXT: "a string"}
@@ -92,8 +92,9 @@ def set_to(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
 class Known(Protocol):
     """What the writer knows of a channel that is there."""
 
-    kind: int
-    """The code that last set it."""
+    @property
+    def kind(self) -> int:
+        """The code that last set it."""
 
     def shadow(self) -> Any:
         """What its next value is compared with."""
@@ -454,7 +455,9 @@ def _same_items(shadow: _List, value: list[Any], codec: Codec, path: str) -> boo
 
 
 def _same_keys(old: Iterable[Any], new: Iterable[Any]) -> bool:
-    return all(one is other or (type(one) is type(other) and one == other) for one, other in zip(old, new, strict=False))
+    return all(
+        one is other or (type(one) is type(other) and one == other) for one, other in zip(old, new, strict=False)
+    )
 
 
 def _same_entries(shadow: _Dict, value: dict[Any, Any], codec: Codec, path: str) -> bool:

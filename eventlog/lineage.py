@@ -167,4 +167,6 @@ def _read(key: bytes, number: int, record: bytes) -> Segment:
     if not fields:
         raise NotFoundError(f"segment {number} is gone: the run was deleted")
     branch, numbers, origin = fields[:3]
-    return Segment(number, branch, *_numbers.unpack(numbers), origin)
+    parent, base_seq, base_step, base_digest, depth, jump, jump_seq, jump_step = _numbers.unpack(numbers)
+    base = (base_seq, base_step, base_digest)
+    return Segment(number, branch, parent, *base, depth, jump, jump_seq, jump_step, origin)

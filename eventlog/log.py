@@ -231,4 +231,3 @@ class EventLog:
 
     def __repr__(self) -> str:
         return f"<EventLog at {self.location}>"
-

@@ -132,7 +132,15 @@ def payload_digest(payload: bytes) -> bytes:
 
 def where(key: bytes) -> str:
     """A key as a person may look for it."""
-    names = {b"E": "event", b"S": "segment", b"B": "branch", b"H": "head", b"P": "part", b"M": "manifest", b"V": "snapshot"}
+    names = {
+        b"E": "event",
+        b"S": "segment",
+        b"B": "branch",
+        b"H": "head",
+        b"P": "part",
+        b"M": "manifest",
+        b"V": "snapshot",
+    }
     kind, run = key[:1], key[1:9].hex()
     if kind not in names:
         return f"record {key.hex()}"

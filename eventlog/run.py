@@ -107,7 +107,7 @@ class Run:
     Made by `EventLog.run`, `fork` and `branch`.
     """
 
-    def __init__(  # noqa: PLR0913 (made by the log, from what it knows)
+    def __init__(
         self,
         storage: Storage,
         parts: tuple[str, ...],
@@ -253,7 +253,7 @@ class Run:
         """
         return self._append_one(None, state, task, step, id, meta, expected)
 
-    def _append_one(  # noqa: PLR0913 (the two ways in share their arguments)
+    def _append_one(
         self,
         writes: Mapping[str, Any] | None,
         state: Mapping[str, Any] | None,
@@ -266,13 +266,17 @@ class Run:
         def draft(tip: Tip) -> Draft:
             return self._draft(tip, writes, state, task, step, event_id, meta)
 
+        if self._is_new and event_id is not None:
+            fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
+            if not fresh._is_new and fresh._branches.id_entry(check_id("event id", event_id)) is not None:
+                return fresh._append_one(writes, state, task, step, event_id, meta, expected)
         with self._lock:
             try:
                 done = self._done_before(event_id, draft)
                 if done is not None:
                     return done
                 self._check_expected(expected)
-                return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False))  # noqa: FBT003
+                return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False))
             except ConflictError:  # somebody was first: perhaps with this very event
                 done = self._done_before(event_id, draft)
                 if done is None:
@@ -332,7 +336,7 @@ class Run:
             for channel, _ in draft.writes:
                 self._tip.shadows.pop(channel, None)
 
-    def prepare(  # noqa: PLR0913 (as append, and where)
+    def prepare(
         self,
         writes: Mapping[str, Any] | None = None,
         *,
@@ -449,7 +453,7 @@ class Run:
 
     # --- drafts ---------------------------------------------------------------------------------------------------
 
-    def _draft(  # noqa: PLR0913 (one event is made of these)
+    def _draft(
         self,
         tip: Tip,
         writes: Mapping[str, Any] | None,
@@ -469,7 +473,7 @@ class Run:
             None if task is None else check_id("task", task),
             None if event_id is None else check_id("event id", event_id),
             None if not meta else self._meta(meta),
-            False,  # noqa: FBT003
+            False,
         )
 
     def _check_sizes(self, writes: list[tuple[str, delta.Write]]) -> None:
@@ -493,7 +497,9 @@ class Run:
         if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
             raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
         if not tip.is_empty and step <= tip.step:
-            raise InvalidInputError(f"step {step} does not follow step {tip.step} of the head; steps grow along a branch")
+            raise InvalidInputError(
+                f"step {step} does not follow step {tip.step} of the head; steps grow along a branch"
+            )
         return step
 
     def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
@@ -817,7 +823,9 @@ class Run:
             if where.run != self.name:
                 raise InvalidInputError(f"that event belongs to run {where.run!r}, this is run {self.name!r}")
             at = (where.segment, where.seq)
-            if (at, where.digest) != (self._tip.at, self._tip.digest) and not self._branches.has_event(at, where.digest):
+            if (at, where.digest) != (self._tip.at, self._tip.digest) and not self._branches.has_event(
+                at, where.digest
+            ):
                 raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
             return at
         if isinstance(where, str):
@@ -845,7 +853,9 @@ class Run:
     def _place_of_step(self, step: int) -> tuple[int, int]:
         found = None if self._tip.is_empty else self._search_step(step)
         if found is None:
-            raise NotFoundError(f"branch {self.branch_name!r} of run {self.name!r} has no step {step}; its head is {self.step}")
+            raise NotFoundError(
+                f"branch {self.branch_name!r} of run {self.name!r} has no step {step}; its head is {self.step}"
+            )
         return found
 
     def _search_step(self, step: int) -> tuple[int, int] | None:

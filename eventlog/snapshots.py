@@ -99,7 +99,8 @@ class Trail(NamedTuple):
 
     def ranges(self) -> list[tuple[int, int, int]]:
         """Segment, first and last seq of each range, oldest first."""
-        found, trail = [], self
+        found: list[tuple[int, int, int]] = []
+        trail: Trail | None = self
         while trail is not None:
             found.append(trail[1:])
             trail = trail.before
@@ -202,9 +203,7 @@ def _size(payload: bytes | Place) -> int:
     return len(payload) if isinstance(payload, bytes) else payload.size
 
 
-def _trailed(  # noqa: PLR0913 (one delta of one channel)
-    entry: Entry, code: int, payload: bytes | Place, growth: int, at: tuple[int, int], share: int
-) -> Entry:
+def _trailed(entry: Entry, code: int, payload: bytes | Place, growth: int, at: tuple[int, int], share: int) -> Entry:
     segment, seq = at
     trail = entry.trail
     debt = entry.debt + max(0, share + READ_COST - 2 * growth)
@@ -353,9 +352,7 @@ def placed(writes: Iterable[tuple[str, int, bytes]], at: tuple[int, int]) -> Ite
         yield channel, code, found, growth
 
 
-def read_entries(
-    storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]
-) -> Entries:
+def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]) -> Entries:
     """The entries of `channels` with their full values and deltas read: one scan and one get, whatever the history.
 
     Raises:
@@ -473,9 +470,7 @@ def read_places(storage: Storage, run: int, places: Sequence[Place]) -> dict[byt
     return found
 
 
-def _filled(
-    run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloads: Mapping[bytes, bytes]
-) -> Entry:
+def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloads: Mapping[bytes, bytes]) -> Entry:
     full = payloads[entry.place.key(run)] if entry.full is None and entry.place is not None else entry.full
     read: Ops | None = None
     for code, payload in ops:

@@ -19,6 +19,7 @@ from eventlog.layout import (
     MANIFEST,
     RUN_KINDS,
     SEGMENT,
+    SNAPSHOT,
     TASK_WRITE,
     all_of,
     child_key,
@@ -26,6 +27,7 @@ from eventlog.layout import (
     id_of,
     place_of,
     places,
+    segment_key,
 )
 from eventlog.lineage import Lineage
 from eventlog.records import head_record, payload_digest, read_event, seal_fields, unseal, unseal_fields, where
@@ -65,9 +67,18 @@ def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -
             known.update((listing.number, *listing.unswept))
             if listing.is_alive:
                 yield from _Run(storage, listing).problems()
+            else:
+                yield from _grave(storage, listing)
     except (CorruptionError, FormatError) as error:
         yield Problem(None, "catalogue", str(error))
     yield from _strays(storage, known)
+
+
+def _grave(storage: Storage, listing: Listing) -> Iterator[Problem]:
+    """A deleted run's beginning is a tombstone, so that late writers fail."""
+    key = segment_key(listing.number, 0)
+    if storage.get([key])[0] != seal_fields(key, []):
+        yield Problem(plain_name(listing.parts), where(key), "the tombstone of the deleted run is damaged or missing")
 
 
 def _strays(storage: Storage, known: set[int]) -> Iterator[Problem]:
@@ -109,9 +120,10 @@ class _Run:
             yield self.problem("segments", str(error))
             return
         if not segments or segments[0].number:
-            if next(iter(self.storage.scan([all_of(kind, self.number) for kind in RUN_KINDS], limit=1)), None):
+            kinds = [kind for kind in RUN_KINDS if kind != TASK_WRITE]  # those may come before the first event
+            if next(iter(self.storage.scan([all_of(kind, self.number) for kind in kinds], limit=1)), None):
                 yield self.problem("segment 0", "the record of where the run begins is missing")
-            return  # else a name that was never written to
+            return
         if segments[0].origin[:1] != [list(self.parts)]:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
@@ -121,7 +133,8 @@ class _Run:
             yield from self._segment(segment)
         yield from self._branches({segment.number for segment in segments})
         yield from self._ids()
-        yield from self._task_writes()
+        yield from self._sealed(TASK_WRITE)
+        yield from self._sealed(SNAPSHOT)
 
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"
@@ -134,7 +147,10 @@ class _Run:
             entries, digest, step = dict(base[0]), base[1], base[2]
             if (digest, step) != (segment.base_digest, segment.base_step):
                 yield self.problem(at, "the event it begins at is another one than when it was forked")
-            if self.storage.get([child_key(self.number, (segment.parent, segment.base_seq), segment.number)])[0] is None:
+            if (
+                self.storage.get([child_key(self.number, (segment.parent, segment.base_seq), segment.number)])[0]
+                is None
+            ):
                 yield self.problem(at, "its parent's index of children does not name it")
         try:
             yield from self._events(segment, entries, digest, step)
@@ -184,7 +200,9 @@ class _Run:
             record = self.storage.get([payload.key(self.number)])[0]
             data = b"" if record is None else unseal(payload.key(self.number), record)
             if payload_digest(data) != stored:
-                problems.append(self.problem(where(key), f"the large payload of channel {channel!r} is not the one written"))
+                problems.append(
+                    self.problem(where(key), f"the large payload of channel {channel!r} is not the one written")
+                )
             changes.append((channel, code, payload._replace(data=data), growth))
         return changes, problems
 
@@ -230,16 +248,16 @@ class _Run:
         for event_id in self.ids:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
 
-    def _task_writes(self) -> Iterator[Problem]:
-        for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):
+    def _sealed(self, kind: bytes) -> Iterator[Problem]:
+        """Damage of records that nothing else was read through."""
+        for key, record in self.storage.scan([all_of(kind, self.number)]):
             try:
                 unseal(key, record)
             except (CorruptionError, FormatError) as error:
-                yield self.problem("task writes", str(error))
+                yield self.problem(where(key), str(error))
 
 
 def _equal(one: Any, other: Any, codec: Codec) -> bool:
     if same_bytes(one, other):
         return True
     return repr(decoded_value(one, codec)) == repr(decoded_value(other, codec))  # repr: types and order count
-

@@ -14,7 +14,7 @@ from savers.serde import JsonPlusSerde
 
 _KEYWORDS: Final = (2, 4, 5)
 _DELTA_SNAPSHOT: Final = 7
-_UNSAID: Final = (None, [], {}, "")
+_UNSAID: Final[tuple[Any, ...]] = (None, [], {}, "")
 
 
 class InertLangGraph:
@@ -22,7 +22,7 @@ class InertLangGraph:
 
     name = "langgraph/1"
 
-    def encode(self, value: Any, path: str = "value") -> bytes:  # noqa: ARG002 (the protocol's)
+    def encode(self, value: Any, path: str = "value") -> bytes:
         """Never to be called: tools do not write."""
         raise NotImplementedError(path)
 

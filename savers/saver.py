@@ -24,7 +24,7 @@ from savers.serde import JsonPlusSerde
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from eventlog import Codec, Event, Run, State
@@ -120,7 +120,10 @@ class EventLogSaver(BaseCheckpointSaver):
         while True:
             try:
                 self._put(config, checkpoint, metadata)
-            except (NotFoundError, ConflictError):  # somebody deleted or began the thread since this process last looked
+            except (
+                NotFoundError,
+                ConflictError,
+            ):  # somebody deleted or began the thread since this process last looked
                 self._runs.forget(config.thread_id)
             else:
                 return CheckpointConfig(config.thread_id, checkpoint.id)
@@ -199,7 +202,7 @@ class EventLogSaver(BaseCheckpointSaver):
                     left = None if left is None else left - 1
                     yield found
 
-    def _threads(self) -> list[str]:
+    def _threads(self) -> Sequence[str]:
         """The runs of this log that are threads of such a saver."""
         names = [name for name in self.log.runs() if isinstance(name, str)]
         return [name for name in names if self.log.codec_name(name) == self.serde.name]

@@ -80,10 +80,11 @@ class EventLogStore(BaseStore):
                 run.refresh()
             except NotFoundError:
                 self._runs.forget((STORE, key))
-            except InvalidInputError:
-                if isinstance(write, Delete) and _CHANNEL not in run.state:
-                    return  # somebody else deleted it first
-                raise
+            except InvalidInputError:  # somebody else deleted it first
+                if not isinstance(write, Delete):
+                    raise
+                if _CHANNEL not in self._now(key):
+                    return
             else:
                 return
         raise ConflictError(f"too many writers of the key {key!r} at once; try again")

@@ -319,7 +319,7 @@ class _Fold:
             raise ExpectationError([_MARK])
         for number, group in groupby(self.pairs, key=lambda pair: pair[0][0]):
             changes = [(key[1:], value) for key, value in group]
-            puts = [pair for pair in changes if pair[1] is not None]
+            puts = [(key, value) for key, value in changes if value is not None]
             puts[:1] = [(_raised(key), value) for key, value in puts[:1]]  # keys of NULs alone sort first
             txn.cursor(dbs[number]).putmulti(puts)
             for gone in (key for key, value in changes if value is None):

@@ -223,9 +223,7 @@ class LocalStorage:
                 raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
         return self._scanned(ranges, reverse=reverse, left=limit)
 
-    def _scanned(
-        self, ranges: Sequence[Range], *, reverse: bool, left: int | None
-    ) -> Iterator[tuple[bytes, bytes]]:
+    def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[tuple[bytes, bytes]]:
         for start, end in ranges:
             span: Range | None = (start, min(end, bytes([start[0] + 1])) if start[0] < 255 else end)  # noqa: PLR2004
             while span is not None and (left is None or left > 0):
@@ -248,9 +246,7 @@ class LocalStorage:
                 continue
             with self._state:
                 if self._layers[0].number <= folded + 1:
-                    page, edge = merged(
-                        below, self._layers, start, end, count, is_cut=is_cut, reverse=reverse
-                    )
+                    page, edge = merged(below, self._layers, start, end, count, is_cut=is_cut, reverse=reverse)
                     break
         if edge is None:
             return page, None
@@ -294,7 +290,7 @@ class LocalStorage:
                 self._layers.append(Layer(number))
                 self._end = position(number, 0)
                 return
-        if self._end < end and self._end >> BITS == end >> BITS or self._end == begin:
+        if (self._end < end and self._end >> BITS == end >> BITS) or self._end == begin:
             raise CorruptionError(
                 f"{self._files.path(self._end >> BITS)}, from byte {self._end & OFFSET_MASK}", "a batch is damaged"
             )
@@ -403,7 +399,7 @@ class LocalStorage:
 
     def flushed(self) -> bool:
         """Whether everything committed so far is on stable storage."""
-        return self._head is None or self._head.flushed >= self._words[END] and not self._pending
+        return self._head is None or (self._head.flushed >= self._words[END] and not self._pending)
 
     def _flush_to(self, end: int) -> None:
         """One flush serves all who wait for it: who comes while it runs waits, and finds itself served or serves all."""
@@ -571,6 +567,4 @@ def _after_fork_in_child() -> None:
         handle.inherit()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

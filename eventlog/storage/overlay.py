@@ -50,7 +50,7 @@ class Layer:
         return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
 
 
-def lookup(layers: Sequence[Layer], key: bytes) -> bytes | None | object:
+def lookup(layers: Sequence[Layer], key: bytes) -> bytes | object | None:
     """What the newest layer that knows the key says, `ABSENT` if none does."""
     for layer in reversed(layers):
         found = layer.values.get(key, ABSENT)
@@ -59,7 +59,7 @@ def lookup(layers: Sequence[Layer], key: bytes) -> bytes | None | object:
     return ABSENT
 
 
-def merged(  # noqa: PLR0913 (a page of a range, and what lies on it)
+def merged(
     below: Sequence[tuple[bytes, bytes]],
     layers: Sequence[Layer],
     start: bytes,

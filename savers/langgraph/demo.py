@@ -57,7 +57,9 @@ class TravelModel(BaseChatModel):
         """The tools are known."""
         return self
 
-    def _generate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:  # noqa: ARG002, E501
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:  # noqa: ARG002, E501
         answers = [message for message in messages if isinstance(message, ToolMessage)]
         call = self._next_call(answers)
         if call is None:
@@ -76,7 +78,11 @@ class TravelModel(BaseChatModel):
             return "charge_card", {"eur": PRICE, "attempt": 1}
         if last.name == "charge_card" and "504" in last.content:
             tries = sum(answer.name == "charge_card" for answer in answers)
-            return ("check_charge", {"eur": PRICE}) if self.fixed else ("charge_card", {"eur": PRICE, "attempt": tries + 1})
+            return (
+                ("check_charge", {"eur": PRICE})
+                if self.fixed
+                else ("charge_card", {"eur": PRICE, "attempt": tries + 1})
+            )
         if last.name in ("charge_card", "check_charge"):
             return "send_ticket", {"flight": "TP101"}
         return None

@@ -416,7 +416,9 @@ def _thread_of(config: RunnableConfig) -> tuple[str, str]:
 
 
 def _check_namespace(namespace: object) -> str:
-    return "" if namespace == "" and isinstance(namespace, str) else check_id("checkpoint_ns", namespace, _NAMESPACE_BYTES)
+    return (
+        "" if namespace == "" and isinstance(namespace, str) else check_id("checkpoint_ns", namespace, _NAMESPACE_BYTES)
+    )
 
 
 def _checkpoint_id(config: RunnableConfig) -> str | None:

@@ -85,7 +85,9 @@ class SerdeCodec:
         try:
             value = self._serde.loads_typed((tag, payload))
         except NotImplementedError as error:
-            raise UnknownTypeError(tag, "the saver's serializer does not read it; give it the one it was written with") from error
+            raise UnknownTypeError(
+                tag, "the saver's serializer does not read it; give it the one it was written with"
+            ) from error
         except Exception as error:  # whatever a serializer of the user's raises
             raise CorruptionError("a stored value", f"the serializer does not read it ({error})") from error
         if _blocked.types:

@@ -242,6 +242,10 @@ def planted(log: EventLog, payload: bytes) -> Run:
     return log.run("planted")
 
 
+def registered(*items: Any) -> bytes:
+    return msgpack.packb([msgpack.ExtType(14, b""), *items])
+
+
 def ext(code: int, *items: Any) -> bytes:
     return msgpack.packb(msgpack.ExtType(code, msgpack.packb(list(items))))
 
@@ -268,8 +272,8 @@ def test_07_stored_types_run_nothing(log: EventLog, payload: bytes, monkeypatch:
 
 @pytest.mark.parametrize(
     "payload",
-    [ext(14, "pickle", b"cos\nsystem\n(S'true'\ntR."),
-    ext(14, "json", {"lc": 2, "type": "constructor", "id": ["os", "system"]})],
+    [registered("pickle", b"cos\nsystem\n(S'true'\ntR."),
+    registered("json", {"lc": 2, "type": "constructor", "id": ["os", "system"]})],
     ids=["pickle", "json"],
 )  # fmt: skip
 def test_08_foreign_tags_are_refused_by_name(log: EventLog, payload: bytes) -> None:

@@ -40,7 +40,9 @@ def write(log):
     run = log.run(("sim", "inner"))
     run.append({"x": 1, "trail": Extend([1.0]), "text": "once", "tree": {"a": {"b": [1]}, "gone": 1}, "big": BIG})
     run.append({"x": Delete(), "trail": Extend([2.0]), "text": AppendText(" upon a time")}, task="físico", id="given/1")
-    run.append({"tree": Merge({"a": Merge({"b": Extend([2, 3])}), "gone": Delete(), "new": None})}, meta={"why": "test"})
+    run.append(
+        {"tree": Merge({"a": Merge({"b": Extend([2, 3])}), "gone": Delete(), "new": None})}, meta={"why": "test"}
+    )
     run.append({"big": Merge({"key 3": b"changed"}), "x": 2.5}, step=10)
     run.commit({**run.state, "types": STATE_AT_4["types"], "trail": [1.0, 2.0, 3.0]})
     run.put_task_writes("given/1", [TaskWrite("task-1", 0, "x", [1]), TaskWrite("task-1", -3, "i", "stop", "~path")])

@@ -309,7 +309,7 @@ class TestStoredBytes:
             b"\x01\x01",
             b"\xa1\xff", ext(2, [1]), ext(6, 1, 2, 3), ext(7), ext(9, "x"), ext(11), ext(12), ext(13, 1),
             ext(14, 1, 2, 3),
-            b"\x91" * 2000 + b"\x01", b"\xd4\xff\x00", b"\xd6\xff\x00\x00\x00\x01", b"\x81\x90\x01",
+            b"\x91" * 2000 + b"\x01", b"\xd4\xff\x00", b"\x81\x90\x01",
             msgpack.packb(msgpack.ExtType(10, b"short")), msgpack.packb(msgpack.ExtType(11, b"no number")),
             ext(6, "2020-01-01T00:00:00", 0, "No/Such_Zone"), ext(6, "2020-01-01T00:00:00", 0, "../../etc/passwd"),
             ext(6, "2020-01-01T00:00:00", 7, None), ext(12, 5, 5), ext(13, [], {}),

@@ -26,7 +26,6 @@ from eventlog.errors import (
     StorageError,
 )
 from eventlog.storage import lmdb as engine
-from eventlog.storage import open_storage
 from eventlog.storage.lmdb import LmdbStorage
 
 ROOT = Path(__file__).resolve().parents[2]
