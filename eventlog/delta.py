@@ -431,9 +431,8 @@ def _same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
     cls = type(value)
     if cls is list:
         return type(shadow) is _List and len(shadow.items) == len(value) and _same_items(shadow, value, codec, path)
-    if cls is dict:
-        if type(shadow) is _Dict:
-            return _same_entries(shadow, value, codec, path)
+    if cls is dict and type(shadow) is _Dict:
+        return _same_entries(shadow, value, codec, path)
     if type(shadow) is _Leaf:
         return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
     if cls is not type(shadow):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EventLogError(Exception):
-    """Root of all errors of this package. After any of them the log and its handles are as they were before the call."""
+    """Root of all errors of this package. After any of them log and handles are as they were before the call."""
 
 
 class InvalidInputError(EventLogError, ValueError):

@@ -85,7 +85,7 @@ class Event:
         "time_ns",
     )
 
-    def __init__(  # noqa: PLR0913 (a noun has as many facts as it has)
+    def __init__(  # noqa: PLR0913, PLR0917 (a noun has as many facts as it has)
         self,
         run: RunName,
         branch: str,

@@ -43,7 +43,7 @@ SNAPSHOT: Final = b"V"
 TASK_WRITE: Final = b"W"
 
 RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
-"""Kinds that belong to one run, in the order in which deleting a run removes them: pointers before what they point at."""
+"""Kinds that belong to one run, in the order in which deleting it removes them: pointers before what they point at."""
 
 MAX_SEQ: Final = (1 << 63) - 1
 

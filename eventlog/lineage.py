@@ -137,7 +137,7 @@ class Lineage:
         return segment, last
 
     def stretches(self, number: int, last_seq: int, first_seq: int = 0) -> list[tuple[Segment, int, int]]:
-        """The history from `first_seq` to `last_seq` in segment `number`: segments with first and last seq, oldest first."""
+        """The history from `first_seq` to `last_seq` in segment `number`: segments, first, last seq; oldest first."""
         found = []
         segment = self.segment(number)
         while last_seq >= first_seq:

@@ -128,7 +128,7 @@ class EventLog:
         return listing is not None and listing.is_alive
 
     def delete(self, name: RunName) -> None:
-        """Delete a run: its events, branches, ids and task writes. Its name stays as a tombstone, and may be used again.
+        """Delete a run: events, branches, ids and task writes. Its name stays as a tombstone, and may be used again.
 
         From the moment this begins, late writers of the run get an error; what they were told is written is deleted
         with the rest.

@@ -11,9 +11,10 @@ Owns the format version, the checksums and the digest chain. It knows nothing of
                                            33  body: one msgpack array
 ```
 
-The body of an event: ``[time, step, task, id, meta, channel, op, payload, channel, op, payload ...]``: time in
-nanoseconds since the epoch (bytes, if it has more than 64 bits), task and id a string or nil, meta nil or the engine codec's bytes. A digest covers the
-parent's digest, so an event that was changed, lost or moved breaks the chain. It finds accidents, not an attacker.
+The body of an event: ``[time, step, task, id, meta, channel, slot, payload, channel, slot, payload ...]``: time in
+nanoseconds since the epoch (bytes, if it has more than 64 bits), task and id a string or nil, meta nil or the engine
+codec's bytes, slot as in `delta.slot`. A digest covers the parent's digest, so an event that was changed, lost or moved
+breaks the chain. It finds accidents, not an attacker.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def time_bytes(time_ns: int) -> bytes:
 def array(items: Sequence[bytes]) -> bytes:
     """One msgpack array of items that are bytes of msgpack already."""
     n = len(items)
-    if n < 16:
+    if n < 16:  # noqa: PLR2004 (msgpack's own limits)
         return bytes((0x90 | n,)) + b"".join(items)
     head = _array16(0xDC, n) if n < 1 << 16 else _array32(0xDD, n)
     return head + b"".join(items)
@@ -145,9 +146,9 @@ def where(key: bytes) -> str:
     if kind not in names:
         return f"record {key.hex()}"
     place = ""
-    if len(key) >= 13:
+    if len(key) >= 13:  # noqa: PLR2004 (see layout)
         place = f", segment {int.from_bytes(key[9:13], 'big')}"
-    if len(key) >= 21:
+    if len(key) >= 21:  # noqa: PLR2004 (see layout)
         place += f", seq {int.from_bytes(key[13:21], 'big')}"
     return f"{names[kind]} (run {run}{place})"
 

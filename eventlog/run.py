@@ -268,8 +268,8 @@ class Run:
 
         if self._is_new and event_id is not None:
             fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
-            if not fresh._is_new and fresh._branches.id_entry(check_id("event id", event_id)) is not None:
-                return fresh._append_one(writes, state, task, step, event_id, meta, expected)
+            if fresh._knows_id(event_id):  # noqa: SLF001 (its own)
+                return fresh._append_one(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
         with self._lock:
             try:
                 done = self._done_before(event_id, draft)
@@ -282,6 +282,9 @@ class Run:
                 if done is None:
                     raise
                 return done
+
+    def _knows_id(self, event_id: str) -> bool:
+        return not self._is_new and self._branches.id_entry(check_id("event id", event_id)) is not None
 
     def append_many(
         self,
@@ -355,8 +358,9 @@ class Run:
             at: the event to write after. Where that is no branch's head any more, a new branch begins there, and this
                 handle moves to it; so two writers of the same event both succeed. A branch that was forked there and
                 not written to yet is taken instead. By default the head, as in `append`.
-            task: as in `append`; so are `id` and `meta`. An id that names another event is taken over: it names the
-                new event from then on.
+            task: as in `append`.
+            id: as in `append`, but an id that names another event is taken over: it names the new one from then on.
+            meta: as in `append`.
             step: as in `append`, but where it does not follow the step before, one more than that is taken.
 
         Raises:

@@ -15,11 +15,11 @@ Owns file names, record framing, the header, and recovery. It knows nothing of w
  12 body: changes                       6  key, value
 ```
 
-A *position* is one number: the file's number and the offset in it, ``file << 40 | offset``. The checksum is seeded with the
-batch's position, so an old or misplaced batch can never pass for a new one. A batch with an empty body *seals* its file:
-there is a next one. A batch counts once the header's end lies behind it; what lies beyond is no part of the log and is
-overwritten. After a reboot the header may be older or newer than the files, so the files are read instead, up to the first
-batch that is not whole.
+A *position* is one number: the file's number and the offset in it, ``file << 40 | offset``. The checksum is seeded with
+the batch's position, so an old or misplaced batch can never pass for a new one. A batch with an empty body *seals* its
+file: there is a next one. A batch counts once the header's end lies behind it; what lies beyond is not of the log and
+is overwritten. After a reboot the header may be older or newer than the files, so the files are read instead, up to the
+first batch that is not whole.
 """
 
 from __future__ import annotations
@@ -76,15 +76,18 @@ class LocalFiles:
     """The file system of this machine."""
 
     def open(self, path: Path, *, writable: bool) -> int:
+        """See `Files`."""
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
+        """See `Files`."""
         done = os.pwrite(fd, data, offset)
         while done < len(data):
             done += os.pwrite(fd, data[done:], offset + done)
 
     def read(self, fd: int, offset: int, size: int) -> bytes:
+        """See `Files`."""
         parts = []
         while size > 0 and (part := os.pread(fd, min(size, 1 << 24), offset)):
             parts.append(part)
@@ -92,12 +95,15 @@ class LocalFiles:
         return b"".join(parts)
 
     def cut(self, fd: int, size: int) -> None:
+        """See `Files`."""
         os.ftruncate(fd, size)
 
     def sync(self, fd: int) -> None:
+        """See `Files`."""
         os.fdatasync(fd)
 
     def sync_directory(self, path: Path) -> None:
+        """See `Files`."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -195,8 +201,8 @@ class Head:
 
     def note_flushed(self, end: int) -> None:
         """Say that everything up to `end` is on stable storage."""
-        if end > self.words[_FLUSHED]:  # two processes may both move it: the lesser one only loses a saving
-            self.words[_FLUSHED] = end
+        # Two processes may both move it: the lesser one only loses a saving.
+        self.words[_FLUSHED] = max(self.words[_FLUSHED], end)
 
     def close(self) -> None:
         """Unmap."""

@@ -402,7 +402,7 @@ class LocalStorage:
         return self._head is None or (self._head.flushed >= self._words[END] and not self._pending)
 
     def _flush_to(self, end: int) -> None:
-        """One flush serves all who wait for it: who comes while it runs waits, and finds itself served or serves all."""
+        """One flush serves all who wait: who comes while it runs waits, and finds itself served or serves all."""
         assert self._head is not None
         with self._flush:
             if self._head.flushed >= end:

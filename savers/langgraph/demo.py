@@ -45,7 +45,7 @@ _WAIT_S = 30.0
 
 
 class TravelModel(BaseChatModel):
-    """A model that answers from the conversation alone; `fixed` asks whether the card was charged before trying again."""
+    """A model that answers from the conversation alone; if `fixed`, it asks whether the card was charged already."""
 
     fixed: bool = False
 
@@ -58,8 +58,12 @@ class TravelModel(BaseChatModel):
         return self
 
     def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> ChatResult:  # noqa: ARG002, E501
+        self,
+        messages: list[BaseMessage],
+        stop: Any = None,  # noqa: ARG002 (LangChain's signature)
+        run_manager: Any = None,  # noqa: ARG002 (LangChain's signature)
+        **kwargs: Any,  # noqa: ARG002 (LangChain's signature)
+    ) -> ChatResult:
         answers = [message for message in messages if isinstance(message, ToolMessage)]
         call = self._next_call(answers)
         if call is None:
@@ -260,17 +264,19 @@ class _Story:
 
     def _next_commands(self, bad: int) -> str:
         commands = (
-            f"eventlog log {THREAD}",
+            f"eventlog log {THREAD}@{MAIN}",
             f"eventlog log {THREAD}@{FIX}",
-            f"eventlog show {THREAD}:{bad}",
-            f"eventlog diff {THREAD}:{bad - 1} {THREAD}:{bad}",
-            f"eventlog diff {THREAD} {THREAD}@{FIX}",
+            f"eventlog show {THREAD}@{MAIN}:{bad}",
+            f"eventlog diff {THREAD}@{MAIN}:{bad - 1} {THREAD}@{MAIN}:{bad}",
+            f"eventlog diff {THREAD}@{MAIN} {THREAD}@{FIX}",
         )
         lines = [f"   {command} -s {self.store}" for command in commands]
         return "\n".join(["The store stays where it is. Look around:", *lines])
 
 
 def _shown(diff: Diff) -> str:
-    """What changed for the user; a saver's bookkeeping is left out."""
-    shown = Diff(tuple(change for change in diff if not str(change.path[0]).startswith(("~", "__", "branch:"))))
+    """What changed for the user; a saver's and a graph's bookkeeping is left out, and random ids of messages."""
+    hidden = ("~", "__", "branch:")
+    told = (change for change in diff if not str(change.path[0]).startswith(hidden) and change.path[-1] != "id")
+    shown = Diff(tuple(told))
     return "\n".join(f"   {line}" for line in str(shown).splitlines())

@@ -1,7 +1,7 @@
 """Values of LangGraph's channels to bytes and back, by the serializer that a saver was given.
 
-Owns the bytes: the serializer's type tag stands before its data. It refuses what the serializer would silently hand
-back as something else.
+Owns the bytes: the serializer's type tag stands before its data. A type that the serializer may not build is an error
+here, where the serializer itself would hand back what it was made of.
 
 ```
  0  length of the tag   1 byte
