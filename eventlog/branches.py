@@ -1,8 +1,7 @@
 """The rules of writing: append along a branch, fork one off, never two winners.
 
 Owns what one commit of events holds and expects. Each commit replaces its segment's head record and expects the one it
-knows, so of two writers who saw the same head one fails; deleting a run removes the heads first, so that late writers fail
-too.
+knows, so of two writers who saw the same head one fails; deleting a run removes the heads first, so late writers fail.
 
 A `Tip` is where a writer stands: the head and the entries there. It changes only after its commit succeeded.
 """

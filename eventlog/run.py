@@ -584,10 +584,16 @@ class Run:
 
     def _take_number(self, found: tuple[int, int] | None) -> None:
         """Begin to use a run that was not there before."""
-        if found is not None:
+        while found is not None:
             self._branches = Branches(self._storage, *found, self._parts, self._codec)
             self._is_new = False
-            self._open()
+            try:
+                return self._open()
+            except NotFoundError:
+                again = self._door.find()
+                if again == found:
+                    raise
+                found, self._is_new = again, True  # it was deleted while it was opened
 
     def _check_expected(self, expected: Event | str | None) -> None:
         if expected is _UNSEEN:
