@@ -78,7 +78,8 @@ class Tip:
         at: segment and seq of the head; of the base, where nothing was written to the segment yet.
         step: of the head, -1 before the first event.
         digest: of the head.
-        head_id: of the head, None before the first event.
+        given_id: the id that the head's writer gave it, if any.
+        head: the record that says where the segment ends, as this writer knows it; None if there is none yet.
         progress: the entries there, and how far the last manifest lies behind.
         shadows: what values to come are compared with, per channel that was compared before.
     """
@@ -87,7 +88,8 @@ class Tip:
     at: tuple[int, int]
     step: int
     digest: bytes
-    head_id: str | None
+    given_id: str | None
+    head: bytes | None
     progress: Progress
     shadows: dict[str, Any] = field(default_factory=dict)
 
@@ -100,6 +102,11 @@ class Tip:
     def is_empty(self) -> bool:
         """Whether there is no event yet."""
         return self.at[1] < 0
+
+    @property
+    def head_id(self) -> str | None:
+        """The head's id, None before the first event."""
+        return self.given_id or (None if self.is_empty else auto_id(*self.at, self.digest))
 
 
 class EventFacts(NamedTuple):
@@ -130,11 +137,6 @@ class Written(NamedTuple):
     digest: bytes
     parent_digest: bytes
     draft: Draft
-
-    @property
-    def id(self) -> str:
-        """The given id, or one made of the place."""
-        return self.draft.id or auto_id(*self.at, self.digest)
 
 
 class _Batch(NamedTuple):
@@ -184,7 +186,7 @@ class Branches:
 
     def empty_tip(self) -> Tip:
         """The tip of a run without events."""
-        return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, Progress({}, 0, 0, 0))
+        return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, None, Progress({}, 0, 0, 0))
 
     def tip_of(self, segment: Segment) -> Tip:
         """The tip of a branch."""
@@ -199,8 +201,9 @@ class Branches:
         progress = progress_at(self.storage, self.lineage, self.run, at)
         if segment is not None and segment.number != at[0]:
             progress = progress._replace(segments=progress.segments + 1)
-        head_id = body.id or auto_id(*at, digest)
-        return Tip(segment or self.lineage.segment(at[0]), at, body.step, digest, head_id, progress)
+        segment = segment or self.lineage.segment(at[0])
+        head = head_record(at[1], digest) if segment.number == at[0] else None
+        return Tip(segment, at, body.step, digest, body.id, head, progress)
 
     def event(self, at: tuple[int, int]) -> tuple[bytes, bytes, Body]:
         """Digest, parent digest and body of an event."""
@@ -336,19 +339,19 @@ class Branches:
             else:
                 apply_changes(progress.entries, changed)
                 last = written[-1]
-                tip.segment, tip.at, tip.step, tip.digest = segment, last.at, last.draft.step, last.digest
-                tip.head_id, tip.progress = last.id, progress
+                tip.segment, tip.at, tip.digest, tip.progress = segment, last.at, last.digest, progress
+                tip.step, tip.given_id, tip.head = last.draft.step, last.draft.id, batch.puts[-1][1]
                 return written
         raise _crowded()
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to, and a batch that makes it, or expects it there."""
+        if tip.head is not None and not fork:
+            return tip.segment, _Batch([], {})
         if tip.is_empty:
             return self._root, self._records_of(self._root)
         if fork:
             return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment, attempt)
-        if tip.segment.number == tip.at[0]:
-            return tip.segment, _Batch([], {})
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
@@ -356,29 +359,31 @@ class Branches:
         self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
     ) -> tuple[list[Written], Progress, Entries]:
         """Add the events of `drafts`; returns them, the progress after them, and what its entries do not show yet."""
-        seq, digest, progress = tip.at[1], tip.digest, tip.progress
-        has_head = segment.number == tip.at[0] and not tip.is_empty
-        if segment is not tip.segment:
-            progress = progress._replace(segments=progress.segments + 1)
-        if len(drafts) > 1 or segment is not tip.segment:
-            progress = progress._replace(entries=dict(progress.entries))
+        number, seq, digest, progress = segment.number, tip.at[1], tip.digest, tip.progress
+        is_tips = segment is tip.segment
+        if len(drafts) > 1 or not is_tips:
+            segments = progress.segments + (not is_tips)
+            progress = Progress(dict(progress.entries), progress.since, progress.manifest, segments)
         written: list[Written] = []
         changed: Entries = {}
         for draft in drafts:
-            apply_changes(progress.entries, changed)
+            if changed:
+                apply_changes(progress.entries, changed)
             seq, parent = seq + 1, digest
-            at = (segment.number, seq)
+            at = (number, seq)
             size, digest, changes = self._put_event(batch, at, parent, draft)
             changed, cost = advanced(progress.entries, changes, at, size)
+            entries, since, manifest, segments = progress
             if progress.is_due(cost):
                 progress = self._put_manifest(batch, at, progress, changed)
                 changed = {}
             else:
-                progress = progress._replace(since=progress.since + cost)
+                progress = Progress(entries, since + cost, manifest, segments)
             written.append(Written(at, digest, parent, draft))
-            self._put_id(batch, at, draft)
-        key = head_key(self.run, segment.number)
-        batch.expect[key] = head_record(tip.at[1], tip.digest) if has_head else None
+            if draft.id is not None:
+                self._put_id(batch, at, draft, draft.id)
+        key = head_key(self.run, number)
+        batch.expect[key] = tip.head if is_tips else None
         batch.puts.append((key, head_record(seq, digest)))
         return written, progress, changed
 
@@ -386,23 +391,19 @@ class Branches:
         self, batch: _Batch, at: tuple[int, int], parent: bytes, draft: Draft
     ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place, int]]]:
         """Add an event and its parts; returns the event's size, its digest, and the changes with their places."""
-        items = [
-            time_bytes(draft.time_ns),
-            scalar(draft.step),
-            scalar(draft.task),
-            scalar(draft.id),
-            scalar(draft.meta),
-        ]
+        writes, step, time_ns, task, event_id, meta, _ = draft
+        items = [time_bytes(time_ns), scalar(step), scalar(task), scalar(event_id), scalar(meta)]
         changes: list[tuple[str, int, bytes | Place, int]] = []
         parts = 0
-        for channel, write in draft.writes:
-            payload = write.payload
+        for channel, write in writes:
+            code, payload, growth, _, _ = write
             if len(payload) <= INLINE:
-                items += (scalar(channel), scalar(delta.slot(write, in_part=False)), scalar(payload))
-                changes.append((channel, write.code, payload, write.growth))
+                slot = code if code != delta.MERGE else delta.slot(write, in_part=False)
+                items += (scalar(channel), scalar(slot), scalar(payload))
+                changes.append((channel, code, payload, growth))
                 continue
             items += (scalar(channel), scalar(delta.slot(write, in_part=True)), scalar(payload_digest(payload)))
-            changes.append((channel, write.code, Place(PART, *at, parts, len(payload), payload), write.growth))
+            changes.append((channel, code, Place(PART, *at, parts, len(payload), payload), growth))
             key = part_key(self.run, *at, parts)
             batch.puts.append((key, seal(key, payload)))
             parts += 1
@@ -421,11 +422,9 @@ class Branches:
         entries.update(moved)
         return Progress(entries, 0, len(puts[-1][1]), 0)
 
-    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft) -> None:
-        if draft.id is None:
-            return
-        key = id_key(self.run, draft.id)
-        known = self.id_entry(draft.id) if draft.replaces else None
+    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, event_id: str) -> None:
+        key = id_key(self.run, event_id)
+        known = self.id_entry(event_id) if draft.replaces else None
         anchor = at if known is None else (known[2], known[3])
         batch.expect[key] = None if known is None else seal_fields(key, known)
         batch.puts.append((key, seal_fields(key, [*at, *anchor])))

@@ -125,6 +125,7 @@ class Run:
         self._door = door
         self._lock = threading.RLock()
         self._state: State | None = None
+        self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         self._branches = Branches(storage, 0, 0, parts, codec)
         self._is_new = True
         self._branch = branch
@@ -263,10 +264,30 @@ class Run:
         meta: Mapping[str, Any] | None,
         expected: Event | str | None,
     ) -> Event:
+        if event_id is None:
+            with self._lock:
+                if expected is not _UNSEEN:
+                    self._check_expected(expected)
+                tip = self._tip
+                return self._write_draft(tip, self._draft(tip, writes, state, task, step, None, meta))
+        return self._append_once(writes, state, task, step, event_id, meta, expected)
+
+    def _append_once(
+        self,
+        writes: Mapping[str, Any] | None,
+        state: Mapping[str, Any] | None,
+        task: str | None,
+        step: int | None,
+        event_id: str,
+        meta: Mapping[str, Any] | None,
+        expected: Event | str | None,
+    ) -> Event:
+        """Append, unless it was done already: then the event that is there."""
+
         def draft(tip: Tip) -> Draft:
             return self._draft(tip, writes, state, task, step, event_id, meta)
 
-        if self._is_new and event_id is not None:
+        if self._is_new:
             fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
             if fresh._knows_id(event_id):  # noqa: SLF001 (its own)
                 return fresh._append_one(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
@@ -276,7 +297,7 @@ class Run:
                 if done is not None:
                     return done
                 self._check_expected(expected)
-                return self.write(Prepared(self._tip, self._tip.at, draft(self._tip), False))
+                return self._write_draft(self._tip, draft(self._tip))
             except ConflictError:  # somebody was first: perhaps with this very event
                 done = self._done_before(event_id, draft)
                 if done is None:
@@ -324,7 +345,7 @@ class Run:
     def _scratch(self, tip: Tip) -> Tip:
         """A tip to look ahead with: what later events of a batch stand on, while none is written."""
         progress = tip.progress._replace(entries=dict(tip.entries))
-        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.head_id, progress)
+        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, progress)
 
     def _look_ahead(self, tip: Tip, draft: Draft) -> None:
         changes = [(channel, write.code, write.payload, write.growth) for channel, write in draft.writes]
@@ -377,24 +398,28 @@ class Run:
         """Write what `prepare` made; raises as `append`."""
         tip, at, draft, may_fork = prepared
         with self._lock:
-            self._ensure_created()
-            moved = tip.at != at
-            if moved and not may_fork:
+            if tip.at == at and not (may_fork and self._is_followed(at)):
+                try:
+                    return self._write_draft(tip, draft)
+                except ConflictError:
+                    if not may_fork:
+                        raise
+            elif not may_fork:
                 raise self._conflict(at)
-            return self._event_of(self._write(tip, at, draft, may_fork=may_fork, moved=moved))
+            return self._fork_draft(at, draft)
 
-    def _write(self, tip: Tip, at: tuple[int, int], draft: Draft, *, may_fork: bool, moved: bool) -> Written:
-        """Write at `tip`; if that is no head and `may_fork`, on the branch that was forked there last, or a new one."""
-        if not may_fork or not (moved or self._is_followed(at)):
-            try:
-                written = self._branches.write(tip, [draft])[0]
-            except ConflictError:
-                if not may_fork:
-                    raise
-            else:
-                self._accept(tip, draft)
-                self._tip, self._state = tip, None
-                return written
+    def _write_draft(self, tip: Tip, draft: Draft) -> Event:
+        """Write at `tip`, which is where this handle stands from then on."""
+        if self._is_new:
+            self._ensure_created()
+        written = self._branches.write(tip, (draft,))[0]
+        if tip.shadows:
+            self._accept(tip, draft)
+        self._tip, self._state = tip, None
+        return self._event_of(written)
+
+    def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
+        """Write after an event that is no head: on the branch that was forked there last, or on a new one."""
         fork = self._branches.untouched_fork(at)
         tip = self._branches.tip_at(at, fork)
         try:
@@ -403,7 +428,7 @@ class Run:
             tip = self._branches.tip_at(at)
             written = self._branches.write(tip, [draft], fork=True)[0]
         self._tip, self._state = tip, None
-        return written
+        return self._event_of(written)
 
     def _is_followed(self, at: tuple[int, int]) -> bool:
         """Whether the event at that place is no head, as far as this handle can know without storage."""
@@ -470,22 +495,21 @@ class Run:
     ) -> Draft:
         found = self._found(tip, state) if writes is None else self._encoded(tip, writes, path)
         self._check_sizes(found)
-        return Draft(
-            found,
-            self._next_step(tip, step),
-            self._clock(),
-            None if task is None else check_id("task", task),
-            None if event_id is None else check_id("event id", event_id),
-            None if not meta else self._meta(meta),
-            False,
-        )
+        if task is not None and task is not self._task:
+            self._task = check_id("task", task)
+        if event_id is not None:
+            check_id("event id", event_id)
+        encoded_meta = None if not meta else self._meta(meta)
+        next_step = tip.step + 1 if step is None else self._given_step(tip, step)
+        return Draft(found, next_step, self._clock(), task, event_id, encoded_meta, False)
 
     def _check_sizes(self, writes: list[tuple[str, delta.Write]]) -> None:
-        if len(writes) > self._limits.channels:
-            raise TooLargeError("channels in one event", len(writes), self._limits.channels)
+        limits = self._limits
+        if len(writes) > limits.channels:
+            raise TooLargeError("channels in one event", len(writes), limits.channels)
         for channel, write in writes:
-            if len(write.payload) > self._limits.value_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
+            if len(write.payload) > limits.value_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(write.payload), limits.value_bytes)
 
     def _meta(self, meta: Mapping[str, Any]) -> bytes:
         if not isinstance(meta, dict):
@@ -495,9 +519,7 @@ class Run:
             raise TooLargeError("meta bytes", len(encoded), self._limits.meta_bytes)
         return encoded
 
-    def _next_step(self, tip: Tip, step: int | None) -> int:
-        if step is None:
-            return tip.step + 1
+    def _given_step(self, tip: Tip, step: int) -> int:
         if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
             raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
         if not tip.is_empty and step <= tip.step:

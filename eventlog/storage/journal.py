@@ -35,7 +35,7 @@ from xxhash import xxh3_64_intdigest
 from eventlog.errors import CapacityError, CorruptionError, FormatError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     Change = tuple[bytes, bytes | None]
 
@@ -45,7 +45,7 @@ _MAGIC: Final = int.from_bytes(b"evtlogJ1", "big")
 _WORDS: Final = 5
 _FRAME: Final = struct.Struct("<IQ")
 _CHANGE: Final = struct.Struct("<HI")
-_REMOVED: Final = 0xFFFFFFFF
+REMOVED: Final = 0xFFFFFFFF
 _END, _FLUSHED, _BOOT = 1, 2, 3
 _NO_SPACE: Final = frozenset({28, 122})  # ENOSPC, EDQUOT
 
@@ -116,12 +116,8 @@ def position(number: int, offset: int) -> int:
     return number << OFFSET_BITS | offset
 
 
-def body_of(puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> bytes:
-    """The body of a batch; a key that is removed and written is written."""
-    head = _CHANGE.pack
-    parts = [head(len(key), _REMOVED) + key for key in deletes]
-    parts += [head(len(key), len(value)) + key + value for key, value in puts]
-    return b"".join(parts)
+change_head: Final = _CHANGE.pack
+"""What stands before a key and a value in a body: their lengths; `REMOVED` as the value's to remove the key."""
 
 
 def batch(body: bytes, at: int) -> bytes:
@@ -140,7 +136,7 @@ def changes(body: bytes) -> Iterator[Change]:
         at += 6
         key = body[at : at + key_size]
         at += key_size
-        if value_size == _REMOVED:
+        if value_size == REMOVED:
             yield key, None
         else:
             yield key, body[at : at + value_size]
@@ -264,7 +260,8 @@ class JournalFiles:
             StorageError: the file system refused; nothing counts as written.
         """
         try:
-            self._files.write(self.fd(at >> OFFSET_BITS), data, at & OFFSET_MASK)
+            number = at >> OFFSET_BITS
+            self._files.write(self._open.get(number) or self.fd(number), data, at & OFFSET_MASK)
         except OSError as error:
             raise _refused(self.directory, error) from error
 

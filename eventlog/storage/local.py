@@ -28,11 +28,12 @@ from eventlog.storage import overlay
 from eventlog.storage.journal import (
     END,
     OFFSET_MASK,
+    REMOVED,
     Head,
     JournalFiles,
     LocalFiles,
     batch,
-    body_of,
+    change_head,
     changes,
     position,
     whole_batches,
@@ -59,6 +60,7 @@ _REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
 _PAGE_PAIRS: Final = 256
 _KEY_BYTES: Final = 511
+_head = change_head
 
 
 class LocalStorage:
@@ -127,6 +129,7 @@ class LocalStorage:
         self._failure = ""
         self._is_closed = False
         self._is_inherited = False
+        self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
         self._worker: _Worker | None = None
 
@@ -254,7 +257,7 @@ class LocalStorage:
 
     def _caught_up(self) -> int:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
-        if self._is_inherited or self._is_closed or self._failure:
+        if self._is_unusable:
             self._make_usable()
         end = self._words[END]
         if end > self._end and not self._pending:
@@ -304,24 +307,31 @@ class LocalStorage:
         expect: Mapping[bytes, bytes | None] | None = None,
     ) -> None:
         """See ``Storage.commit``; what it survives, see the class. A key in both is written."""
-        for key in (*(key for key, _ in puts), *deletes):
+        # The hot path: everything here runs once a superstep, so it calls little and looks things up once.
+        parts: list[bytes] = []
+        for key in deletes:
+            parts += (_head(_checked(key), REMOVED), key)
+        for key, value in puts:
             if not 0 < len(key) <= _KEY_BYTES:
-                raise InvalidInputError(f"a key has 1 to {_KEY_BYTES} bytes, this one {len(key)}")
-        body = body_of(puts, deletes)
-        if self._is_inherited or self._is_closed or self._failure or self._readonly:
+                _checked(key)
+            parts += (_head(len(key), len(value)), key, value)
+        body = b"".join(parts)
+        if self._is_unusable or self._readonly:
             self._make_writable()
-        if self._mode != "off":
+        is_off = self._mode == "off"
+        if not is_off:
             self._lock.acquire(self._timeout_s)
         try:
-            with self._state:
-                self._caught_up()
+            if self._words[END] != self._end or is_off:
+                with self._state:
+                    self._caught_up()
             if expect:
                 self._check(expect)
             if body:
                 self._append(body, puts, deletes)
             end = self._end
         finally:
-            if self._mode != "off":
+            if not is_off:
                 self._lock.release()
         if self._mode == "full" and body:
             self._flush_to(end)
@@ -332,11 +342,20 @@ class LocalStorage:
     def _check(self, expect: Mapping[bytes, bytes | None]) -> None:
         """The caller holds the writers' lock, so nothing can be committed meanwhile."""
         layers = self._layers
-        found = {key: overlay.lookup(layers, key) for key in expect}
-        missing = [key for key, value in found.items() if value is ABSENT]
+        newest = layers[-1].values
+        differing: list[bytes] = []
+        missing: list[bytes] = []
+        for key, value in expect.items():
+            found = newest.get(key, ABSENT)
+            if found is ABSENT and len(layers) > 1:
+                found = overlay.lookup(layers, key)
+            if found is ABSENT:
+                missing.append(key)
+            elif found != value:
+                differing.append(key)
         if missing:
-            found.update(zip(missing, self._lmdb.get(missing), strict=True))
-        differing = [key for key, value in expect.items() if found[key] != value]
+            below = zip(missing, self._lmdb.get(missing), strict=True)
+            differing += [key for key, found in below if found != expect[key]]
         if differing:
             raise ExpectationError(differing)
 
@@ -349,8 +368,8 @@ class LocalStorage:
             self._pending += data
         else:
             self._files.write(data, at)
+        layer = self._layers[-1]
         with self._state:
-            layer = self._layers[-1]
             if deletes:
                 layer.put((key, None) for key in deletes)
             layer.put(puts)
@@ -416,6 +435,7 @@ class LocalStorage:
                     self._named = target >> BITS
             except OSError as error:
                 self._failure = f"a flush failed ({error}): what was written last may be lost"
+                self._is_unusable = True
                 raise StorageError(f"{self.location}: {self._failure}; open the log again and look") from error
             self._head.note_flushed(target)
 
@@ -472,7 +492,7 @@ class LocalStorage:
                     self._spill()
                 self._flush_to(self._words[END])
         finally:
-            self._is_closed = True
+            self._is_closed = self._is_unusable = True
             _handles.discard(self)
             if self._mode == "off" and isinstance(self._words, memoryview):
                 self._lock.release()
@@ -481,7 +501,7 @@ class LocalStorage:
             self._lmdb.close()
 
     def _check_usable(self) -> None:
-        if self._is_inherited or self._is_closed or self._failure:
+        if self._is_unusable:
             self._make_usable()
 
     def _make_usable(self) -> None:
@@ -490,7 +510,7 @@ class LocalStorage:
         if self._failure:
             raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
         if self._is_inherited:
-            self._is_inherited = False
+            self._is_inherited = self._is_unusable = False
             self._open()
 
     def _make_writable(self) -> None:
@@ -504,7 +524,7 @@ class LocalStorage:
         self._files.close()
         self._lock.abandon()
         self._begin()
-        self._is_closed, self._failure, self._is_inherited = was_closed, failure, True
+        self._is_closed, self._failure, self._is_inherited, self._is_unusable = was_closed, failure, True, True
 
 
 class _Worker:
@@ -539,6 +559,13 @@ class _Worker:
         self._is_stopped = True
         self.hurry.set()
         self.wake.set()
+
+
+def _checked(key: bytes) -> int:
+    """The length of a key that may be stored."""
+    if not 0 < len(key) <= _KEY_BYTES:
+        raise InvalidInputError(f"a key has 1 to {_KEY_BYTES} bytes, this one {len(key)}")
+    return len(key)
 
 
 def _allocated(path: Path) -> int:

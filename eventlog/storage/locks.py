@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_POLL_S: Final = 0.001
+_EXCLUSIVE_NOW: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class WriteLock:
@@ -53,14 +54,16 @@ class WriteLock:
             BusyError: others held it all the time.
             ClosedError: it was closed.
         """
-        if self._mutex.acquire(blocking=False):  # the usual case, and the fast one
+        if self._fd is not None and self._mutex.acquire(False):  # noqa: FBT003 (the usual case, and the fast one)
             try:
-                if self._try_flock():
-                    return
+                fcntl.flock(self._fd, _EXCLUSIVE_NOW)
+            except BlockingIOError:
+                self._mutex.release()
             except BaseException:
                 self._mutex.release()
                 raise
-            self._mutex.release()
+            else:
+                return
         deadline = time.monotonic() + timeout_s
         if not self._mutex.acquire(timeout=max(timeout_s, 0)):
             raise self._busy(timeout_s)
