@@ -485,6 +485,10 @@ def decode(data: bytes) -> Any:
     return _decode(data, _from_array)
 
 
+_SMALL: Final = frozenset({float, bool, type(None)})
+"""Types whose every value is written at once, without a look at its size or its text."""
+
+
 class MsgpackCodec:
     """The engine's own codec; `inert` never touches anybody's classes, for tools that only show what is there."""
 
@@ -495,6 +499,8 @@ class MsgpackCodec:
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `encode`."""
+        if type(value) in _SMALL:
+            return _pack_scalar(value)
         return encode(value, path)
 
     def decode(self, data: bytes) -> Any:

@@ -52,7 +52,7 @@ class Update:
     value: Any
 
 
-OPERATIONS: Final = (Extend, AppendText, Delete, Merge, Update)
+OPERATIONS: Final = frozenset({Extend, AppendText, Delete, Merge, Update})
 
 
 class Event:

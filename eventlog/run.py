@@ -330,17 +330,35 @@ class Run:
             raise TooLargeError("events in one batch", len(batch), limit)
         with self._lock:
             self._check_expected(expected)
-            tip = self._scratch(self._tip)
-            drafts = []
-            for index, writes in enumerate(batch):
-                drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
-                self._look_ahead(tip, drafts[-1])
+            drafts = self._drafts(batch, task)
             if not drafts:
                 return []
             self._ensure_created()
             written = self._branches.write(self._tip, drafts)
             self._forget(drafts)
             return [self._event_of(event) for event in written]
+
+    def _drafts(self, batch: Iterable[Mapping[str, Any]], task: str | None) -> list[Draft]:
+        """The drafts of a batch, each on top of those before it.
+
+        A plain value can be drafted without knowing what is there, so what stands before it is looked at only when an
+        operation needs it.
+        """
+        tip = self._scratch(self._tip)
+        drafts: list[Draft] = []
+        seen = 0
+        for index, writes in enumerate(batch):
+            _check_mapping(writes, "writes")
+            if not index or not OPERATIONS.isdisjoint(map(type, writes.values())):
+                for draft in drafts[seen:]:
+                    self._look_ahead(tip, draft)
+                seen = len(drafts)
+            drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+            tip.step += 1
+            if not index:
+                self._look_ahead(tip, drafts[0])
+                seen = 1
+        return drafts
 
     def _scratch(self, tip: Tip) -> Tip:
         """A tip to look ahead with: what later events of a batch stand on, while none is written."""
@@ -351,7 +369,6 @@ class Run:
         changes = [(channel, write.code, write.payload, write.growth) for channel, write in draft.writes]
         apply_changes(tip.entries, advanced(tip.entries, changes, tip.at, 0)[0])
         self._accept(tip, draft)
-        tip.step = draft.step
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
@@ -531,19 +548,19 @@ class Run:
     def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
         _check_mapping(writes, "writes")
         found = []
+        entries, codec = tip.entries, self._codec
         for channel, value in writes.items():
-            entry = tip.entries.get(channel)
+            entry = entries.get(channel)
             if entry is None:
                 check_id("channel", channel)
-            if type(value) is Update:
-                write = self._difference(tip, channel, value.value, path + channel)
-                if write is not None:
-                    found.append((channel, write))
-            elif type(value) in OPERATIONS:
+            place = path + channel if path else channel
+            if type(value) not in OPERATIONS:
+                found.append((channel, delta.set_to(value, codec, place)))
+            elif type(value) is not Update:
                 known = None if entry is None else _Known(self, tip, channel, entry.kind)
-                found.append((channel, delta.from_operation(value, known, self._codec, path + channel)))
-            else:
-                found.append((channel, delta.set_to(value, self._codec, path + channel)))
+                found.append((channel, delta.from_operation(value, known, codec, place)))
+            elif (write := self._difference(tip, channel, value.value, place)) is not None:
+                found.append((channel, write))
         return found
 
     def _found(self, tip: Tip, state: Mapping[str, Any] | None) -> list[tuple[str, delta.Write]]:
