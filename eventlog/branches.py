@@ -328,7 +328,10 @@ class Branches:
             NotFoundError: the branch or its run was deleted.
         """
         for attempt in range(_FORK_TRIES):
-            segment, batch = self._opening(tip, attempt, fork=fork)
+            if tip.head is not None and not fork:
+                segment, batch = tip.segment, _Batch([], {})
+            else:
+                segment, batch = self._opening(tip, attempt, fork=fork)
             try:
                 written, progress, changed = self._fill(batch, tip, segment, drafts)
                 self.storage.commit(batch.puts, (), batch.expect)
@@ -337,7 +340,8 @@ class Branches:
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
-                apply_changes(progress.entries, changed)
+                if changed:
+                    apply_changes(progress.entries, changed)
                 last = written[-1]
                 tip.segment, tip.at, tip.digest, tip.progress = segment, last.at, last.digest, progress
                 tip.step, tip.given_id, tip.head = last.draft.step, last.draft.id, batch.puts[-1][1]
@@ -345,9 +349,7 @@ class Branches:
         raise _crowded()
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
-        """The segment to write to, and a batch that makes it, or expects it there."""
-        if tip.head is not None and not fork:
-            return tip.segment, _Batch([], {})
+        """The segment to write to where there is no head yet, and a batch that makes it, or expects it there."""
         if tip.is_empty:
             return self._root, self._records_of(self._root)
         if fork:

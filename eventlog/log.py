@@ -18,7 +18,7 @@ from eventlog.records import seal_fields, unseal_fields
 from eventlog.run import Run
 from eventlog.snapshots import CONSTANTS
 from eventlog.state import State
-from eventlog.storage import Storage, open_storage
+from eventlog.storage import Storage, Synchronous, open_storage
 from eventlog.verify import verified
 
 if TYPE_CHECKING:
@@ -69,13 +69,21 @@ class EventLog:
 
     @classmethod
     def open(
-        cls, location: str | os.PathLike[str], *, readonly: bool = False, limits: Limits | None = None
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        synchronous: Synchronous = "normal",
+        limits: Limits | None = None,
     ) -> EventLog:
         """Open the log at `location`, or begin one there.
 
         Args:
             location: a directory (LMDB), or ``"memory:"`` for a log that lives as long as this object.
             readonly: write nothing, and fail if there is no log.
+            synchronous: what an append that returned survives. ``"full"``: power loss. ``"normal"``: the process's
+                death; power loss takes at most the last half second, and never anything older than what it takes.
+                ``"off"``: nothing; it is written in batches, and nobody else can write meanwhile.
             limits: the most that one call may write.
 
         Raises:
@@ -83,7 +91,7 @@ class EventLog:
             InvalidInputError: the location is no path, or a URL that no engine serves.
             StorageError: the storage cannot be opened.
         """
-        return cls(open_storage(location, readonly=readonly), limits=limits)
+        return cls(open_storage(location, readonly=readonly, synchronous=synchronous), limits=limits)
 
     @property
     def location(self) -> str:
@@ -216,6 +224,10 @@ class EventLog:
     def flush(self) -> None:
         """Return when everything written before is on stable storage."""
         self._storage.flush()
+
+    def is_flushed(self) -> bool:
+        """Whether everything written so far, by whatever process, is on stable storage; `flush` makes it so."""
+        return self._storage.is_flushed()
 
     def close(self) -> None:
         """Give back files and memory. Idempotent; what is used afterwards raises `ClosedError`."""

@@ -52,7 +52,7 @@ READ_COST: Final = 256
 SEEK_COST: Final = 4096
 """What a trail that goes on in another segment costs: one more range to read."""
 MANIFEST_FACTOR: Final = 2
-MANIFEST_FLOOR: Final = 4096
+MANIFEST_FLOOR: Final = 8192
 MAX_SEGMENTS: Final = 8
 CONSTANTS: Final = {
     "inline_bytes": INLINE,

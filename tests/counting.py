@@ -125,6 +125,9 @@ class CountingStorage:
             for key in deletes:
                 tally.keys_deleted[chr(key[0])] += 1
 
+    def is_flushed(self) -> bool:
+        return self.inner.is_flushed()
+
     def flush(self) -> None:
         self.inner.flush()
 

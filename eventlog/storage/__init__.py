@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eventlog.errors import InvalidInputError
 from eventlog.storage.base import Storage
@@ -10,10 +10,15 @@ from eventlog.storage.base import Storage
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Storage", "open_storage"]
+__all__ = ["Storage", "Synchronous", "open_storage"]
+
+Synchronous = Literal["full", "normal", "off"]
+"""What a commit that returned survives: power loss, the process's death, nothing."""
 
 
-def open_storage(location: str | os.PathLike[str], *, readonly: bool = False) -> Storage:
+def open_storage(
+    location: str | os.PathLike[str], *, readonly: bool = False, synchronous: Synchronous = "normal"
+) -> Storage:
     """The storage at `location`: ``"memory:"`` for the process's own life, anything else a directory of LMDB.
 
     Raises:
@@ -29,4 +34,4 @@ def open_storage(location: str | os.PathLike[str], *, readonly: bool = False) ->
         raise InvalidInputError(msg)
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
-    return LocalStorage(location, readonly=readonly)
+    return LocalStorage(location, readonly=readonly, synchronous=synchronous)

@@ -60,6 +60,9 @@ class Storage(Protocol):
     def flush(self) -> None:
         """Return when everything committed before is on stable storage."""
 
+    def is_flushed(self) -> bool:
+        """Whether everything committed so far is on stable storage (in memory: whether it is where it will ever be)."""
+
     def size_bytes(self) -> int:
         """Bytes that the storage occupies now (in memory: the bytes of keys and values)."""
 

@@ -176,6 +176,11 @@ class LmdbStorage:
         """Nothing to do: every commit was flushed before it returned. Raises ``ClosedError`` after ``close``."""
         self._check_open()
 
+    def is_flushed(self) -> bool:
+        """Always."""
+        self._check_open()
+        return True
+
     def size_bytes(self) -> int:
         """Bytes allocated on disk for the files in the directory; holes in a sparse file do not count.
 

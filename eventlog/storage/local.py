@@ -21,10 +21,10 @@ import threading
 import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 from eventlog.errors import ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
-from eventlog.storage import overlay
+from eventlog.storage import Synchronous, overlay
 from eventlog.storage.journal import (
     END,
     OFFSET_MASK,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
     from eventlog.storage.base import Range
     from eventlog.storage.journal import Files
-
-Synchronous = Literal["full", "normal", "off"]
 
 FILE_BYTES: Final = 4 << 20
 """A journal file is sealed when it has so many; opening a log reads at most one that is not folded by its writer."""
@@ -416,8 +414,9 @@ class LocalStorage:
                 self._spill()
             self._flush_to(self._words[END])
 
-    def flushed(self) -> bool:
-        """Whether everything committed so far is on stable storage."""
+    def is_flushed(self) -> bool:
+        """Whether everything committed so far, by whatever process, is on stable storage."""
+        self._check_usable()
         return self._head is None or (self._head.flushed >= self._words[END] and not self._pending)
 
     def _flush_to(self, end: int) -> None:
@@ -462,7 +461,7 @@ class LocalStorage:
         self._is_dirty = False
         if self._mode == "off":
             return
-        if not self.flushed():
+        if not self.is_flushed():
             self._flush_to(self._words[END])
         if self._layers[0].number < self._end >> BITS:
             self._fold()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_POLL_S: Final = 0.001
+_UNLOCK: Final = fcntl.LOCK_UN
 _EXCLUSIVE_NOW: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
@@ -75,9 +76,8 @@ class WriteLock:
 
     def release(self) -> None:
         """Give it back."""
-        assert self._fd is not None
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            fcntl.flock(self._fd, _UNLOCK)  # type: ignore[arg-type]  # open, for it is held
         finally:
             self._mutex.release()
 

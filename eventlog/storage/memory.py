@@ -99,6 +99,11 @@ class MemoryStorage:
         """Nothing to do: memory has no stable storage. Raises ``ClosedError`` after ``close``."""
         self._check_open()
 
+    def is_flushed(self) -> bool:
+        """Always."""
+        self._check_open()
+        return True
+
     def size_bytes(self) -> int:
         """The bytes of all keys and values. Takes time in proportion to the number of keys."""
         with self._lock:

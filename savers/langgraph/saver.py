@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -86,14 +86,21 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._owns_log = False
 
     @classmethod
-    def from_conn_string(cls, location: str | os.PathLike[str], **options: Any) -> Self:
+    def from_conn_string(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        synchronous: Literal["full", "normal", "off"] = "normal",
+        **options: Any,
+    ) -> Self:
         """A saver on the log at `location`, opened for it; use it in ``with`` or ``async with``, which closes the log.
 
         Args:
             location: as for `EventLog.open`.
+            synchronous: as for `EventLog.open`.
             options: as for the class.
         """
-        saver = cls(EventLog.open(location), **options)
+        saver = cls(EventLog.open(location, synchronous=synchronous), **options)
         saver._owns_log = True
         return saver
 
