@@ -450,6 +450,8 @@ class Branches:
         if self.segment_of(segment.branch) is None:
             raise self._deleted(segment.branch) from error
         at = self.head_of(segment)
+        if at[1] < 0:  # deleted, and perhaps begun anew, at this moment
+            raise self._deleted(segment.branch) from error
         digest, _, body = self.event(at)
         actual = body.id or auto_id(*at, digest)
         msg = f"branch {segment.branch!r}: the head is {actual}, not {tip.head_id}; run.refresh() takes it over"

@@ -627,12 +627,14 @@ class Run:
             self._branches = Branches(self._storage, *found, self._parts, self._codec)
             self._is_new = False
             try:
-                return self._open()
+                self._open()
             except NotFoundError:
                 again = self._door.find()
                 if again == found:
                     raise
                 found, self._is_new = again, True  # it was deleted while it was opened
+            else:
+                return
 
     def _check_expected(self, expected: Event | str | None) -> None:
         if expected is _UNSEEN:

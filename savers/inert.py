@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgpack
 
-from eventlog import CorruptionError, register_codec
+from eventlog import CorruptionError, UnknownTypeError, register_codec
 from savers.serde import JsonPlusSerde
 
 _KEYWORDS: Final = (2, 4, 5)
@@ -35,7 +35,7 @@ class InertLangGraph:
         if tag in ("bytes", "bytearray"):
             return payload
         if tag != "msgpack":
-            return {"$type": tag, "bytes": len(payload)}
+            raise UnknownTypeError(tag, "only the saver with the serializer that wrote it can read it")
         try:
             return _unpacked(payload)
         except (ValueError, msgpack.UnpackException) as error:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import os
+from typing import Literal
 
 from eventlog.errors import InvalidInputError
 from eventlog.storage.base import Storage
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["Storage", "Synchronous", "open_storage"]
 
@@ -25,6 +23,8 @@ def open_storage(
         InvalidInputError: the location is empty, or a URL of a kind that no engine serves.
         FormatError: the directory holds something that is not a log.
     """
+    if not isinstance(location, str | os.PathLike):
+        raise InvalidInputError(f"a location is a path or 'memory:', not {location!r}")
     if location == "memory:":
         from eventlog.storage.memory import MemoryStorage  # noqa: PLC0415 (only the engine in use is imported)
 

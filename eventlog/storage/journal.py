@@ -4,8 +4,8 @@ Owns file names, record framing, the header, and recovery. It knows nothing of w
 
 ```
  journal/
-   head              mapped by every process of the machine: five native 8-byte words
-                       magic · end · flushed · boot id (2)
+   head              mapped by every process of the machine: six native 8-byte words
+                       magic · end · flushed · boot id (2) · whether a flush failed
    000000000001      batches, one after another
    000000000002
 
@@ -27,6 +27,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -42,19 +44,19 @@ if TYPE_CHECKING:
 OFFSET_BITS: Final = 40
 OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
 _MAGIC: Final = int.from_bytes(b"evtlogJ1", "big")
-_WORDS: Final = 5
+_WORDS: Final = 6
 _FRAME: Final = struct.Struct("<IQ")
 _CHANGE: Final = struct.Struct("<HI")
 REMOVED: Final = 0xFFFFFFFF
-_END, _FLUSHED, _BOOT = 1, 2, 3
+_END, _FLUSHED, _BOOT, _FAILED = 1, 2, 3, 5
 _NO_SPACE: Final = frozenset({28, 122})  # ENOSPC, EDQUOT
 
 
 class Files(Protocol):
     """What the journal asks of a file system; tests replace it by one that loses what was never flushed."""
 
-    def open(self, path: Path, *, writable: bool) -> int:
-        """A descriptor, the file made where it is missing and `writable`."""
+    def open(self, path: Path, *, writable: bool, create: bool = False) -> int:
+        """A descriptor; the file is made where it is missing if `create`, else that is a `FileNotFoundError`."""
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """All of `data` at `offset`, or an `OSError`."""
@@ -75,9 +77,9 @@ class Files(Protocol):
 class LocalFiles:
     """The file system of this machine."""
 
-    def open(self, path: Path, *, writable: bool) -> int:
-        """See `Files`."""
-        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+    def open(self, path: Path, *, writable: bool, create: bool = False) -> int:
+        """See `Files`; never through a symbolic link."""
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
@@ -169,7 +171,7 @@ class Head:
             if os.fstat(fd).st_size < _WORDS * 8:
                 if not writable:
                     raise FormatError(f"{path} is not a journal's header; open the log for writing once")
-                os.ftruncate(fd, _WORDS * 8)
+                os.posix_fallocate(fd, 0, _WORDS * 8)  # a store into a hole of a full disk would kill the process
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
             self._map = mmap.mmap(fd, _WORDS * 8, access=access)
         finally:
@@ -200,6 +202,19 @@ class Head:
         # Two processes may both move it: the lesser one only loses a saving.
         self.words[_FLUSHED] = max(self.words[_FLUSHED], end)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a flush failed, and what the system keeps in memory may differ from the disk."""
+        return bool(self.words[_FAILED])
+
+    def note_failed(self, *, failed: bool) -> None:
+        """Say so to all processes; or that everything was written anew elsewhere."""
+        self.words[_FAILED] = failed
+
+    def sync(self) -> None:
+        """Bring the header itself to stable storage: what is damaged before `flushed` can be told from a torn end."""
+        self._map.flush()
+
     def close(self) -> None:
         """Unmap."""
         self.words.release()
@@ -224,6 +239,8 @@ class JournalFiles:
         self._files = files
         self._writable = writable
         self._open: dict[int, int] = {}
+        self._opening = threading.Lock()
+        self._syncing = 0
 
     def path(self, number: int) -> Path:
         """Where file `number` lies."""
@@ -239,18 +256,20 @@ class JournalFiles:
         Raises:
             FileNotFoundError: it was folded and removed.
         """
-        fd = self._open.get(number)
-        if fd is None:
-            path = self.path(number)
-            if not path.exists():
-                raise FileNotFoundError(path)
-            fd = self._open[number] = self._files.open(path, writable=self._writable)
-        return fd
+        with self._opening:
+            fd = self._open.get(number)
+            if fd is None:
+                fd = self._open[number] = self._files.open(self.path(number), writable=self._writable)
+            return fd
 
     def create(self, number: int) -> None:
         """Make file `number`, empty; what an interrupted creation left there is cut."""
-        fd = self._open[number] = self._files.open(self.path(number), writable=True)
-        self._files.cut(fd, 0)
+        try:
+            with self._opening:
+                fd = self._open[number] = self._files.open(self.path(number), writable=True, create=True)
+            self._files.cut(fd, 0)
+        except OSError as error:
+            raise _refused(self.directory, error) from error
 
     def write(self, data: bytes, at: int) -> None:
         """Write at a position.
@@ -266,28 +285,55 @@ class JournalFiles:
             raise _refused(self.directory, error) from error
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from one position to another of the same file."""
-        return self._files.read(self.fd(start >> OFFSET_BITS), start & OFFSET_MASK, end - start)
+        """The bytes from one position to another of the same file; errors as for `fd`."""
+        with self._ours():
+            return self._files.read(self.fd(start >> OFFSET_BITS), start & OFFSET_MASK, end - start)
 
     def read_all(self, number: int) -> bytes:
-        """All bytes of a file."""
-        return self._files.read(self.fd(number), 0, 1 << OFFSET_BITS)
+        """All bytes of a file; errors as for `fd`."""
+        with self._ours():
+            return self._files.read(self.fd(number), 0, 1 << OFFSET_BITS)
+
+    @contextmanager
+    def _ours(self) -> Iterator[None]:
+        """Errors of the file system as ours, but for a file that is missing."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _refused(self.directory, error) from error
 
     def sync(self, number: int) -> None:
-        """Return when file `number` is on stable storage, its name too; one that is gone was folded, so it is."""
+        """Return when file `number` is on stable storage; raises `OSError`."""
+        fd = self.fd(number)
+        self._syncing = number  # keeps who folds the file from closing it; one thread flushes at a time
         try:
-            self._files.sync(self.fd(number))
-        except FileNotFoundError:
-            return
+            self._files.sync(self._open.get(number, fd))
+        finally:
+            self._syncing = 0
 
     def sync_names(self) -> None:
-        """Return when the names of the files are on stable storage."""
+        """Return when the names of the files are on stable storage; raises `OSError`."""
         self._files.sync_directory(self.directory)
 
+    def settle(self, end: int) -> None:
+        """Begin anew at `end`: cut what lies beyond, and bring everything to stable storage, names and all."""
+        with self._ours():
+            if not self.path(end >> OFFSET_BITS).exists():
+                self.create(end >> OFFSET_BITS)
+            self.cut(end)
+            for directory in (self.directory, self.directory.parent, self.directory.parent.parent):
+                self._files.sync_directory(directory)
+
     def remove(self, number: int) -> None:
-        """Remove a file and its descriptor."""
+        """Remove a file; its descriptor stays open for who reads it."""
         self.path(number).unlink(missing_ok=True)
-        self.close(number)
+
+    def forget(self, last: int) -> None:
+        """Close the descriptors of all files up to `last`; nobody may be reading them."""
+        for number in [number for number in self._open if number <= last and number != self._syncing]:
+            self.close(number)
 
     def cut(self, at: int) -> None:
         """Cut a file at a position, and remove those after it."""
@@ -298,10 +344,17 @@ class JournalFiles:
         self._files.cut(self.fd(number), at & OFFSET_MASK)
         self._files.sync(self.fd(number))
 
+    def abandon(self) -> None:
+        """In the child of a fork: close the descriptors, whatever the parent's threads were at."""
+        self._opening = threading.Lock()
+        self._syncing = 0
+        self.close()
+
     def close(self, number: int | None = None) -> None:
         """Close the descriptor of a file, or of all."""
         for each in [number] if number is not None else list(self._open):
-            fd = self._open.pop(each, None)
+            with self._opening:
+                fd = self._open.pop(each, None)
             if fd is not None:
                 os.close(fd)
 
@@ -313,9 +366,9 @@ class JournalFiles:
         """
         end = position(first, 0)
         for number in range(first, first + (1 << 30)):
-            if not self.path(number).exists():
-                break
             end, sealed = position(number, 0), False
+            if not self.path(number).exists():
+                break  # a seal is written before the file after it
             for body, behind in whole_batches(self.read_all(number), end):
                 end, sealed = behind, not body
             if not sealed:
@@ -331,4 +384,4 @@ class JournalFiles:
 def _refused(directory: Path, error: OSError) -> StorageError:
     if error.errno in _NO_SPACE:
         return CapacityError(f"{directory}: {error}; nothing was written; free some space and call again")
-    return StorageError(f"{directory}: {error}; nothing was written")
+    return StorageError(f"{directory}: {error}; nothing was acknowledged")

@@ -16,6 +16,7 @@ own lock is taken only by who folds.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import weakref
@@ -23,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
-from eventlog.errors import ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
+from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
 from eventlog.storage.journal import (
     END,
@@ -105,6 +106,8 @@ class LocalStorage:
         self._timeout_s = lock_timeout_s
         self._directory = Path(os.path.realpath(os.fspath(location))) / "journal"
         self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
+        self._head_path = str(self._directory / "head")
+        self._head_number = 0
         self._lock = WriteLock(self._directory / "lock")
         self._begin()
         try:
@@ -117,7 +120,10 @@ class LocalStorage:
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
         self._state = threading.Lock()
-        self._flush = threading.Lock()
+        self._flush = threading.Condition()
+        self._is_flushing = False
+        self._turn = threading.Lock()
+        self._holds_lock = False
         self._head: Head | None = None
         self._words: memoryview | list[int] = []
         self._layers: list[Layer] = []
@@ -137,15 +143,44 @@ class LocalStorage:
         if self._readonly:
             self._open_readonly()
         else:
+            self._open_journal()
+            if self._mode == "off":
+                self._lock.acquire(self._timeout_s)
+                self._holds_lock = True
+        self._restart(self._folded())
+        if self._head is not None and self._head.has_failed and not self._readonly:
+            self._write_anew()
+
+    def _open_journal(self) -> None:
+        try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             self._lock.open()
             self._head = Head(self._directory / "head", writable=True)
-            if not self._head.is_trusted:
-                self._recover()
-            self._words = self._head.words
-            if self._mode == "off":
-                self._lock.acquire(self._timeout_s)
-        self._restart(self._folded())
+            self._head_number = os.stat(self._head_path).st_ino  # noqa: PTH116 (as in _check_place)
+        except OSError as error:
+            raise StorageError(f"{self._directory} cannot be opened: {error}") from error
+        if not self._head.is_trusted:
+            self._recover()
+        self._words = self._head.words
+
+    def _write_anew(self) -> None:
+        """After a failed flush: the disk may lack what the system shows, so bring all of it into LMDB, which flushes.
+
+        Source: the system reports a failed flush once and may drop the pages, so the next flush proves nothing.
+        """
+        assert self._head is not None
+        if self._mode != "off":
+            self._lock.acquire(self._timeout_s)
+        try:
+            with self._state:
+                self._caught_up()
+            self._seal()
+            self._fold()
+            self._head.note_flushed(self._end)
+            self._head.note_failed(failed=False)
+        finally:
+            if self._mode != "off":
+                self._lock.release()
 
     def _open_readonly(self) -> None:
         with suppress(FileNotFoundError):
@@ -167,10 +202,7 @@ class LocalStorage:
                 return
             first = self._folded() + 1
             end = self._files.end_of_whole(first, self._head.flushed)
-            if not self._files.path(end >> BITS).exists():
-                self._files.create(end >> BITS)
-            self._files.cut(end)
-            self._files.sync_names()
+            self._files.settle(end)
             self._head.trust(end)
         finally:
             self._lock.release()
@@ -181,8 +213,8 @@ class LocalStorage:
 
     def _restart(self, folded: int) -> None:
         """Forget all layers: what is read next begins after the file `folded`."""
-        self._layers = [Layer(folded + 1)]
-        self._end = position(folded + 1, 0)
+        self._files.forget(folded)
+        self._layers, self._end = [Layer(folded + 1)], position(folded + 1, 0)  # one line: see _seal
 
     @property
     def location(self) -> str:
@@ -211,8 +243,13 @@ class LocalStorage:
             return False
         if folded >= self._layers[0].number:
             with self._state:
-                self._layers = [layer for layer in self._layers if layer.number > folded]
+                self._drop(folded)
         return True
+
+    def _drop(self, folded: int) -> None:
+        """Give up what LMDB holds by now. The caller holds `_state`."""
+        self._layers = [layer for layer in self._layers if layer.number > folded] or self._layers[-1:]
+        self._files.forget(min(folded, self._layers[0].number - 1))
 
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
@@ -257,10 +294,20 @@ class LocalStorage:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
         if self._is_unusable:
             self._make_usable()
+        if isinstance(self._words, list):
+            self._look_for_writer()
         end = self._words[END]
-        if end > self._end and not self._pending:
+        if end > self._end:
             self._catch_up(end)
         return self._end
+
+    def _look_for_writer(self) -> None:
+        """For a readonly handle that was opened after a reboot: whether a writer came since."""
+        if self._head is None:
+            with suppress(FileNotFoundError):
+                self._head = Head(self._directory / "head", writable=False)
+        if self._head is not None and self._head.is_trusted:
+            self._words = self._head.words
 
     def _catch_up(self, end: int) -> None:
         while self._end < end:
@@ -273,6 +320,7 @@ class LocalStorage:
                 if folded < number:
                     raise CorruptionError(str(self._files.path(number)), "the journal file is missing") from None
                 self._restart(folded)
+                end = self._words[END]
                 continue
             self._take_over(data, end)
 
@@ -288,8 +336,9 @@ class LocalStorage:
                 self._end = behind
             else:
                 number = (behind >> BITS) + 1
-                self._layers.append(Layer(number))
-                self._end = position(number, 0)
+                self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)  # one line: see _seal
+                if len(self._layers) > MAX_SEALED + 1:  # others fold: give up what they have folded
+                    self._drop(self._folded())
                 return
         if (self._end < end and self._end >> BITS == end >> BITS) or self._end == begin:
             raise CorruptionError(
@@ -298,7 +347,7 @@ class LocalStorage:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def commit(
+    def commit(  # noqa: C901, PLR0912 (the hot path calls little)
         self,
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
@@ -316,11 +365,17 @@ class LocalStorage:
         body = b"".join(parts)
         if self._is_unusable or self._readonly:
             self._make_writable()
-        is_off = self._mode == "off"
-        if not is_off:
-            self._lock.acquire(self._timeout_s)
+        self._check_place()
+        if self._mode == "off":
+            with self._turn:  # it holds the writers' lock all the time, so its threads take turns
+                if expect:
+                    self._check(expect)
+                self._keep_back(body, puts, deletes)
+            return
+        is_held = False
         try:
-            if self._words[END] != self._end or is_off:
+            is_held = self._lock.acquire(self._timeout_s)
+            if self._words[END] != self._end:
                 with self._state:
                     self._caught_up()
             if expect:
@@ -329,7 +384,7 @@ class LocalStorage:
                 self._append(body, puts, deletes)
             end = self._end
         finally:
-            if not is_off:
+            if is_held:
                 self._lock.release()
         if self._mode == "full" and body:
             self._flush_to(end)
@@ -362,38 +417,50 @@ class LocalStorage:
             self._seal()
         at = self._end
         data = batch(body, at)
-        if self._mode == "off":
-            self._pending += data
-        else:
-            self._files.write(data, at)
+        self._files.write(data, at)
+        end = at + len(data)
+        self._words[END] = end  # from here on it is committed; whoever is interrupted now reads it from the file
         layer = self._layers[-1]
         with self._state:
             if deletes:
                 layer.put((key, None) for key in deletes)
             layer.put(puts)
-            self._end = at + len(data)
-            if self._mode != "off":
-                self._words[END] = self._end
-        if len(self._pending) > _SPILL_BYTES:
+            self._end = end
+
+    def _keep_back(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+        """Take over a batch of ``"off"``, to be written with others; the caller has the turn."""
+        if len(self._pending) + len(body) > _SPILL_BYTES:
             self._spill()
+        try:
+            with self._state:
+                self._layers[-1].put((key, None) for key in deletes)
+                self._layers[-1].put(puts)
+            self._pending += body
+        except BaseException:  # interrupted half-way: what this handle shows would differ from what it writes
+            self._failure, self._is_unusable = "it was interrupted within a commit", True
+            raise
 
     def _spill(self) -> None:
-        """Write what ``"off"`` kept back."""
-        if self._pending:
-            self._files.write(bytes(self._pending), self._end - len(self._pending))
-            self._pending.clear()
+        """Write what ``"off"`` kept back, as one batch; the caller has the turn."""
+        if not self._pending:
+            return
+        if self._end & OFFSET_MASK >= FILE_BYTES:
+            self._seal()
+        data = batch(bytes(self._pending), self._end)
+        self._files.write(data, self._end)
+        with self._state:
+            self._end += len(data)
             self._words[END] = self._end
+        self._pending.clear()
 
     def _seal(self) -> None:
         """End the file and begin the next one; fold first, if too many wait. The caller holds the writers' lock."""
-        self._spill()
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
         self._files.create(number)
-        with self._state:
-            self._layers.append(Layer(number))
-            self._end = position(number, 0)
-            self._words[END] = self._end
+        self._words[END] = position(number, 0)  # as in _append
+        with self._state:  # one line: an interrupt between the two would make the layer twice
+            self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
         if len(self._layers) > MAX_SEALED + 1:
             self._fold()
         self._wake()
@@ -410,7 +477,8 @@ class LocalStorage:
         """
         self._check_usable()
         if not self._readonly:
-            with self._state:
+            self._check_place()
+            with self._turn:
                 self._spill()
             self._flush_to(self._words[END])
 
@@ -422,21 +490,46 @@ class LocalStorage:
     def _flush_to(self, end: int) -> None:
         """One flush serves all who wait: who comes while it runs waits, and finds itself served or serves all."""
         assert self._head is not None
-        with self._flush:
-            if self._head.flushed >= end:
-                return
-            target = self._words[END]
-            try:
-                for number in range(self._head.flushed >> BITS, (target >> BITS) + 1):
-                    self._files.sync(number)
-                if self._named < target >> BITS:
-                    self._files.sync_names()
-                    self._named = target >> BITS
-            except OSError as error:
-                self._failure = f"a flush failed ({error}): what was written last may be lost"
-                self._is_unusable = True
-                raise StorageError(f"{self.location}: {self._failure}; open the log again and look") from error
-            self._head.note_flushed(target)
+        leads = False
+        try:
+            with self._flush:
+                while self._is_flushing and self._head.flushed < end:
+                    self._flush.wait()
+                if self._head.flushed >= end:
+                    return
+                leads = self._is_flushing = True
+            self._flush_all(self._head)
+        finally:
+            if leads:
+                with self._flush:
+                    self._is_flushing = False
+                    self._flush.notify_all()
+
+    def _flush_all(self, head: Head) -> None:
+        """Flush what is committed now. One thread of the process at a time."""
+        target = self._words[END]
+        try:
+            if head.has_failed:
+                raise OSError(errno.EIO, "a flush failed, here or in another process")
+            for number in range(head.flushed >> BITS, (target >> BITS) + 1):
+                self._sync(number)
+            if self._named < target >> BITS:
+                self._files.sync_names()
+                head.sync()
+                self._named = target >> BITS
+        except OSError as error:
+            head.note_failed(failed=True)
+            self._failure = f"a flush failed ({error}): what was written last may be lost"
+            self._is_unusable = True
+            raise StorageError(f"{self.location}: {self._failure}; open the log again and look") from error
+        head.note_flushed(target)
+
+    def _sync(self, number: int) -> None:
+        try:
+            self._files.sync(number)
+        except FileNotFoundError:
+            if self._folded() < number:  # else LMDB has it, on stable storage
+                raise
 
     def _fold(self) -> None:
         """Bring all sealed files into LMDB, oldest first; harmless if another process does the same."""
@@ -454,7 +547,7 @@ class LocalStorage:
             if number <= folded:
                 self._files.remove(number)
         with self._state:
-            self._layers = [layer for layer in self._layers if layer.number > folded]
+            self._drop(min(folded, (self._end >> BITS) - 1))
 
     def _work(self) -> None:
         """What the worker does each time it wakes."""
@@ -486,18 +579,35 @@ class LocalStorage:
         try:
             if self._worker is not None:
                 self._worker.stop()
-            if not self._readonly and not self._is_inherited and not self._failure and self._head is not None:
-                with self._state:
-                    self._spill()
-                self._flush_to(self._words[END])
+            if isinstance(self._words, memoryview) and not (self._readonly or self._is_unusable):
+                self._leave_folded()
         finally:
             self._is_closed = self._is_unusable = True
             _handles.discard(self)
-            if self._mode == "off" and isinstance(self._words, memoryview):
+            if self._holds_lock:
+                self._holds_lock = False
                 self._lock.release()
             self._files.close()
             self._lock.close()
             self._lmdb.close()
+
+    def _leave_folded(self) -> None:
+        """Bring everything into LMDB: a log that is closed is one small step from being only that."""
+        with self._turn:
+            self._spill()
+            with suppress(BusyError):  # somebody else writes: the last one to close will do it
+                if self._mode != "off":
+                    self._lock.acquire(0)
+                try:
+                    with self._state:
+                        self._caught_up()
+                    if self._end & OFFSET_MASK:
+                        self._seal()
+                finally:
+                    if self._mode != "off":
+                        self._lock.release()
+        self._fold()
+        self._flush_to(self._words[END])
 
     def _check_usable(self) -> None:
         if self._is_unusable:
@@ -509,8 +619,17 @@ class LocalStorage:
         if self._failure:
             raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
         if self._is_inherited:
-            self._is_inherited = self._is_unusable = False
             self._open()
+            self._is_inherited = self._is_unusable = False
+
+    def _check_place(self) -> None:
+        """Refuse to write into a directory that no longer has its name: nobody would find what was acknowledged."""
+        try:
+            is_there = os.stat(self._head_path).st_ino == self._head_number  # noqa: PTH116 (once per commit)
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise StorageError(f"{self.location} was deleted or moved while open; nothing was written; open it again")
 
     def _make_writable(self) -> None:
         if self._readonly and not self._is_closed:
@@ -520,7 +639,7 @@ class LocalStorage:
     def inherit(self) -> None:
         """In the child of a fork: keep away from what is the parent's; the next use opens everything anew."""
         was_closed, failure = self._is_closed, self._failure
-        self._files.close()
+        self._files.abandon()
         self._lock.abandon()
         self._begin()
         self._is_closed, self._failure, self._is_inherited, self._is_unusable = was_closed, failure, True, True
@@ -545,12 +664,14 @@ class _Worker:
             storage = of()
             if storage is None or self._is_stopped:
                 return
-            if self.wake.is_set():
+            is_woken = self.wake.is_set()
+            if is_woken:
                 self.wake.clear()
                 self.hurry.clear()
                 with suppress(Exception):  # a failed flush has poisoned the handle; a failed fold is tried again
                     storage._work()  # noqa: SLF001 (its own thread)
-                del storage
+            del storage  # an idle worker keeps no handle alive
+            if is_woken:
                 self.hurry.wait(FLUSH_INTERVAL_S)
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import BusyError, ClosedError, StorageError
@@ -48,30 +49,33 @@ class WriteLock:
             msg = f"{self._path} {what}"
             raise StorageError(msg) from error
 
-    def acquire(self, timeout_s: float) -> None:
+    def acquire(self, timeout_s: float) -> bool:
         """Take the lock, for this thread of this process.
+
+        Returns:
+            True.
 
         Raises:
             BusyError: others held it all the time.
             ClosedError: it was closed.
         """
-        if self._fd is not None and self._mutex.acquire(False):  # noqa: FBT003 (the usual case, and the fast one)
-            try:
-                fcntl.flock(self._fd, _EXCLUSIVE_NOW)
-            except BlockingIOError:
-                self._mutex.release()
-            except BaseException:
-                self._mutex.release()
-                raise
-            else:
-                return
-        deadline = time.monotonic() + timeout_s
-        if not self._mutex.acquire(timeout=max(timeout_s, 0)):
-            raise self._busy(timeout_s)
+        is_taken = False
+        deadline = 0.0
         try:
-            self._wait_for_flock(deadline, timeout_s)
+            is_taken = self._mutex.acquire(False) or self._mutex.acquire(timeout=max(timeout_s, 0))
+            if not is_taken:
+                raise self._busy(timeout_s)
+            while not self._try_flock():  # nearly always free at once
+                deadline = deadline or time.monotonic() + timeout_s
+                if time.monotonic() >= deadline:
+                    raise self._busy(timeout_s)
+                time.sleep(LOCK_POLL_S)
+            return True  # noqa: TRY300 (an interrupt at this line must give the lock back, too)
         except BaseException:
-            self._mutex.release()
+            if is_taken:
+                with suppress(TypeError, OSError):  # closed meanwhile, or not locked
+                    fcntl.flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
+                self._mutex.release()
             raise
 
     def release(self) -> None:
@@ -96,17 +100,11 @@ class WriteLock:
         if fd is not None:
             os.close(fd)
 
-    def _wait_for_flock(self, deadline: float, timeout_s: float) -> None:
-        while not self._try_flock():
-            if time.monotonic() >= deadline:
-                raise self._busy(timeout_s)
-            time.sleep(LOCK_POLL_S)
-
     def _try_flock(self) -> bool:
         if self._fd is None:
             raise ClosedError(f"{self._path.parent} was closed; open it again")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, _EXCLUSIVE_NOW)
         except BlockingIOError:
             return False
         except OSError as error:

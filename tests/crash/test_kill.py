@@ -108,13 +108,19 @@ def test_at_a_named_point(tmp_path, monkeypatch, point):
     print("seed", seed)
     chance = random.Random(seed)
     combinations = [("full", "keys"), ("normal", "log"), ("off", "keys")]
-    if point.startswith("sync") or point.startswith("names"):
+    if point.startswith(("sync", "names")):
         combinations = [("full", "keys"), ("full", "log"), ("normal", "keys")]
-    elif point.startswith("fold") or point.startswith("remove"):
+    elif point.startswith(("fold", "remove")):
         combinations = [("full", "keys"), ("normal", "log"), ("normal", "keys")]
     for mode, what in combinations * DEEP:
         location = tmp_path / f"{mode}-{what}"
-        most = 1 if point.startswith("names") else 4 if point.startswith(("fold", "remove", "seal", "create", "cut")) else 60
+        most = (
+            1
+            if point.startswith("names")
+            else 4
+            if point.startswith(("fold", "remove", "seal", "create", "cut"))
+            else 60
+        )
         acked = acknowledged(location, mode, what, point, chance.randint(1, most), None)
         check_after_reboot(location, mode, what, acked, monkeypatch)
         check(location, mode, what, acked)

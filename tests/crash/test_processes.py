@@ -1,0 +1,397 @@
+"""Several processes, threads and forks on one log at once; folds happen all the time."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eventlog import EventLog
+from eventlog.errors import BusyError, EventLogError, ExpectationError, StorageError
+from eventlog.storage import local
+from eventlog.storage.journal import LocalFiles
+from tests.crash.workload import (
+    DEEP,
+    FILE_BYTES,
+    batch_of,
+    checked,
+    child,
+    count,
+    go_on,
+    number,
+    reopened,
+    state,
+)
+
+if TYPE_CHECKING:
+    import subprocess
+
+
+@pytest.fixture(autouse=True)
+def _small_files(monkeypatch):
+    monkeypatch.setattr(local, "FILE_BYTES", FILE_BYTES)
+    monkeypatch.setattr(local, "FLUSH_INTERVAL_S", 0.002)
+
+
+@pytest.fixture
+def start():
+    """A function that starts a child; all are ended with the test."""
+    children: list[subprocess.Popen[str]] = []
+
+    def started(role: str, *args: object) -> subprocess.Popen[str]:
+        children.append(child("role_child.py", role, *args))
+        return children[-1]
+
+    yield started
+    for each in children:
+        each.kill()
+        each.communicate()
+
+
+def go(*children: subprocess.Popen[str]) -> None:
+    for each in children:
+        assert each.stdout.readline() == "ready\n"
+    for each in children:
+        each.stdin.write("go\n")
+        each.stdin.flush()
+
+
+def said(process: subprocess.Popen[str]) -> list[str]:
+    lines = process.communicate(timeout=60)[0].split("\n")[:-1]
+    assert process.returncode == 0
+    return lines
+
+
+class TestWriters:
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    def test_of_one_run_each_step_has_one_winner(self, tmp_path, start, mode):
+        each = 60 * DEEP
+        writers = [start("contend", tmp_path / "log", mode, each, f"w{n}") for n in range(3)]
+        go(*writers)
+        won = [line.split() for writer in writers for line in said(writer)]
+        assert sorted(int(step) for step, _ in won) == list(range(3 * each))
+        log = EventLog(reopened(tmp_path / "log"))
+        assert {(str(event.step), event.id) for event in log.run("shared").events()} == {tuple(line) for line in won}
+        assert list(log.verify()) == []
+        log.close()
+
+    def test_of_different_runs_never_disturb_each_other(self, tmp_path, start):
+        writers = [start("alone", tmp_path / "log", "normal", 120 * DEEP, n) for n in range(3)]
+        go(*writers)
+        for writer in writers:
+            assert said(writer) == [str(n) for n in range(120 * DEEP)]
+        log = EventLog(reopened(tmp_path / "log"))
+        assert [len(log.run(f"run {n}")) for n in range(3)] == [120 * DEEP] * 3
+        assert list(log.verify()) == []
+        log.close()
+
+    @pytest.mark.parametrize("readonly", [False, True])
+    def test_readers_beside_them_see_growing_prefixes_with_all_that_was_acknowledged(self, tmp_path, start, readonly):
+        reopened(tmp_path / "log").close()
+        writers = [start("write", tmp_path / "log", "normal", 250 * DEEP) for _ in range(2)]
+        reader = reopened(tmp_path / "log", readonly=readonly)
+        go(*writers)
+        acked, seen, looks = 0, 0, 0
+        streams = {writer.stdout.fileno(): b"" for writer in writers}
+        while streams:
+            for fd in select.select(list(streams), [], [], 0)[0]:
+                data = os.read(fd, 1 << 16)
+                if not data:
+                    del streams[fd]
+                    continue
+                *lines, streams_rest = (streams[fd] + data).split(b"\n")
+                streams[fd] = streams_rest
+                acked = max([acked, *map(int, lines)])
+            n = count(reader)
+            assert n >= max(acked, seen)
+            seen, looks = n, looks + 1
+            some = state(n)
+            assert (
+                reader.get([key for key, _ in some if key[:1] == b"\x0b"]) == [v for k, v in some if k[:1] == b"\x0b"]
+                or count(reader) > n
+            )
+        assert checked(reader) == 500 * DEEP
+        assert looks > 20
+        reader.close()
+
+    def test_what_one_process_committed_another_one_sees_at_once(self, tmp_path, start):
+        here = reopened(tmp_path / "log")
+        there = start("answer", tmp_path / "log", "normal")
+        assert there.stdout.readline() == "ready\n"
+        for n in range(1, 200 * DEEP, 2):
+            assert go_on(here) == n
+            there.stdin.write("go\n")
+            there.stdin.flush()
+            assert there.stdout.readline() == f"{n + 1}\n"
+            assert count(here) == n + 1
+        checked(here)
+        here.close()
+
+    def test_one_that_is_killed_holding_the_lock_holds_up_nobody(self, tmp_path, start):
+        here = reopened(tmp_path / "log", lock_timeout_s=5.0)
+        holder = start("hold", tmp_path / "log", "normal")
+        assert holder.stdout.readline() + holder.stdout.readline() == "ready\nheld\n"
+        holder.send_signal(signal.SIGSTOP)
+        stopped = reopened(tmp_path / "log", lock_timeout_s=0.2)
+        begin = time.monotonic()
+        with pytest.raises(BusyError):
+            go_on(stopped)
+        assert 0.15 < time.monotonic() - begin < 1.5
+        assert checked(here) == 0  # reading waits for nobody
+        holder.kill()
+        assert go_on(here) == 1
+        assert go_on(stopped) == 2
+        here.close()
+        stopped.close()
+
+
+class TestOff:
+    def test_excludes_others(self, tmp_path, start):
+        there = start("idle", tmp_path / "log", "off")
+        assert there.stdout.readline() == "ready\n"
+        with pytest.raises(BusyError):
+            reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
+        with suppress(BusyError):
+            here = reopened(tmp_path / "log", "normal", lock_timeout_s=0.1)
+            with pytest.raises(BusyError):
+                go_on(here)
+            here.close()
+        said(there)
+        here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
+        assert go_on(here, 100) == checked(here)
+        here.close()
+
+    def test_a_child_of_a_fork_is_excluded_however_often_it_tries(self, tmp_path):
+        here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
+        go_on(here, 3)
+        assert in_child(lambda: [outcome(lambda: go_on(here)) for _ in range(3)]) == str(["BusyError"] * 3)
+        assert go_on(here) == 4 == checked(here)
+        here.close()
+
+    def test_expectations_hold_among_threads(self, tmp_path):
+        here = reopened(tmp_path / "log", "off")
+        increments(here, threads=4, each=150)
+        here.close()
+
+
+def outcome(call) -> str:
+    try:
+        return str(call())
+    except Exception as error:  # noqa: BLE001 (what it is, is the question)
+        return type(error).__name__
+
+
+def in_child(call, timeout_s: float = 15.0) -> str:
+    """What `call` returns in the child of a fork; nothing there runs pytest's own ending."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        try:
+            os.write(write, outcome(call).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    try:
+        assert select.select([read], [], [], timeout_s)[0], "the child hangs"
+        return os.read(read, 1 << 16).decode()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read)
+
+
+def increments(storage, threads: int, each: int) -> None:
+    """Every thread counts up one number, by what it expects: dense, each once."""
+
+    def run() -> list[int]:
+        won = []
+        while len(won) < each:
+            n = count(storage) + 1
+            with suppress(ExpectationError):
+                storage.commit(*batch_of(n))
+                won.append(n)
+        return won
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = [pool.submit(run) for _ in range(threads)]
+        won = sorted(n for result in results for n in result.result(60))
+    assert won == list(range(1, threads * each + 1))
+    assert checked(storage) == threads * each
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+class TestFork:
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    def test_parent_and_child_write_and_see_each_other(self, tmp_path, mode):
+        here = reopened(tmp_path / "log", mode)
+        n = go_on(here, 20)
+        for _ in range(5 * DEEP):
+            assert in_child(lambda: go_on(here, 20)) == str(n + 20)
+            assert checked(here) == n + 20
+            n = go_on(here, 20)
+            assert in_child(lambda: (count(here), checked(here), here.close())[0]) == str(n)
+            assert go_on(here) == n + 1
+            n += 1
+        here.close()
+
+    def test_while_another_thread_commits(self, tmp_path):
+        here = reopened(tmp_path / "log", lock_timeout_s=10.0)
+        stop = threading.Event()
+
+        def write() -> int:
+            n = 0
+            while not stop.is_set():
+                n += 1
+                here.commit([(b"\x20" + number(n), number(n))])
+            return n
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            try:
+                for n in range(30 * DEEP):
+                    assert in_child(lambda: go_on(here, 2)) == str(2 * n + 2)
+            finally:
+                stop.set()
+            last = writing.result(20)
+        assert len(list(here.scan([(b"\x20", b"\x21")]))) == last
+        assert checked(here) == 60 * DEEP
+        here.close()
+
+    def test_a_child_that_never_uses_it_takes_nothing_away(self, tmp_path):
+        here = reopened(tmp_path / "log")
+        go_on(here, 5)
+        assert in_child(here.close) == "None"
+        assert go_on(here, 5) == 10
+        here._lock.acquire(1.0)
+        other = reopened(tmp_path / "log", lock_timeout_s=0.1)
+        in_child(here.close)
+        with pytest.raises(BusyError):
+            go_on(other)
+        other.close()
+        here._lock.release()
+        here.close()
+
+
+class SlowFiles(LocalFiles):
+    """A disk on which a flush takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.syncs = 0
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        time.sleep(self.seconds)
+        super().sync(fd)
+
+
+class TestThreads:
+    def test_in_full_share_flushes(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(local, "FILE_BYTES", 1 << 20)
+        files = SlowFiles(0.01)
+        storage = reopened(tmp_path / "log", "full", files=files)
+
+        def write(kind: int) -> None:
+            for n in range(25):
+                storage.commit([(bytes([kind]) + number(n), b"v")])
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(16, 24)))
+        assert 200 / files.syncs >= 3
+        storage.close()
+
+    @pytest.mark.parametrize("mode", ["full", "normal", "off"])
+    def test_flush_seal_and_fold_at_once(self, tmp_path, mode):
+        """A slow flush of a file that is folded and removed meanwhile is no failure."""
+        storage = reopened(tmp_path / "log", mode, files=SlowFiles(0.002))
+
+        def write(kind: int) -> None:
+            for n in range(100 * DEEP):
+                storage.commit([(bytes([kind]) + number(n), b"v" * 90)], expect={bytes([kind]) + number(n): None})
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(16, 24)))
+        for kind in range(16, 24):
+            assert len(list(storage.scan([(bytes([kind]), bytes([kind + 1]))]))) == 100 * DEEP
+        storage.close()
+
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    def test_expectations_hold_among_handles_and_threads(self, tmp_path, mode):
+        first, second = reopened(tmp_path / "log", mode), reopened(tmp_path / "log", mode)
+        with ThreadPoolExecutor(2) as pool:
+
+            def run(storage) -> int:
+                won = 0
+                while won < 200:
+                    with suppress(ExpectationError):
+                        storage.commit(*batch_of(count(storage) + 1))
+                        won += 1
+                return won
+
+            assert list(pool.map(run, [first, second])) == [200, 200]
+        assert checked(first) == checked(second) == 400
+        first.close()
+        second.close()
+
+
+class TestLongLived:
+    def test_a_reader_gives_back_the_files_that_others_fold(self, tmp_path):
+        writer = reopened(tmp_path / "log")
+        reader = reopened(tmp_path / "log", readonly=True)
+        begin = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(300):
+            go_on(writer)
+            assert count(reader) == count(writer)
+            writer._fold()
+        assert len(list(Path("/proc/self/fd").iterdir())) - begin < 12
+        writer.close()
+        reader.close()
+
+    def test_a_file_that_is_removed_while_a_reader_opens_it_is_no_damage(self, tmp_path):
+        writer = reopened(tmp_path / "log")
+        go_on(writer, 3)
+
+        class Late(LocalFiles):
+            armed = False
+
+            def open(self, path: Path, *, writable: bool, create: bool = False) -> int:
+                if self.armed:  # between the look whether it is there and the opening
+                    self.armed = False
+                    go_on(writer, 30)
+                    writer._fold()
+                return super().open(path, writable=writable, create=create)
+
+        files = Late()
+        reader = reopened(tmp_path / "log", files=files)
+        files.armed = True
+        assert checked(reader) == 33
+        assert go_on(reader) == 34 == checked(writer)
+        reader.close()
+        writer.close()
+
+
+class TestDirectory:
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    @pytest.mark.parametrize("how", ["deleted", "moved and begun anew"])
+    def test_gone_underneath_nothing_is_acknowledged(self, tmp_path, mode, how):
+        storage = reopened(tmp_path / "log", mode)
+        go_on(storage, 3)
+        if how == "deleted":
+            shutil.rmtree(tmp_path / "log")
+        else:
+            (tmp_path / "log").rename(tmp_path / "elsewhere")
+            reopened(tmp_path / "log").close()
+        with pytest.raises(StorageError):
+            storage.commit(*batch_of(4))
+        with suppress(EventLogError):
+            storage.close()
