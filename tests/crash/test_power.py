@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+
+@pytest.fixture(autouse=True)
+def nothing_is_folded_on_closing(monkeypatch):
+    """A machine that loses power closes nothing: what the journal holds stays there, flushed."""
+    monkeypatch.setattr(LocalStorage, "_leave_folded", lambda self: self.flush())
+
+
 IMAGES = 10  # of each epoch
 EPOCHS = 3
 HEAD = "head"
