@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import errno
-import linecache
 import os
-import random
-import sys
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog.errors import BusyError, CapacityError, EventLogError, StorageError
+from eventlog.errors import CapacityError, EventLogError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from tests.crash.workload import DEEP, FILE_BYTES, batch_of, checked, count, go_on, reopened
@@ -191,63 +188,3 @@ def test_a_refusal_while_opening_is_an_error_of_ours_and_leaves_nothing_open(tmp
     storage = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
     assert go_on(storage, 3) == checked(storage)
     storage.close()
-
-
-@pytest.mark.parametrize("mode", ["full", "normal"])
-def test_ctrl_c_at_any_line_of_a_commit(tmp_path, mode):
-    """After it, this handle, another one and the files say the same, and nobody waits for a lock for ever."""
-    problems = []
-    for nth in range(random.randint(1, 8), 400, 8):  # every eighth line, others in every run
-        location = tmp_path / f"{nth % 2}"
-        storage = reopened(location, mode, lock_timeout_s=0.05)
-        other = reopened(location, mode, lock_timeout_s=0.05)
-        go_on(storage, 1)
-        left = nth
-
-        def trace(frame, event, arg):
-            nonlocal left
-            if "eventlog/storage" not in frame.f_code.co_filename:
-                return None
-            if event == "line":
-                # Giving a lock back is left out: a tracer is called between the end of a `with` and its exit, where no
-                # signal comes, and an interrupt within the two lines of `release` is a known limit.
-                line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip()
-                if (
-                    line.startswith(("with ", "if is_held", "self._lock.release", "if leads"))
-                    or frame.f_code.co_name == "release"
-                ):
-                    return trace
-                left -= 1
-                if left == 0:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-            return trace
-
-        n = count(storage)
-        sys.settrace(trace)
-        is_done = False
-        try:
-            storage.commit(*batch_of(n + 1))
-            is_done = True
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(None)
-        try:
-            assert n <= count(storage) == count(other) <= n + 1, f"{count(storage)} here, {count(other)} elsewhere"
-            go_on(other, 1)
-            assert checked(storage) == checked(other)
-            go_on(storage, 2)
-            assert checked(storage) == checked(other)
-        except (AssertionError, EventLogError, RuntimeError) as error:
-            problems.append(f"line {nth}: {type(error).__name__}: {str(error)[:120]}")
-            with suppress(BaseException):
-                if isinstance(error, BusyError):
-                    storage._lock.release()
-        with suppress(EventLogError):
-            storage.close()
-        with suppress(EventLogError):
-            other.close()
-        if is_done or len(problems) >= 5:
-            break
-    assert not problems, "\n".join(problems)
