@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from eventlog import delta
+from eventlog.catalog import plain_name
+from eventlog.codec import MSGPACK, known_codec
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
-from eventlog.events import auto_id
+from eventlog.events import Event, auto_id
 from eventlog.layout import (
     BRANCH,
     all_of,
@@ -30,21 +32,25 @@ from eventlog.layout import (
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.records import (
     ROOT_DIGEST,
-    array,
     event_record,
     head_record,
     payload_digest,
     read_event,
     read_head,
-    scalar,
+    scalars,
     seal,
     seal_fields,
-    time_bytes,
+    time_field,
+    triples,
     unseal_fields,
 )
 from eventlog.snapshots import (
     INLINE,
+    MANIFEST_FACTOR,
+    MANIFEST_FLOOR,
+    MAX_SEGMENTS,
     PART,
+    READ_COST,
     DroppedError,
     Place,
     Progress,
@@ -52,21 +58,28 @@ from eventlog.snapshots import (
     apply_changes,
     due,
     materialised,
+    placed,
     progress_at,
+    put_fresh,
     read_entries,
     read_places,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from eventlog.codec import Codec
     from eventlog.records import Body
-    from eventlog.snapshots import Entries
+    from eventlog.snapshots import Change, Entries
     from eventlog.storage import Storage
+
+    _After = tuple[list[bytes], Progress, list[list[Any]] | None, Entries]
+    """Digests before and after each event; the progress; what `Tip.fresh` is, if the entries are new ones, else None;
+    and what the tip's entries do not show yet."""
 
 MAIN = "main"
 _FORK_TRIES = 100
+_new = tuple.__new__  # makes a named tuple at half the cost, where one is made per event
 
 
 @dataclass(slots=True)
@@ -80,7 +93,8 @@ class Tip:
         digest: of the head.
         given_id: the id that the head's writer gave it, if any.
         head: the record that says where the segment ends, as this writer knows it; None if there is none yet.
-        progress: the entries there, and how far the last manifest lies behind.
+        progress: the entries but for `fresh`, and how far the last manifest lies behind.
+        fresh: small values that were set since: a loop need not look at what its sets make of the entries.
         shadows: what values to come are compared with, per channel that was compared before.
     """
 
@@ -91,12 +105,17 @@ class Tip:
     given_id: str | None
     head: bytes | None
     progress: Progress
+    fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
 
     @property
     def entries(self) -> Entries:
         """The entries at the head."""
-        return self.progress.entries
+        entries = self.progress.entries
+        if self.fresh:
+            put_fresh(entries, self.fresh)
+            self.fresh = []
+        return entries
 
     @property
     def is_empty(self) -> bool:
@@ -118,8 +137,12 @@ class EventFacts(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """One event to be written: what is known before its place is."""
+    """One event to be written: what is known before its place is.
 
+    Its writes, if they only set small values, stand in `plain` as they will in the body; else in `writes`.
+    """
+
+    plain: list[Any] | None
     writes: list[tuple[str, delta.Write]]
     step: int
     time_ns: int
@@ -129,14 +152,12 @@ class Draft(NamedTuple):
     replaces: bool
     """Whether its id may name another event so far, which it then supersedes in the id index."""
 
-
-class Written(NamedTuple):
-    """One event as it was written."""
-
-    at: tuple[int, int]
-    digest: bytes
-    parent_digest: bytes
-    draft: Draft
+    @property
+    def changes(self) -> list[tuple[str, int, bytes, int]]:
+        """Its writes: channel, operation, payload, and by how much the value grows."""
+        if self.plain is not None:
+            return [(channel, code, payload, len(payload)) for channel, code, payload in triples(self.plain)]
+        return [(channel, write.code, write.payload, write.growth) for channel, write in self.writes]
 
 
 class _Batch(NamedTuple):
@@ -151,6 +172,7 @@ class Branches:
         self.storage = storage
         self.run = run
         self.codec = codec
+        self.name = plain_name(parts)
         self.lineage = Lineage(storage, run)
         self._root = root(MAIN, parts, incarnation, codec.name)
 
@@ -213,6 +235,37 @@ class Branches:
             msg = f"there is no event at seq {at[1]} of segment {at[0]}"
             raise NotFoundError(msg)
         return read_event(key, record)
+
+    def read_event(self, at: tuple[int, int], read: tuple[bytes, bytes, Body]) -> Event:
+        """An event of this run, of what `event` returned."""
+        digest, parent, body = read
+        time_ns, step, task, event_id, meta, writes = body
+        return Event(
+            self.name,
+            self.lineage.segment(at[0]).branch,
+            at,
+            (digest, parent),
+            step,
+            time_ns,
+            task,
+            event_id,
+            meta,
+            writes,
+            self.decoded_meta,
+            self._decoded_writes,
+        )
+
+    def _decoded_writes(self, at: tuple[int, int], writes: list[Any]) -> Mapping[str, Any]:
+        found = {}
+        for channel, code, payload, _ in placed(writes, at):
+            data = payload if isinstance(payload, bytes) else self.part(payload)
+            found[channel] = delta.to_operation(code, data, self.codec)
+        return found
+
+    def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
+        """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""
+        own = known_codec(MSGPACK.name) if self.codec is known_codec(self.codec.name) else MSGPACK
+        return {} if meta is None or own is None else own.decode(meta)
 
     def has_event(self, at: tuple[int, int], digest: bytes) -> bool:
         """Whether there is an event at that place whose digest begins so."""
@@ -319,7 +372,7 @@ class Branches:
     def _deleted(self, branch: str) -> NotFoundError:
         return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
 
-    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False) -> list[Written]:
+    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False) -> list[Event]:
         """Append `drafts` at `tip`, all or none, and move the tip; on a new branch that begins there, if `fork`.
 
         Raises:
@@ -329,24 +382,57 @@ class Branches:
         """
         for attempt in range(_FORK_TRIES):
             if tip.head is not None and not fork:
-                segment, batch = tip.segment, _Batch([], {})
+                segment, batch = tip.segment, _new(_Batch, ([], {}))
             else:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
-                written, progress, changed = self._fill(batch, tip, segment, drafts)
+                after = self._fill(batch, tip, segment, drafts)
                 self.storage.commit(batch.puts, (), batch.expect)
             except DroppedError:
                 tip.progress = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
-                if changed:
-                    apply_changes(progress.entries, changed)
-                last = written[-1]
-                tip.segment, tip.at, tip.digest, tip.progress = segment, last.at, last.digest, progress
-                tip.step, tip.given_id, tip.head = last.draft.step, last.draft.id, batch.puts[-1][1]
-                return written
+                return self._moved(tip, segment, drafts, after, batch.puts[-1][1])
         raise _crowded()
+
+    def _moved(self, tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After, head: bytes) -> list[Event]:
+        """Move the tip behind what was written; returns the events."""
+        digests, progress, fresh, changed = after
+        if fresh is not None:
+            tip.fresh = fresh
+        elif changed:
+            apply_changes(tip.entries, changed)
+        elif drafts[0].plain is not None:
+            tip.fresh.append(drafts[0].plain)
+        seq, last = tip.at[1], drafts[-1]
+        tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
+        tip.progress, tip.head, tip.step, tip.given_id = progress, head, last.step, last.id
+        return [
+            self._drafted(segment, seq + index, digests[index - 1 : index + 1], draft)
+            for index, draft in enumerate(drafts, 1)
+        ]
+
+    def _drafted(self, segment: Segment, seq: int, digests: list[bytes], draft: Draft) -> Event:
+        parent, digest = digests
+        plain, writes, step, time_ns, task, event_id, meta, _ = draft
+        return Event(
+            self.name,
+            segment.branch,
+            (segment.number, seq),
+            (digest, parent),
+            step,
+            time_ns,
+            task,
+            event_id,
+            meta,
+            writes if plain is None else plain,
+            self.decoded_meta,
+            self._drafted_writes if plain is None else self._decoded_writes,
+        )
+
+    def _drafted_writes(self, _: tuple[int, int], writes: list[tuple[str, delta.Write]]) -> Mapping[str, Any]:
+        return {channel: delta.to_operation(write.code, write.payload, self.codec) for channel, write in writes}
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to where there is no head yet, and a batch that makes it, or expects it there."""
@@ -357,72 +443,97 @@ class Branches:
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
-    def _fill(
-        self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
-    ) -> tuple[list[Written], Progress, Entries]:
-        """Add the events of `drafts`; returns them, the progress after them, and what its entries do not show yet."""
-        number, seq, digest, progress = segment.number, tip.at[1], tip.digest, tip.progress
+    def _fill(self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]) -> _After:  # noqa: C901 (hot)
+        """Add the events of `drafts`. The tip stays as it is, for the commit may fail."""
+        number, seq, digest = segment.number, tip.at[1], tip.digest
+        entries, since, manifest, segments = tip.progress
+        fresh: list[list[Any]] | None = None  # None while the entries are the tip's own
         is_tips = segment is tip.segment
         if len(drafts) > 1 or not is_tips:
-            segments = progress.segments + (not is_tips)
-            progress = Progress(dict(progress.entries), progress.since, progress.manifest, segments)
-        written: list[Written] = []
+            entries, fresh, segments = dict(tip.entries), [], segments + (not is_tips)
+        room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+        digests = [digest]
         changed: Entries = {}
         for draft in drafts:
-            if changed:
-                apply_changes(progress.entries, changed)
-            seq, parent = seq + 1, digest
+            seq += 1
             at = (number, seq)
-            size, digest, changes = self._put_event(batch, at, parent, draft)
-            changed, cost = advanced(progress.entries, changes, at, size)
-            entries, since, manifest, segments = progress
-            if progress.is_due(cost):
-                progress = self._put_manifest(batch, at, progress, changed)
-                changed = {}
-            else:
-                progress = Progress(entries, since + cost, manifest, segments)
-            written.append(Written(at, digest, parent, draft))
+            size, digest, changes = self._put_event(batch, at, digest, draft)
+            digests.append(digest)
+            cost = size + READ_COST
+            if changes is not None:
+                if fresh is None:
+                    entries = tip.entries
+                elif fresh:
+                    put_fresh(entries, fresh)
+                    fresh = []
+                changed, cost = advanced(entries, changes, at, size)
+            since += cost
+            is_due = since >= room or segments >= MAX_SEGMENTS
+            if is_due and fresh is None:
+                entries, fresh = dict(tip.entries), []
+            if fresh is not None:
+                if draft.plain is not None:
+                    fresh.append(draft.plain)
+                else:
+                    apply_changes(entries, changed)
+            if is_due:
+                put_fresh(entries, fresh or ())
+                manifest = self._put_manifest(batch, at, entries)
+                fresh, since, segments = [], 0, 0
+                room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
             if draft.id is not None:
                 self._put_id(batch, at, draft, draft.id)
         key = head_key(self.run, number)
         batch.expect[key] = tip.head if is_tips else None
         batch.puts.append((key, head_record(seq, digest)))
-        return written, progress, changed
+        return digests, _new(Progress, (entries, since, manifest, segments)), fresh, changed
 
     def _put_event(
         self, batch: _Batch, at: tuple[int, int], parent: bytes, draft: Draft
-    ) -> tuple[int, bytes, list[tuple[str, int, bytes | Place, int]]]:
-        """Add an event and its parts; returns the event's size, its digest, and the changes with their places."""
-        writes, step, time_ns, task, event_id, meta, _ = draft
-        items = [time_bytes(time_ns), scalar(step), scalar(task), scalar(event_id), scalar(meta)]
-        changes: list[tuple[str, int, bytes | Place, int]] = []
+    ) -> tuple[int, bytes, list[Change] | None]:
+        """Add an event and its parts.
+
+        Returns:
+            Its size, its digest, and the changes with their places; None if it only sets small values.
+        """
+        plain, writes, step, time_ns, task, event_id, meta, _ = draft
+        body: list[Any] = [time_field(time_ns), step, task, event_id, meta]
+        changes: list[Change] | None = None
+        if plain is not None:
+            body += plain
+        else:
+            changes = self._put_changes(batch, at, body, writes)
+        key = event_key(self.run, *at)
+        record, digest = event_record(key, parent, scalars(body))
+        batch.puts.append((key, record))
+        return len(record), digest, changes
+
+    def _put_changes(
+        self, batch: _Batch, at: tuple[int, int], body: list[Any], writes: list[tuple[str, delta.Write]]
+    ) -> list[Change]:
+        """Add the parts of an event, and its writes to the body."""
+        changes: list[Change] = []
         parts = 0
         for channel, write in writes:
             code, payload, growth, _, _ = write
             if len(payload) <= INLINE:
-                slot = code if code != delta.MERGE else delta.slot(write, in_part=False)
-                items += (scalar(channel), scalar(slot), scalar(payload))
+                body += (channel, code if code != delta.MERGE else delta.slot(write, in_part=False), payload)
                 changes.append((channel, code, payload, growth))
                 continue
-            items += (scalar(channel), scalar(delta.slot(write, in_part=True)), scalar(payload_digest(payload)))
+            body += (channel, delta.slot(write, in_part=True), payload_digest(payload))
             changes.append((channel, code, Place(PART, *at, parts, len(payload), payload), growth))
             key = part_key(self.run, *at, parts)
             batch.puts.append((key, seal(key, payload)))
             parts += 1
-        key = event_key(self.run, *at)
-        record, digest = event_record(key, parent, array(items))
-        batch.puts.append((key, record))
-        return len(record), digest, changes
+        return changes
 
-    def _put_manifest(self, batch: _Batch, at: tuple[int, int], progress: Progress, changed: Entries) -> Progress:
-        """Add the manifest of an event, and the snapshots that are due."""
-        entries = dict(progress.entries)
-        apply_changes(entries, changed)
+    def _put_manifest(self, batch: _Batch, at: tuple[int, int], entries: Entries) -> int:
+        """Add the manifest of an event, and the snapshots due, which the entries then name; returns its size."""
         entries.update(read_entries(self.storage, self.run, entries, due(entries)))
         puts, moved = materialised(self.run, at, entries, self.codec)
         batch.puts.extend(puts)
         entries.update(moved)
-        return Progress(entries, 0, len(puts[-1][1]), 0)
+        return len(puts[-1][1])
 
     def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, event_id: str) -> None:
         key = id_key(self.run, event_id)

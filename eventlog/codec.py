@@ -30,7 +30,7 @@ import enum
 import uuid
 import zoneinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import msgpack
 
@@ -59,7 +59,7 @@ _TUPLE, _SET, _FROZENSET, _INT, _BYTEARRAY, _DATETIME, _DATE, _TIME, _TIMEDELTA 
 _UUID, _DECIMAL, _ENUM, _DATACLASS, _REGISTERED = range(10, 15)
 
 _INT64: Final = 1 << 63
-_SCALARS: Final = frozenset({int, float, str, bytes, bool, type(None)})
+_SCALARS: Final[frozenset[type]] = frozenset({int, float, str, bytes, bool, type(None)})
 _HASHABLE_LEAVES: Final = frozenset({dt.datetime, dt.date, dt.time, dt.timedelta, uuid.UUID, Decimal})
 IMMUTABLE: Final = _SCALARS | _HASHABLE_LEAVES
 """Types whose values can never change in place, so that the same object is the same value."""
@@ -86,6 +86,19 @@ class Codec(Protocol):
             UnknownTypeError: a type tag that nothing here can decode.
             CorruptionError: not bytes of this codec.
         """
+
+
+@runtime_checkable
+class PlainCodec(Codec, Protocol):
+    """A codec that writes values of some types in one call that cannot run anybody's code."""
+
+    @property
+    def plain(self) -> frozenset[type]:
+        """Those types, exactly."""
+
+    @property
+    def encode_plain(self) -> Callable[[Any], bytes]:
+        """Does for them as `encode`, but raises what it likes where that would look closer."""
 
 
 class _Registration:
@@ -493,13 +506,19 @@ class MsgpackCodec:
     """The engine's own codec; `inert` never touches anybody's classes, for tools that only show what is there."""
 
     name = "msgpack/1"
+    plain: frozenset[type] = _SCALARS
+
+    @property
+    def encode_plain(self) -> Callable[[Any], bytes]:
+        """See `PlainCodec`."""
+        return _pack_scalar
 
     def __init__(self, *, inert: bool = False) -> None:
         self._from_array = _from_array_inertly if inert else _from_array
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `encode`."""
-        if type(value) in _SMALL:
+        if type(value) in _SMALL or (type(value) is int and -_INT64 <= value < _INT64):
             return _pack_scalar(value)
         return encode(value, path)
 

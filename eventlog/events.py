@@ -71,6 +71,8 @@ class Event:
     """
 
     __slots__ = (
+        "_decode_meta",
+        "_decode_writes",
         "_meta",
         "_writes",
         "branch",
@@ -95,8 +97,10 @@ class Event:
         time_ns: int,
         task: str | None,
         given_id: str | None,
-        meta: Callable[[], Mapping[str, Any]],
-        writes: Callable[[], Mapping[str, Any]],
+        meta: bytes | None,
+        writes: Any,
+        decode_meta: Callable[[bytes | None], Mapping[str, Any]],
+        decode_writes: Callable[[tuple[int, int], Any], Mapping[str, Any]],
     ) -> None:
         self.run = run
         self.branch = branch
@@ -108,6 +112,8 @@ class Event:
         self.given_id = given_id
         self._meta = meta
         self._writes = writes
+        self._decode_meta = decode_meta
+        self._decode_writes = decode_writes
 
     @property
     def id(self) -> str:
@@ -126,12 +132,12 @@ class Event:
 
         Decoded anew at each access. Appending it to a branch at the same state makes the same change.
         """
-        return self._writes()
+        return self._decode_writes((self.segment, self.seq), self._writes)
 
     @property
     def meta(self) -> Mapping[str, Any]:
         """What the writer said beside the writes; empty if nothing."""
-        return self._meta()
+        return self._decode_meta(self._meta)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.run, self.digest) == (other.run, other.digest)

@@ -28,7 +28,7 @@ from xxhash import xxh3_64_digest, xxh3_128_digest
 from eventlog.errors import CorruptionError, FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
@@ -38,6 +38,9 @@ _INT64: Final = 1 << 63
 
 scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
+
+scalars = msgpack.Packer(strict_types=True).pack
+"""Bytes of an array of such; by the same reason shared."""
 
 _array16 = struct.Struct(">BH").pack
 _array32 = struct.Struct(">BI").pack
@@ -51,13 +54,18 @@ class Body(NamedTuple):
     task: str | None
     id: str | None
     meta: bytes | None
-    writes: list[tuple[str, int, bytes]]
-    """Per changed channel: its name, the operation, the payload."""
+    writes: list[Any]
+    """Per changed channel its name, the slot, the payload, one after another; see `triples`."""
 
 
-def time_bytes(time_ns: int) -> bytes:
-    """Bytes of a time, whatever the writer's clock says."""
-    return scalar(time_ns if time_ns < _INT64 else time_ns.to_bytes(16, "big"))
+def triples(writes: list[Any]) -> Iterator[tuple[str, int, bytes]]:
+    """Channel, slot and payload of each of a body's writes."""
+    return zip(*[iter(writes)] * 3, strict=True)
+
+
+def time_field(time_ns: int) -> int | bytes:
+    """What stands for a time in a body, whatever the writer's clock says."""
+    return time_ns if time_ns < _INT64 else time_ns.to_bytes(16, "big")
 
 
 def array(items: Sequence[bytes]) -> bytes:
@@ -86,9 +94,9 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     digest, parent, body = record[1:17], record[17:33], record[_HEADER:]
     if xxh3_128_digest(key + parent + body) != digest:
         raise CorruptionError(where(key), "checksum of the event differs")
-    time, step, task, event_id, meta, *rest = msgpack.unpackb(body)
+    time, step, task, event_id, meta, *writes = msgpack.unpackb(body)
     time_ns = int.from_bytes(time, "big") if isinstance(time, bytes) else time
-    return digest, parent, Body(time_ns, step, task, event_id, meta, list(zip(*[iter(rest)] * 3, strict=True)))
+    return digest, parent, Body(time_ns, step, task, event_id, meta, writes)
 
 
 def head_record(seq: int, digest: bytes) -> bytes:

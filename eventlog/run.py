@@ -9,14 +9,13 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
 from eventlog.catalog import plain_name
-from eventlog.codec import MSGPACK, known_codec
+from eventlog.codec import MSGPACK, PlainCodec
 from eventlog.diff import Diff, compare
 from eventlog.errors import (
     ConflictError,
@@ -31,14 +30,23 @@ from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_i
 from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, id_of, ids_below, place_of
 from eventlog.records import read_event
-from eventlog.snapshots import advanced, apply_changes, decoded_value, is_newest_read, is_read, placed, progress_at
+from eventlog.snapshots import (
+    INLINE,
+    advanced,
+    apply_changes,
+    decoded_value,
+    is_newest_read,
+    is_read,
+    placed,
+    progress_at,
+)
 from eventlog.state import State
 from eventlog.tasks import Anchor, TaskWrites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from eventlog.branches import Tip, Written
+    from eventlog.branches import Tip
     from eventlog.codec import Codec
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
@@ -48,6 +56,8 @@ if TYPE_CHECKING:
     Where = int | str | Event | State
 
 _UNSEEN: Any = object()
+_STR = frozenset({str})
+_new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
 
@@ -67,9 +77,9 @@ class Prepared(NamedTuple):
     def state_bytes(self) -> int:
         """Bytes of the whole state after the event, as encoded, as far as known without decoding."""
         sizes = {channel: entry.size for channel, entry in self.tip.entries.items()}
-        for channel, write in self.draft.writes:
-            before = 0 if write.code in delta.SETS else sizes.pop(channel, 0)
-            sizes[channel] = 0 if write.code == delta.DELETE else before + write.growth
+        for channel, code, _, growth in self.draft.changes:
+            before = 0 if code in delta.SETS else sizes.pop(channel, 0)
+            sizes[channel] = 0 if code == delta.DELETE else before + growth
         return sum(sizes.values())
 
 
@@ -120,11 +130,13 @@ class Run:
         self._storage = storage
         self._parts = parts
         self._codec = codec
+        self._plain_codec = codec if isinstance(codec, PlainCodec) else None
         self._limits = limits
         self._clock = clock
         self._door = door
         self._lock = threading.RLock()
         self._state: State | None = None
+        self._channels: set[str] = set()  # names that were checked
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         self._branches = Branches(storage, 0, 0, parts, codec)
         self._is_new = True
@@ -336,7 +348,7 @@ class Run:
             self._ensure_created()
             written = self._branches.write(self._tip, drafts)
             self._forget(drafts)
-            return [self._event_of(event) for event in written]
+            return written
 
     def _drafts(self, batch: Iterable[Mapping[str, Any]], task: str | None) -> list[Draft]:
         """The drafts of a batch, each on top of those before it.
@@ -366,16 +378,15 @@ class Run:
         return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, progress)
 
     def _look_ahead(self, tip: Tip, draft: Draft) -> None:
-        changes = [(channel, write.code, write.payload, write.growth) for channel, write in draft.writes]
-        apply_changes(tip.entries, advanced(tip.entries, changes, tip.at, 0)[0])
+        apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
         self._accept(tip, draft)
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
         self._state = None
-        for draft in drafts:
-            for channel, _ in draft.writes:
-                self._tip.shadows.pop(channel, None)
+        for draft in drafts if self._tip.shadows else ():
+            for change in draft.changes:
+                self._tip.shadows.pop(change[0], None)
 
     def prepare(
         self,
@@ -433,7 +444,7 @@ class Run:
         if tip.shadows:
             self._accept(tip, draft)
         self._tip, self._state = tip, None
-        return self._event_of(written)
+        return written
 
     def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
         """Write after an event that is no head: on the branch that was forked there last, or on a new one."""
@@ -445,7 +456,7 @@ class Run:
             tip = self._branches.tip_at(at)
             written = self._branches.write(tip, [draft], fork=True)[0]
         self._tip, self._state = tip, None
-        return self._event_of(written)
+        return written
 
     def _is_followed(self, at: tuple[int, int]) -> bool:
         """Whether the event at that place is no head, as far as this handle can know without storage."""
@@ -453,6 +464,8 @@ class Run:
 
     def _accept(self, tip: Tip, draft: Draft) -> None:
         """Bring what is remembered of the written channels up to date."""
+        for channel in (draft.plain or ())[::3]:
+            tip.shadows.pop(channel, None)
         for channel, write in draft.writes:
             shadow = delta.accepted(tip.shadows.get(channel), write)
             if shadow is delta.NO_SHADOW:
@@ -473,11 +486,11 @@ class Run:
         read = self._branches.event(at)
         with suppress(InvalidInputError):  # what could not be written there was not
             if self._is_same(draft(self._tip_before(at)), at, read[2]):
-                return self._read_event(at, read)
+                return self._branches.read_event(at, read)
         raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
 
     def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
-        known = [(channel, write.code, write.payload) for channel, write in again.writes]
+        known = [(channel, code, payload) for channel, code, payload, _ in again.changes]
         writes = [
             (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
             for channel, code, payload, _ in placed(body.writes, at)
@@ -510,23 +523,32 @@ class Run:
         meta: Mapping[str, Any] | None,
         path: str = "",
     ) -> Draft:
-        found = self._found(tip, state) if writes is None else self._encoded(tip, writes, path)
-        self._check_sizes(found)
+        plain, found = None, []
+        if writes is None:
+            found = self._found(tip, state)
+        else:
+            _check_mapping(writes, "writes")
+            plain = self._plain(writes)
+            found = self._encoded(tip, writes, path) if plain is None else []
+        if len(found) > self._limits.channels:
+            raise TooLargeError("channels in one event", len(found), self._limits.channels)
+        for channel, write in found:
+            if len(write[1]) > self._limits.value_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
         if task is not None and task is not self._task:
             self._task = check_id("task", task)
         if event_id is not None:
             check_id("event id", event_id)
         encoded_meta = None if not meta else self._meta(meta)
         next_step = tip.step + 1 if step is None else self._given_step(tip, step)
-        return Draft(found, next_step, self._clock(), task, event_id, encoded_meta, False)
+        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False))
 
-    def _check_sizes(self, writes: list[tuple[str, delta.Write]]) -> None:
-        limits = self._limits
-        if len(writes) > limits.channels:
-            raise TooLargeError("channels in one event", len(writes), limits.channels)
-        for channel, write in writes:
-            if len(write.payload) > limits.value_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(write.payload), limits.value_bytes)
+    def _plain(self, writes: Mapping[str, Any]) -> list[Any] | None:
+        """The writes of a draft that only sets small plain values of channels known to be named right; else None."""
+        codec = self._plain_codec
+        if codec is None or not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
+            return None
+        return delta.plain_sets(writes, codec, INLINE)
 
     def _meta(self, meta: Mapping[str, Any]) -> bytes:
         if not isinstance(meta, dict):
@@ -546,19 +568,17 @@ class Run:
         return step
 
     def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
-        _check_mapping(writes, "writes")
         found = []
-        entries, codec = tip.entries, self._codec
         for channel, value in writes.items():
-            entry = entries.get(channel)
-            if entry is None:
-                check_id("channel", channel)
+            if channel not in self._channels:
+                self._channels.add(check_id("channel", channel))
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
-                found.append((channel, delta.set_to(value, codec, place)))
+                found.append((channel, delta.set_to(value, self._codec, place)))
             elif type(value) is not Update:
+                entry = tip.entries.get(channel)
                 known = None if entry is None else _Known(self, tip, channel, entry.kind)
-                found.append((channel, delta.from_operation(value, known, codec, place)))
+                found.append((channel, delta.from_operation(value, known, self._codec, place)))
             elif (write := self._difference(tip, channel, value.value, place)) is not None:
                 found.append((channel, write))
         return found
@@ -699,7 +719,7 @@ class Run:
         pairs = self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse)
         wanted = range(last[1], first - 1, -1) if reverse else range(first, last[1] + 1)
         for at, key, record in self._dense(pairs, wanted):
-            yield self._read_event(at, read_event(key, record))
+            yield self._branches.read_event(at, read_event(key, record))
 
     def given_ids(self, before: str | None = None) -> Iterator[str]:
         """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
@@ -731,7 +751,7 @@ class Run:
             unread = [channel for channel in changed if channel in entries and not is_newest_read(entries[channel])]
             if unread:
                 entries.update(branches.read(at, entries, unread))
-            yield (event := self._read_event(at, read)), State(event, dict(entries), branches)
+            yield (event := self._branches.read_event(at, read)), State(event, dict(entries), branches)
 
     def _dense(
         self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int]
@@ -928,57 +948,9 @@ class Run:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def _event_at(self, at: tuple[int, int]) -> Event:
-        return self._read_event(at, self._branches.event(at))
-
-    def _read_event(self, at: tuple[int, int], read: tuple[bytes, bytes, Body]) -> Event:
-        digest, parent, body = read
-        return Event(
-            self.name,
-            self._branches.lineage.segment(at[0]).branch,
-            at,
-            (digest, parent),
-            body.step,
-            body.time_ns,
-            body.task,
-            body.id,
-            partial(_decoded_meta, self._codec, body.meta),
-            partial(_decoded_writes, self._branches, at, body),
-        )
-
-    def _event_of(self, written: Written) -> Event:
-        draft = written.draft
-        return Event(
-            self.name,
-            self._tip.segment.branch,
-            written.at,
-            (written.digest, written.parent_digest),
-            draft.step,
-            draft.time_ns,
-            draft.task,
-            draft.id,
-            partial(_decoded_meta, self._codec, draft.meta),
-            partial(_drafted_writes, self._codec, draft),
-        )
-
-
-def _decoded_writes(branches: Branches, at: tuple[int, int], body: Body) -> Mapping[str, Any]:
-    writes = {}
-    for channel, code, payload, _ in placed(body.writes, at):
-        data = payload if isinstance(payload, bytes) else branches.part(payload)
-        writes[channel] = delta.to_operation(code, data, branches.codec)
-    return writes
-
-
-def _drafted_writes(codec: Codec, draft: Draft) -> Mapping[str, Any]:
-    return {channel: delta.to_operation(write.code, write.payload, codec) for channel, write in draft.writes}
-
-
-def _decoded_meta(codec: Codec, meta: bytes | None) -> dict[str, Any]:
-    """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""
-    own = known_codec(MSGPACK.name) if codec is known_codec(codec.name) else MSGPACK
-    return {} if meta is None or own is None else own.decode(meta)
+        return self._branches.read_event(at, self._branches.event(at))
 
 
 def _check_mapping(given: Any, what: str) -> None:
-    if not isinstance(given, Mapping):
+    if type(given) is not dict and not isinstance(given, Mapping):
         raise InvalidInputError(f"{what} map channel names to values; this is a {type(given).__name__}")

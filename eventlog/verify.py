@@ -30,7 +30,7 @@ from eventlog.layout import (
     segment_key,
 )
 from eventlog.lineage import Lineage
-from eventlog.records import head_record, payload_digest, read_event, seal_fields, unseal, unseal_fields, where
+from eventlog.records import head_record, payload_digest, read_event, seal_fields, triples, unseal, unseal_fields, where
 from eventlog.snapshots import (
     DroppedError,
     Place,
@@ -188,12 +188,12 @@ class _Run:
             yield self.problem(where(key), "there is no event at its place")
 
     def _read_parts(
-        self, key: bytes, writes: list[tuple[str, int, bytes]], at: tuple[int, int]
+        self, key: bytes, writes: list[Any], at: tuple[int, int]
     ) -> tuple[list[tuple[str, int, bytes | Place, int]], list[Problem]]:
         """The changes of an event with the payloads of its parts, and what is wrong with those."""
         changes: list[tuple[str, int, bytes | Place, int]] = []
         problems = []
-        for (channel, code, payload, growth), (_, _, stored) in zip(placed(writes, at), writes, strict=True):
+        for (channel, code, payload, growth), (_, _, stored) in zip(placed(writes, at), triples(writes), strict=True):
             if not isinstance(payload, Place):
                 changes.append((channel, code, payload, growth))
                 continue

@@ -357,15 +357,14 @@ class LocalStorage:
         # The hot path: everything here runs once a superstep, so it calls little and looks things up once.
         parts: list[bytes] = []
         for key in deletes:
-            parts += (_head(_checked(key), REMOVED), key)
+            parts += _head(_checked(key), REMOVED), key
         for key, value in puts:
             if not 0 < len(key) <= _KEY_BYTES:
                 _checked(key)
-            parts += (_head(len(key), len(value)), key, value)
+            parts += _head(len(key), len(value)), key, value
         body = b"".join(parts)
         if self._is_unusable or self._readonly:
             self._make_writable()
-        self._check_place()
         if self._mode == "off":
             with self._turn:  # it holds the writers' lock all the time, so its threads take turns
                 if expect:
@@ -455,6 +454,7 @@ class LocalStorage:
 
     def _seal(self) -> None:
         """End the file and begin the next one; fold first, if too many wait. The caller holds the writers' lock."""
+        self._check_place()
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
         self._files.create(number)
@@ -477,7 +477,6 @@ class LocalStorage:
         """
         self._check_usable()
         if not self._readonly:
-            self._check_place()
             with self._turn:
                 self._spill()
             self._flush_to(self._words[END])
@@ -508,6 +507,7 @@ class LocalStorage:
     def _flush_all(self, head: Head) -> None:
         """Flush what is committed now. One thread of the process at a time."""
         target = self._words[END]
+        self._check_place()
         try:
             if head.has_failed:
                 raise OSError(errno.EIO, "a flush failed, here or in another process")
@@ -629,7 +629,9 @@ class LocalStorage:
         except OSError:
             is_there = False
         if not is_there:
-            raise StorageError(f"{self.location} was deleted or moved while open; nothing was written; open it again")
+            self._failure = "the directory was deleted or moved while open; what was written last is gone with it"
+            self._is_unusable = True
+            raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
 
     def _make_writable(self) -> None:
         if self._readonly and not self._is_closed:

@@ -41,7 +41,7 @@ class TestEvent:
         record, digest = event_record(KEY, ROOT_DIGEST, BODY)
         read, parent, body = read_event(KEY, record)
         assert (read, parent) == (digest, ROOT_DIGEST)
-        assert tuple(body) == (123, 4, "task", None, None, [("a", 1, b"\x01")])
+        assert tuple(body) == (123, 4, "task", None, None, ["a", 1, b"\x01"])
 
     def test_every_flipped_bit_is_found(self) -> None:
         record, _ = event_record(KEY, bytes(range(16)), BODY)
