@@ -40,6 +40,7 @@ from eventlog.records import (
     scalars,
     seal,
     seal_fields,
+    shortened,
     time_field,
     triples,
     unseal_fields,
@@ -64,6 +65,7 @@ from eventlog.snapshots import (
     read_entries,
     read_places,
 )
+from eventlog.tasks import REFERRED, refer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from eventlog.records import Body
     from eventlog.snapshots import Change, Entries
     from eventlog.storage import Storage
+    from eventlog.tasks import Kept
 
     _After = tuple[list[bytes], Progress, list[list[Any]] | None, Entries]
     """Digests before and after each event; the progress; what `Tip.fresh` is, if the entries are new ones, else None;
@@ -92,6 +95,8 @@ class Tip:
         step: of the head, -1 before the first event.
         digest: of the head.
         given_id: the id that the head's writer gave it, if any.
+        anchor: where task writes that follow the head stand, None if not known.
+        kept: the records of those that this writer put.
         head: the record that says where the segment ends, as this writer knows it; None if there is none yet.
         progress: the entries but for `fresh`, and how far the last manifest lies behind.
         fresh: small values that were set since: a loop need not look at what its sets make of the entries.
@@ -107,6 +112,8 @@ class Tip:
     progress: Progress
     fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
+    anchor: tuple[int, int] | None = None
+    kept: dict[bytes, Kept] = field(default_factory=dict)
 
     @property
     def entries(self) -> Entries:
@@ -277,6 +284,11 @@ class Branches:
         """A payload that has a key of its own."""
         return next(iter(read_places(self.storage, self.run, [place]).values()))
 
+    def payload(self, at: tuple[int, int], n: int) -> bytes:
+        """The payload of the n-th write of an event."""
+        payload = [change[2] for change in placed(self.event(at)[2].writes, at)][n]
+        return payload if isinstance(payload, bytes) else self.part(payload)
+
     def id_entry(self, event_id: str) -> list[int] | None:
         """Segment and seq of the event that a caller-given id names, then of the first one it ever named."""
         key = id_key(self.run, event_id)
@@ -387,16 +399,21 @@ class Branches:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
                 after = self._fill(batch, tip, segment, drafts)
+                first = (segment.number, tip.at[1] + 1)
+                anchor = first if drafts[0].id is None else self._put_id(batch, first, drafts[0], attempt)
+                if tip.kept and not attempt:
+                    self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
             except DroppedError:
                 tip.progress = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
-                return self._moved(tip, segment, drafts, after, batch.puts[-1][1])
+                tip.anchor = anchor if len(drafts) == 1 else None
+                return self._moved(tip, segment, drafts, after)
         raise _crowded()
 
-    def _moved(self, tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After, head: bytes) -> list[Event]:
+    def _moved(self, tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After) -> list[Event]:
         """Move the tip behind what was written; returns the events."""
         digests, progress, fresh, changed = after
         if fresh is not None:
@@ -407,7 +424,14 @@ class Branches:
             tip.fresh.append(drafts[0].plain)
         seq, last = tip.at[1], drafts[-1]
         tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
-        tip.progress, tip.head, tip.step, tip.given_id = progress, head, last.step, last.id
+        tip.progress, tip.head, tip.step, tip.given_id = (
+            progress,
+            head_record(tip.at[1], tip.digest),
+            last.step,
+            last.id,
+        )
+        if tip.kept:
+            tip.kept = {}
         return [
             self._drafted(segment, seq + index, digests[index - 1 : index + 1], draft)
             for index, draft in enumerate(drafts, 1)
@@ -443,7 +467,7 @@ class Branches:
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
-    def _fill(self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]) -> _After:  # noqa: C901 (hot)
+    def _fill(self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]) -> _After:
         """Add the events of `drafts`. The tip stays as it is, for the commit may fail."""
         number, seq, digest = segment.number, tip.at[1], tip.digest
         entries, since, manifest, segments = tip.progress
@@ -481,8 +505,6 @@ class Branches:
                 manifest = self._put_manifest(batch, at, entries)
                 fresh, since, segments = [], 0, 0
                 room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
-            if draft.id is not None:
-                self._put_id(batch, at, draft, draft.id)
         key = head_key(self.run, number)
         batch.expect[key] = tip.head if is_tips else None
         batch.puts.append((key, head_record(seq, digest)))
@@ -497,7 +519,7 @@ class Branches:
             Its size, its digest, and the changes with their places; None if it only sets small values.
         """
         plain, writes, step, time_ns, task, event_id, meta, _ = draft
-        body: list[Any] = [time_field(time_ns), step, task, event_id, meta]
+        body: list[Any] = [time_field(time_ns), step, task, event_id and shortened(event_id), meta]
         changes: list[Change] | None = None
         if plain is not None:
             body += plain
@@ -535,12 +557,31 @@ class Branches:
         entries.update(moved)
         return len(puts[-1][1])
 
-    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, event_id: str) -> None:
-        key = id_key(self.run, event_id)
-        known = self.id_entry(event_id) if draft.replaces else None
+    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, attempt: int) -> tuple[int, int]:
+        """Let the draft's id name the event; returns the place of the first event that it named.
+
+        An id is nearly always new: only once that proved wrong is it looked up.
+        """
+        assert draft.id is not None
+        key = id_key(self.run, draft.id)
+        known = self.id_entry(draft.id) if draft.replaces and attempt else None
         anchor = at if known is None else (known[2], known[3])
         batch.expect[key] = None if known is None else seal_fields(key, known)
         batch.puts.append((key, seal_fields(key, [*at, *anchor])))
+        return anchor
+
+    def _put_references(self, batch: _Batch, tip: Tip, at: tuple[int, int], draft: Draft) -> None:
+        """What tasks wrote is kept once: by the event, where it says the same."""
+        payloads = {
+            channel: (n, payload)
+            for n, (channel, _, payload, _) in enumerate(draft.changes)
+            if len(payload) >= REFERRED
+        }
+        for kept in tip.kept.values() if payloads else ():
+            pair = refer(kept, at, payloads)
+            if pair is not None:
+                batch.puts.append(pair)
+                batch.expect[kept.key] = kept.record
 
     def _check_write(
         self, error: ExpectationError, tip: Tip, segment: Segment, drafts: Sequence[Draft], *, fork: bool

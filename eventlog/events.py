@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -170,8 +170,7 @@ class Branch:
     forked_from: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskWrite:
+class TaskWrite(NamedTuple):
     """What one task wrote in the superstep after an event.
 
     Attributes:

@@ -15,7 +15,8 @@ caller-given event id ends its index key, because it is read in id order.
  I  run[8] id[1..255]               event, by caller-given id
  M  run[8] segment[4] seq[8]        manifest        (derivable)
  V  run[8] segment[4] seq[8] n[4]   snapshot        (derivable)
- W  run[8] segment[4] seq[8] task[8] slot[4]   what a task wrote in the superstep after that event
+ W  run[8] segment[4] seq[8] task[8]   what a task wrote in the superstep after that event
+ U  run[8] id[8] task[8]            the same, of an event that is to come: by the id that it will be given
 ```
 """
 
@@ -41,8 +42,9 @@ ID: Final = b"I"
 MANIFEST: Final = b"M"
 SNAPSHOT: Final = b"V"
 TASK_WRITE: Final = b"W"
+WAITING: Final = b"U"
 
-RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
+RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
 """Kinds that belong to one run, in the order in which deleting it removes them: pointers before what they point at."""
 
 MAX_SEQ: Final = (1 << 63) - 1
@@ -52,7 +54,8 @@ _numbered = struct.Struct(">cQIQI").pack
 _segment = struct.Struct(">cQI").pack
 _child = struct.Struct(">cQIQI").pack
 _run = struct.Struct(">cQ").pack
-_task = struct.Struct(">cQIQ8si").pack
+_task = struct.Struct(">cQIQ8s").pack
+_waiting = struct.Struct(">cQ8s8s").pack
 _read_place = struct.Struct(">cQIQ").unpack_from
 
 
@@ -142,9 +145,19 @@ def id_of(key: bytes) -> str:
     return key[9:].decode()
 
 
-def task_write_key(run: int, anchor: tuple[int, int], task: str, slot: int) -> bytes:
-    """Key of one write of a task in the superstep after the event at `anchor`."""
-    return _task(TASK_WRITE, run, *anchor, digest(task.encode(), 8), slot)
+def task_write_key(run: int, anchor: tuple[int, int], task: str) -> bytes:
+    """Key of what a task wrote in the superstep after the event at `anchor`."""
+    return _task(TASK_WRITE, run, *anchor, digest(task.encode(), 8))
+
+
+def waiting_key(run: int, event_id: str, task: str) -> bytes:
+    """Key of what a task wrote in the superstep after an event that is to come."""
+    return _waiting(WAITING, run, digest(event_id.encode(), 8), digest(task.encode(), 8))
+
+
+def waiting_on(run: int, event_id: str) -> Range:
+    """All that tasks wrote in the superstep after an event that is to come; another id may have the same hash."""
+    return _prefix(_run(WAITING, run) + digest(event_id.encode(), 8))
 
 
 def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Range = tuple[bytes, bytes]
 
-NO_SEGMENT = 0xFFFFFFFF
-
 _numbers = struct.Struct(">Iqq16sIIqq")  # of one width, so that a fork costs the same bytes at every history
 
 

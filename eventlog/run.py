@@ -28,7 +28,7 @@ from eventlog.errors import (
 )
 from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, id_of, ids_below, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_of, ids_below, place_of
 from eventlog.records import read_event
 from eventlog.snapshots import (
     INLINE,
@@ -416,7 +416,8 @@ class Run:
             NotFoundError: there is no event `at`; otherwise as `append`.
         """
         with self._lock:
-            tip = self._tip if at is None else self._tip_at(self._place(at))
+            at_tip = at is None or at == self._tip.given_id  # what somebody else put again under that id is no base
+            tip = self._tip if at is None or at_tip else self._tip_at(self._place(at))
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
             draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
@@ -796,10 +797,23 @@ class Run:
         """
         with self._lock:
             self._ensure_created()
-            self._tasks().put(self._anchor(where), writes, self._branches.beginning)
+            tip = self._tip
+            if isinstance(where, str) and where == tip.given_id and tip.anchor is not None:
+                anchor = Anchor(tip.anchor, where)
+                kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
+                tip.kept.update((record.key, record) for record in kept)
+            else:
+                self._tasks().put(self._anchor(where), writes, lambda _: self._branches.beginning())
+
+    def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
+        """What says that the run was not deleted: the head, as long as it is known, or the run's beginning."""
+        if attempt:
+            return self._branches.beginning()
+        return head_key(self._branches.run, tip.segment.number), tip.head
 
     def _tasks(self) -> TaskWrites:
-        return TaskWrites(self._storage, self._branches.run, self._codec, self._limits.value_bytes)
+        branches = self._branches
+        return TaskWrites(self._storage, branches.run, self._codec, self._limits.value_bytes, branches.payload)
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):

@@ -1,29 +1,44 @@
 """Task writes: what each task wrote in a superstep, kept before the superstep's event is written.
 
-Owns their records. They come in any order, from several threads, before or after the event they follow; they stay when
-that superstep's own event is written, and are no part of any state.
+Owns their records, one per task and superstep. They come in any order, from several threads, before or after the event
+they follow; they stay when that superstep's own event is written, and are no part of any state. What they wrote is kept
+once: when the event says the same, the task's record names the event's payload and keeps what differs (`refer`), so the
+event, which every state is made of, needs nobody else.
+
+```
+ record   [id, task, path, slot, channel, payload, slot, channel, payload ...]
+          id        of the event they follow, where there is none of that id yet; else nil
+          slot      a number; [number, path] if that write has another path than the record says
+          payload   bytes of the run's codec; or [segment, seq, n, patch], the n-th payload of that event, patched
+```
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog.errors import ConflictError, ExpectationError, InvalidInputError, TooLargeError
 from eventlog.events import TaskWrite
 from eventlog.ids import check_id
-from eventlog.layout import digest, task_write_key, task_writes_at
-from eventlog.lineage import NO_SEGMENT
-from eventlog.records import seal_fields, unseal_fields
+from eventlog.layout import task_write_key, task_writes_at, waiting_key, waiting_on
+from eventlog.patch import patch, patched
+from eventlog.records import lengthened, seal_fields, shortened, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from eventlog.codec import Codec
     from eventlog.storage import Storage
 
+    Payload = bytes | list[Any]
+    Slots = dict[int, tuple[str, Payload, str]]
+    Pair = tuple[bytes, bytes]
+
 _TRIES = 100
 _MAX_SLOT = 1 << 31
 _PATH_BYTES = 4096
+REFERRED: Final = 64
+"""Payloads of so many bytes are worth a reference; it has about half as many."""
 
 
 class Anchor(NamedTuple):
@@ -37,48 +52,80 @@ class Anchor(NamedTuple):
     at: tuple[int, int] | None
     id: str | None
 
-    def places(self) -> list[tuple[int, int]]:
-        """Where its task writes may lie: at the event, and at the id alone, for those that came before the event."""
-        at_id = [] if self.id is None else [(NO_SEGMENT, int.from_bytes(digest(self.id.encode(), 8), "big"))]
-        return at_id if self.at is None else [self.at, *at_id]
+
+class Kept(NamedTuple):
+    """The record of a task that this process wrote, as long as the event of its superstep is to come."""
+
+    key: bytes
+    record: bytes
+    task: str
+    slots: Slots
 
 
 class TaskWrites:
     """The task writes of one run."""
 
-    def __init__(self, storage: Storage, run: int, codec: Codec, max_bytes: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        run: int,
+        codec: Codec,
+        max_bytes: int,
+        payload_of: Callable[[tuple[int, int], int], bytes],
+    ) -> None:
         self._storage = storage
         self._run = run
         self._codec = codec
         self._max_bytes = max_bytes
+        self._payload_of = payload_of
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot."""
-        ranges = [task_writes_at(self._run, place) for place in anchor.places()]
-        found = []
+        ranges = [] if anchor.at is None else [task_writes_at(self._run, anchor.at)]
+        if anchor.id is not None:
+            ranges.append(waiting_on(self._run, anchor.id))
+        found: dict[tuple[str, int], TaskWrite] = {}
         for key, record in self._storage.scan(ranges):
-            event_id, task, slot, channel, path, payload = unseal_fields(key, record)[:6]
-            if event_id is None or event_id == anchor.id:
-                found.append(TaskWrite(task, slot, channel, self._codec.decode(payload), path))
-        return sorted(found, key=lambda write: (write.path, write.task, write.slot))
+            event_id, task, slots = _read(key, record)
+            if event_id is not None and event_id != anchor.id:
+                continue
+            for slot, (channel, payload, path) in slots.items():
+                value = self._codec.decode(self._resolved(payload))
+                found.setdefault((task, slot), TaskWrite(task, slot, channel, value, path))
+        return sorted(found.values(), key=lambda write: (write.path, write.task, write.slot))
 
-    def put(self, anchor: Anchor, writes: Sequence[TaskWrite], alive: Callable[[], tuple[bytes, bytes | None]]) -> None:
+    def _resolved(self, payload: Payload) -> bytes:
+        if isinstance(payload, bytes):
+            return payload
+        segment, seq, n, pieces = payload
+        return patched(self._payload_of((segment, seq), n), pieces)
+
+    def put(
+        self, anchor: Anchor, writes: Sequence[TaskWrite], alive: Callable[[int], tuple[bytes, bytes | None]]
+    ) -> list[Kept]:
         """Add `writes`; a slot of 0 or more that is taken stays as it is, a negative one is replaced.
 
         Args:
             anchor: what they follow.
             writes: what was written.
-            alive: key and record that must be there still; raises what is to be raised if the run is gone.
+            alive: key and record that must be there still, by how often it was in vain; raises what is to be raised if
+                the run is gone.
+
+        Returns:
+            What stands there now, of each task.
         """
-        encoded = [(write, self._fields(anchor, write)) for write in writes]
-        for _ in range(_TRIES):
+        encoded: dict[str, list[tuple[TaskWrite, bytes]]] = {}
+        for write in writes:
+            pair = (write, self._encoded(write))
+            encoded.setdefault(write.task, []).append(pair)
+        for attempt in range(_TRIES):
             try:
-                return self._commit(anchor, encoded, alive())
+                return self._commit(anchor, encoded, alive(attempt))
             except ExpectationError:
                 continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
 
-    def _fields(self, anchor: Anchor, write: TaskWrite) -> list[object]:
+    def _encoded(self, write: TaskWrite) -> bytes:
         check_id("task", write.task)
         check_id("channel", write.channel)
         if write.path:
@@ -88,23 +135,86 @@ class TaskWrites:
         payload = self._codec.encode(write.value, write.channel)
         if len(payload) > self._max_bytes:
             raise TooLargeError(f"{write.channel}: value bytes", len(payload), self._max_bytes)
-        event_id = anchor.id if anchor.at is None else None
-        return [event_id, write.task, write.slot, write.channel, write.path, payload]
+        return payload
 
     def _commit(
-        self, anchor: Anchor, encoded: Iterable[tuple[TaskWrite, list[object]]], alive: tuple[bytes, bytes | None]
-    ) -> None:
-        places = anchor.places()
-        puts: dict[bytes, bytes] = {}
-        expect = dict([alive])
+        self, anchor: Anchor, encoded: dict[str, list[tuple[TaskWrite, bytes]]], alive: tuple[bytes, bytes | None]
+    ) -> list[Kept]:
+        puts: list[Pair] = []
+        expect: dict[bytes, bytes | None] = dict([alive])
         replaced: list[bytes] = []
-        for write, fields in encoded:
-            keys = [task_write_key(self._run, place, write.task, write.slot) for place in places]
-            if write.slot >= 0:
-                if keys[0] in puts or any(record is not None for record in self._storage.get(keys)):
-                    continue
-                expect[keys[0]] = None
-            replaced += keys[1:]
-            puts[keys[0]] = seal_fields(keys[0], fields)
+        kept: list[Kept] = []
+        for task, given in encoded.items():
+            keys = self._keys(anchor, task)
+            found = self._storage.get(keys)
+            slots: Slots = {}
+            for key, record in zip(reversed(keys), reversed(found), strict=True):  # what waited was there first
+                slots = slots if record is None else {**_read(key, record)[2], **slots}
+            merged = _merged(slots, given)
+            if merged == slots:
+                continue
+            record = _record(keys[0], anchor, task, merged)
+            kept.append(Kept(keys[0], record, task, merged))
+            puts.append((keys[0], record))
+            expect.update(zip(keys, found, strict=True))
+            replaced += [key for key, there in zip(keys[1:], found[1:], strict=True) if there is not None]
         if puts:
-            self._storage.commit(list(puts.items()), replaced, expect)
+            self._storage.commit(puts, replaced, expect)
+        return kept
+
+    def _keys(self, anchor: Anchor, task: str) -> list[bytes]:
+        """Where the record of a task is to stand, and where it may have waited for the event."""
+        waiting = [] if anchor.id is None else [waiting_key(self._run, anchor.id, task)]
+        return waiting if anchor.at is None else [task_write_key(self._run, anchor.at, task), *waiting]
+
+
+def _merged(slots: Slots, given: Iterable[tuple[TaskWrite, bytes]]) -> Slots:
+    merged = dict(slots)
+    for write, payload in given:
+        if write.slot < 0 or write.slot not in merged:
+            merged[write.slot] = (write.channel, payload, write.path)
+    return merged
+
+
+def _record(key: bytes, anchor: Anchor, task: str, slots: Slots) -> bytes:
+    path = next(iter(slots.values()))[2]
+    fields: list[Any] = [anchor.id if anchor.at is None else None, shortened(task), path]
+    for slot, (channel, payload, own_path) in slots.items():
+        fields += slot if own_path == path else [slot, own_path], channel, payload
+    return seal_fields(key, fields)
+
+
+def _read(key: bytes, record: bytes) -> tuple[str | None, str, Slots]:
+    """The id of the event that is to come, the task, and what it wrote."""
+    event_id, task, path, *fields = unseal_fields(key, record)
+    slots: Slots = {}
+    for slot, channel, payload in zip(*[iter(fields)] * 3, strict=True):
+        number, own_path = slot if isinstance(slot, list) else (slot, path)
+        slots[number] = (channel, payload, own_path)
+    return event_id, lengthened(task), slots
+
+
+def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int]]:
+    """The payloads of events that a record refers to: place of the event, number of the payload."""
+    for _, payload, _ in _read(key, record)[2].values():
+        if isinstance(payload, list):
+            yield (payload[0], payload[1]), payload[2]
+
+
+def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]]) -> Pair | None:
+    """The record of a task that names an event's payloads where they say what it wrote; None if none does.
+
+    Args:
+        kept: the record as it is.
+        at: the event's segment and seq.
+        payloads: per channel, the number of the event's write and its payload.
+    """
+    slots: Slots = {}
+    for slot, (channel, payload, path) in kept.slots.items():
+        n, written = payloads.get(channel, (0, b""))
+        slots[slot] = (channel, payload, path)
+        if isinstance(payload, bytes) and len(payload) >= REFERRED and written:
+            pieces = patch(written, payload)
+            if pieces is not None:
+                slots[slot] = (channel, [*at, n, pieces], path)
+    return None if slots == kept.slots else (kept.key, _record(kept.key, Anchor(at, None), kept.task, slots))

@@ -21,8 +21,10 @@ from eventlog.layout import (
     SEGMENT,
     SNAPSHOT,
     TASK_WRITE,
+    WAITING,
     all_of,
     child_key,
+    event_key,
     head_key,
     id_of,
     place_of,
@@ -42,6 +44,7 @@ from eventlog.snapshots import (
     read_entries,
     same_bytes,
 )
+from eventlog.tasks import references
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +123,9 @@ class _Run:
             yield self.problem("segments", str(error))
             return
         if not segments or segments[0].number:
-            kinds = [kind for kind in RUN_KINDS if kind != TASK_WRITE]  # those may come before the first event
+            kinds = [
+                kind for kind in RUN_KINDS if kind not in (TASK_WRITE, WAITING)
+            ]  # those may come before the first event
             if next(iter(self.storage.scan([all_of(kind, self.number) for kind in kinds], limit=1)), None):
                 yield self.problem("segment 0", "the record of where the run begins is missing")
             return
@@ -133,7 +138,8 @@ class _Run:
             yield from self._segment(segment)
         yield from self._branches({segment.number for segment in segments})
         yield from self._ids()
-        yield from self._sealed(TASK_WRITE)
+        yield from self._task_writes()
+        yield from self._sealed(WAITING)
         yield from self._sealed(SNAPSHOT)
 
     def _segment(self, segment: Segment) -> Iterator[Problem]:
@@ -247,6 +253,17 @@ class _Run:
                 yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
         for event_id in self.ids:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
+
+    def _task_writes(self) -> Iterator[Problem]:
+        for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):
+            try:
+                for at, n in references(key, record):
+                    event = event_key(self.number, *at)
+                    body = read_event(event, self.storage.get([event])[0] or b"")[2]
+                    if n >= len(list(triples(body.writes))):
+                        yield self.problem(where(key), f"it refers to a write that the event at seq {at[1]} has not")
+            except EventLogError as error:
+                yield self.problem(where(key), str(error))
 
     def _sealed(self, kind: bytes) -> Iterator[Problem]:
         """Damage of records that nothing else was read through."""

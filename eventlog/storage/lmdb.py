@@ -214,6 +214,19 @@ class LmdbStorage:
             lambda txn, dbs: (_mark(txn, dbs), [txn.get(inner, db=dbs[kind]) for kind, inner in places])
         )
 
+    def last_key(self, prefix: bytes) -> bytes:
+        """The last key that begins with `prefix`, which names a kind; empty if there is none."""
+        self._check_open()
+        span = _Span.of(prefix, (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big"))
+
+        def work(txn: Transaction, dbs: Databases) -> bytes:
+            cursor = txn.cursor(dbs[span.kind])
+            is_past_end = span.end is not None and cursor.set_range(span.end)
+            is_there = (cursor.prev() if is_past_end else cursor.last()) and cursor.key() >= span.start
+            return prefix[:1] + _lowered(cursor.key()) if is_there else b""
+
+        return self._shared.read(work)
+
     def page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> tuple[int, list[Pair], bool]:
         """The mark, the first pairs of a range, and whether there may be more of it: all from one moment."""
         self._check_open()

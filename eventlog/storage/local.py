@@ -58,7 +58,11 @@ FLUSH_INTERVAL_S: Final = 0.5
 _REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
 _PAGE_PAIRS: Final = 256
+_FIRST_PAGE_PAIRS: Final = 32
 _KEY_BYTES: Final = 511
+_PREFIX_BYTES: Final = 9
+"""The kind and the run, in most keys (see the log's layout); of other keys no less true."""
+_MAX_LASTS: Final = 4096
 _head = change_head
 
 
@@ -127,6 +131,7 @@ class LocalStorage:
         self._head: Head | None = None
         self._words: memoryview | list[int] = []
         self._layers: list[Layer] = []
+        self._lasts: dict[bytes, bytes] = {}
         self._end = 0
         self._pending = bytearray()
         self._named = 0
@@ -214,6 +219,7 @@ class LocalStorage:
     def _restart(self, folded: int) -> None:
         """Forget all layers: what is read next begins after the file `folded`."""
         self._files.forget(folded)
+        self._lasts = {}
         self._layers, self._end = [Layer(folded + 1)], position(folded + 1, 0)  # one line: see _seal
 
     @property
@@ -228,7 +234,13 @@ class LocalStorage:
         while True:
             with self._state:
                 end = self._caught_up()
-                found = [overlay.lookup(self._layers, key) for key in keys]
+                layers, lasts = self._layers, self._lasts
+                found = [overlay.lookup(layers, key) for key in keys]
+            if ABSENT not in found:
+                return cast("list[bytes | None]", found)
+            for index, value in enumerate(found):
+                if value is ABSENT and self._is_beyond(keys[index], lasts):
+                    found[index] = None
             missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
             if not missing:
                 return cast("list[bytes | None]", found)
@@ -236,6 +248,22 @@ class LocalStorage:
             if self._is_older(folded, end):
                 values = iter(below)
                 return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
+
+    def _is_beyond(self, key: bytes, lasts: dict[bytes, bytes]) -> bool:
+        """Whether a key that no layer has cannot be in LMDB either: it lies behind the last one of its kind and run.
+
+        That is where most keys lie that are asked for before they are written. The last keys are remembered until
+        layers are dropped; who asks has taken the layers before `lasts`, so what LMDB holds since is in the layers.
+        """
+        prefix = key[:_PREFIX_BYTES]
+        last = lasts.get(prefix)
+        if last is None:
+            if not _PREFIX_BYTES <= len(key) <= _KEY_BYTES or key[0] == 255:  # noqa: PLR2004 (no key of a log)
+                return False
+            if len(lasts) >= _MAX_LASTS:
+                lasts.clear()
+            last = lasts[prefix] = self._lmdb.last_key(prefix)
+        return key > last and len(key) <= _KEY_BYTES
 
     def _is_older(self, folded: int, end: int) -> bool:
         """Whether what LMDB held is all before the last file read; drops the layers that it holds meanwhile."""
@@ -248,6 +276,7 @@ class LocalStorage:
 
     def _drop(self, folded: int) -> None:
         """Give up what LMDB holds by now. The caller holds `_state`."""
+        self._lasts = {}  # before the layers: see _is_beyond
         self._layers = [layer for layer in self._layers if layer.number > folded] or self._layers[-1:]
         self._files.forget(min(folded, self._layers[0].number - 1))
 
@@ -262,12 +291,14 @@ class LocalStorage:
         return self._scanned(ranges, reverse=reverse, left=limit)
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[tuple[bytes, bytes]]:
+        size = _FIRST_PAGE_PAIRS  # most readers want a few
         for start, end in ranges:
             span: Range | None = (start, min(end, bytes([start[0] + 1])) if start[0] < 255 else end)  # noqa: PLR2004
             while span is not None and (left is None or left > 0):
-                page, span = self._page(*span, _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS), reverse=reverse)
+                page, span = self._page(*span, size if left is None else min(left, size), reverse=reverse)
                 page = page if left is None else page[:left]
                 left = None if left is None else left - len(page)
+                size = _PAGE_PAIRS
                 yield from page
 
     def _page(
@@ -279,6 +310,9 @@ class LocalStorage:
         while True:
             with self._state:
                 last = self._caught_up()
+                if self._lies_beyond(start, end):
+                    page, edge = merged((), self._layers, start, end, count, is_cut=False, reverse=reverse)
+                    break
             folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
             if not self._is_older(folded, last):
                 continue
@@ -289,6 +323,10 @@ class LocalStorage:
         if edge is None:
             return page, None
         return page, (start, edge) if reverse else (edge + b"\0", end)
+
+    def _lies_beyond(self, start: bytes, end: bytes) -> bool:
+        """Whether LMDB can hold nothing of a range; the caller holds `_state`."""
+        return start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, self._lasts)
 
     def _caught_up(self) -> int:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
@@ -394,6 +432,7 @@ class LocalStorage:
     def _check(self, expect: Mapping[bytes, bytes | None]) -> None:
         """The caller holds the writers' lock, so nothing can be committed meanwhile."""
         layers = self._layers
+        lasts = self._lasts
         newest = layers[-1].values
         differing: list[bytes] = []
         missing: list[bytes] = []
@@ -402,7 +441,10 @@ class LocalStorage:
             if found is ABSENT and len(layers) > 1:
                 found = overlay.lookup(layers, key)
             if found is ABSENT:
-                missing.append(key)
+                if not self._is_beyond(key, lasts):
+                    missing.append(key)
+                elif value is not None:
+                    differing.append(key)
             elif found != value:
                 differing.append(key)
         if missing:

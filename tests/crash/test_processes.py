@@ -383,7 +383,8 @@ class TestLongLived:
 class TestDirectory:
     @pytest.mark.parametrize("mode", ["full", "normal"])
     @pytest.mark.parametrize("how", ["deleted", "moved and begun anew"])
-    def test_gone_underneath_nothing_is_acknowledged(self, tmp_path, mode, how):
+    def test_gone_underneath_nothing_is_acknowledged_as_safe(self, tmp_path, mode, how):
+        """In `full` at once; in `normal` by the next flush, which comes at the latest within a second."""
         storage = reopened(tmp_path / "log", mode)
         go_on(storage, 3)
         if how == "deleted":
@@ -391,7 +392,11 @@ class TestDirectory:
         else:
             (tmp_path / "log").rename(tmp_path / "elsewhere")
             reopened(tmp_path / "log").close()
-        with pytest.raises(StorageError):
+        with pytest.raises(StorageError, match="deleted or moved"):
             storage.commit(*batch_of(4))
+            assert mode == "normal"
+            storage.flush()
+        with pytest.raises(StorageError, match="deleted or moved"):
+            storage.commit(*batch_of(5))
         with suppress(EventLogError):
             storage.close()
