@@ -37,7 +37,7 @@ from eventlog.events import (
     TaskWrite,
     Update,
 )
-from eventlog.ids import check_id
+from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.log import EventLog
 from eventlog.run import Prepared, Run
 from eventlog.state import State
@@ -82,7 +82,9 @@ __all__ = [
     "__version__",
     "check_id",
     "known_codec",
+    "packed_id",
     "register",
     "register_codec",
+    "unpacked_id",
     "unregister",
 ]

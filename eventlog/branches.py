@@ -16,6 +16,7 @@ from eventlog.catalog import plain_name
 from eventlog.codec import MSGPACK, known_codec
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
 from eventlog.events import Event, auto_id
+from eventlog.ids import packed_id
 from eventlog.layout import (
     BRANCH,
     all_of,
@@ -40,7 +41,6 @@ from eventlog.records import (
     scalars,
     seal,
     seal_fields,
-    shortened,
     time_field,
     triples,
     unseal_fields,
@@ -519,7 +519,7 @@ class Branches:
             Its size, its digest, and the changes with their places; None if it only sets small values.
         """
         plain, writes, step, time_ns, task, event_id, meta, _ = draft
-        body: list[Any] = [time_field(time_ns), step, task, event_id and shortened(event_id), meta]
+        body: list[Any] = [time_field(time_ns), step, task, event_id and packed_id(event_id), meta]
         changes: list[Change] | None = None
         if plain is not None:
             body += plain

@@ -7,10 +7,12 @@ checkpoints, keys of a store). It never looks at what an id means: ``../../etc/p
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from eventlog.errors import InvalidIdError
 
 MAX_ID_BYTES = 255
+_UUID_CHARS = 36
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -53,3 +55,25 @@ def _why_not(text: str, max_bytes: int) -> str | None:
         return f"is longer than {max_bytes} bytes"
     found = _CONTROL.search(text)
     return f"holds the control character U+{ord(found.group()):04X}" if found else None
+
+
+@lru_cache(1024)
+def packed_id(text: str) -> str | bytes:
+    """An id as it stands in a record: a UUID, written as UUIDs are, as its 16 bytes; anything else as it is."""
+    if len(text) == _UUID_CHARS and text[8] == "-":
+        try:
+            packed = bytes.fromhex(text.replace("-", ""))
+        except ValueError:
+            return text
+        if unpacked_id(packed) == text:
+            return packed
+    return text
+
+
+@lru_cache(1024)
+def unpacked_id(packed: str | bytes) -> str:
+    """The id that `packed_id` was given."""
+    if isinstance(packed, str):
+        return packed
+    digits = packed.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -20,13 +20,13 @@ event that was changed, lost or moved breaks the chain. It finds accidents, not 
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 from xxhash import xxh3_64_digest, xxh3_128_digest
 
 from eventlog.errors import CorruptionError, FormatError
+from eventlog.ids import unpacked_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,6 @@ _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
 _INT64: Final = 1 << 63
-_UUID_CHARS: Final = 36
 
 scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
@@ -99,7 +98,7 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     time, step, task, event_id, meta, *writes = msgpack.unpackb(body)
     time_ns = int.from_bytes(time, "big") if isinstance(time, bytes) else time
     if event_id.__class__ is bytes:
-        event_id = lengthened(event_id)
+        event_id = unpacked_id(event_id)
     return digest, parent, Body(time_ns, step, task, event_id, meta, writes)
 
 
@@ -141,28 +140,6 @@ def unseal_fields(key: bytes, record: bytes) -> list[Any]:
 def payload_digest(payload: bytes) -> bytes:
     """What an event keeps of a payload that stands in a part of its own: its digest and its size."""
     return xxh3_128_digest(payload) + len(payload).to_bytes(8, "big")
-
-
-@lru_cache(1024)
-def shortened(name: str) -> str | bytes:
-    """A name as it stands in a record: one that is a UUID, written as usual, as its 16 bytes."""
-    if len(name) == _UUID_CHARS and name[8] == "-":
-        try:
-            short = bytes.fromhex(name.replace("-", ""))
-        except ValueError:
-            return name
-        if lengthened(short) == name:
-            return short
-    return name
-
-
-@lru_cache(1024)
-def lengthened(name: str | bytes) -> str:
-    """The name that `shortened` was given."""
-    if isinstance(name, str):
-        return name
-    digits = name.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def where(key: bytes) -> str:

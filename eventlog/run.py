@@ -74,6 +74,11 @@ class Prepared(NamedTuple):
     may_fork: bool
 
     @property
+    def payload_bytes(self) -> int:
+        """Bytes of what the event says, as encoded: the state grows by no more."""
+        return sum(len(payload) for _, _, payload, _ in self.draft.changes)
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the whole state after the event, as encoded, as far as known without decoding."""
         sizes = {channel: entry.size for channel, entry in self.tip.entries.items()}
@@ -416,8 +421,7 @@ class Run:
             NotFoundError: there is no event `at`; otherwise as `append`.
         """
         with self._lock:
-            at_tip = at is None or at == self._tip.given_id  # what somebody else put again under that id is no base
-            tip = self._tip if at is None or at_tip else self._tip_at(self._place(at))
+            tip = self._tip if at is None else self._tip_at(self._place(at))
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
             draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)

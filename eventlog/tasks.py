@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog.errors import ConflictError, ExpectationError, InvalidInputError, TooLargeError
 from eventlog.events import TaskWrite
-from eventlog.ids import check_id
+from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.layout import task_write_key, task_writes_at, waiting_key, waiting_on
 from eventlog.patch import patch, patched
-from eventlog.records import lengthened, seal_fields, shortened, unseal_fields
+from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -178,7 +178,7 @@ def _merged(slots: Slots, given: Iterable[tuple[TaskWrite, bytes]]) -> Slots:
 
 def _record(key: bytes, anchor: Anchor, task: str, slots: Slots) -> bytes:
     path = next(iter(slots.values()))[2]
-    fields: list[Any] = [anchor.id if anchor.at is None else None, shortened(task), path]
+    fields: list[Any] = [anchor.id if anchor.at is None else None, packed_id(task), path]
     for slot, (channel, payload, own_path) in slots.items():
         fields += slot if own_path == path else [slot, own_path], channel, payload
     return seal_fields(key, fields)
@@ -191,7 +191,7 @@ def _read(key: bytes, record: bytes) -> tuple[str | None, str, Slots]:
     for slot, channel, payload in zip(*[iter(fields)] * 3, strict=True):
         number, own_path = slot if isinstance(slot, list) else (slot, path)
         slots[number] = (channel, payload, own_path)
-    return event_id, lengthened(task), slots
+    return event_id, unpacked_id(task), slots
 
 
 def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int]]:

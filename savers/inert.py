@@ -11,6 +11,7 @@ import msgpack
 
 from eventlog import CorruptionError, UnknownTypeError, register_codec
 from savers.serde import JsonPlusSerde
+from savers.tagged import OWN, split
 
 _KEYWORDS: Final = (2, 4, 5)
 _DELTA_SNAPSHOT: Final = 7
@@ -28,13 +29,12 @@ class InertLangGraph:
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
-        end = 1 + (data[0] if data else 0)
-        tag, payload = data[1:end].decode("ascii", "replace"), data[end:]
+        tag, payload = split(data)
         if tag == "null":
             return None
         if tag in ("bytes", "bytearray"):
             return payload
-        if tag != "msgpack":
+        if tag not in (OWN, "msgpack"):
             raise UnknownTypeError(tag, "only the saver with the serializer that wrote it can read it")
         try:
             return _unpacked(payload)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from eventlog import ConflictError, Delete, EventLog, NotFoundError, TooLargeError, check_id
 from savers.base import (
@@ -24,7 +24,7 @@ from savers.serde import JsonPlusSerde
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from eventlog import Codec, Event, Run, State
@@ -39,31 +39,44 @@ _WRITES = "~writes"
 _KEPT_RUNS = 128
 
 
-class Runs:
-    """Handles on the runs of a log, the last used ones kept; shared by all that write the log through one saver."""
+class Handle(Protocol):
+    """What is kept per run: the engine's handle on it, or something that stands on that."""
 
-    def __init__(self, log: EventLog) -> None:
+    def is_stale(self) -> bool:
+        """See `Run.is_stale`."""
+
+
+H = TypeVar("H", bound=Handle)
+
+
+class Handles(Generic[H]):
+    """Handles on the runs of a log, the last opened ones kept; shared by all that write the log through one saver."""
+
+    def __init__(self, log: EventLog, opened: Callable[[RunName, Codec], H]) -> None:
         self.log = log
-        self._kept: dict[tuple[object, ...], Run] = {}
+        self._opened = opened
+        self._kept: dict[tuple[object, ...], H] = {}
         self._lock = threading.Lock()
 
-    def to_write(self, name: RunName, codec: Codec) -> Run:
+    def to_write(self, name: RunName, codec: Codec) -> H:
         """A handle on run `name`, which may be new; what was deleted meanwhile shows when it is written to."""
+        handle = self._kept.get((name, codec))
+        if handle is not None:
+            return handle
         with self._lock:
-            run = self._kept.pop((name, codec), None) or self.log.run(name, codec=codec)
-            self._kept[name, codec] = run
+            handle = self._kept.get((name, codec)) or self._opened(name, codec)
+            self._kept[name, codec] = handle
             while len(self._kept) > _KEPT_RUNS:
                 self._kept.pop(next(iter(self._kept)))
-        return run
+        return handle
 
-    def to_read(self, name: RunName, codec: Codec) -> Run:
+    def to_read(self, name: RunName, codec: Codec) -> H:
         """A handle on run `name` as it is now, whoever deleted or made it."""
-        with self._lock:
-            run = self._kept.get((name, codec))
-        if run is None or run.is_stale():
+        handle = self._kept.get((name, codec))
+        if handle is None or handle.is_stale():
             self.forget(name)
-            run = self.to_write(name, codec)
-        return run
+            handle = self.to_write(name, codec)
+        return handle
 
     def forget(self, name: RunName) -> None:
         """Give up the handles on a run: it was deleted."""
@@ -76,6 +89,11 @@ class Runs:
         with suppress(NotFoundError):  # somebody else was first
             self.log.delete(name)
         self.forget(name)
+
+
+def runs_of(log: EventLog) -> Callable[[RunName, Codec], Run]:
+    """How handles on the runs of a log are opened."""
+    return lambda name, codec: log.run(name, codec=codec)
 
 
 def escaped(channel: str) -> str:
@@ -113,7 +131,7 @@ class EventLogSaver(BaseCheckpointSaver):
         self.log = log if isinstance(log, EventLog) else EventLog.open(log)
         self.serde: Codec = serde or JsonPlusSerde()
         self.max_checkpoint_bytes = max_checkpoint_bytes
-        self._runs = Runs(self.log)
+        self._runs = Handles(self.log, runs_of(self.log))
 
     def put(self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> CheckpointConfig:
         """See `BaseCheckpointSaver.put`; refuses a checkpoint larger than `max_checkpoint_bytes` by `TooLargeError`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from eventlog import ConflictError, Delete, EventLog, InvalidInputError, NotFoundError, Update, check_id
 from savers.base import BaseStore
-from savers.saver import Runs
+from savers.saver import Handles, runs_of
 from savers.serde import JsonPlusSerde
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class EventLogStore(BaseStore):
         self._owns_log = not isinstance(log, EventLog)
         self.log = log if isinstance(log, EventLog) else EventLog.open(log)
         self.serde: Codec = serde or JsonPlusSerde()
-        self._runs = Runs(self.log)
+        self._runs = Handles(self.log, runs_of(self.log))
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """See `BaseStore.put`; only what differs from the value before is written."""

@@ -1,27 +1,14 @@
 """LangGraph's checkpointer, on an event log.
 
-Owns how LangGraph's checkpoint is a state of a run. A thread and namespace is a run; a checkpoint is an event with the
-checkpoint's id; a channel that has a value is a channel of the run. What else a checkpoint holds stands in channels
-whose names begin with ``~``, so that it too costs only what changed:
-
-```
- ~versions   channel_versions
- ~seen       versions_seen
- ~metadata   the metadata
- ~rest       every other key of the checkpoint
- ~parent     the parent's id, if there is one
-```
-
-An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
-the parent is there. Where it is not, the base is any event of the run.
+Owns what LangGraph's arguments mean: configs, filters, limits; and what is done again when somebody else was first. How
+a checkpoint is stored is the threads' business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -35,30 +22,27 @@ from langgraph.checkpoint.base import (
 
 from eventlog import (
     ConflictError,
-    Delete,
     EventLog,
     InvalidIdError,
     NotFoundError,
     TaskWrite,
-    TooLargeError,
-    Update,
     check_id,
 )
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
-from savers.saver import MAX_CHECKPOINT_BYTES, Runs, escaped, is_users, plain
+from savers.langgraph.thread import Made, Thread
+from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from types import TracebackType
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from eventlog import Prepared, Run, State
+    from eventlog import Codec, Run
+    from savers.saver import RunName
 
-_VERSIONS, _SEEN, _METADATA, _REST, _PARENT = "~versions", "~seen", "~metadata", "~rest", "~parent"
-_OWN_KEYS = frozenset({"id", "channel_values", "channel_versions", "versions_seen"})
 _NAMESPACE_BYTES = 4096
 
 
@@ -82,8 +66,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde or strict_serializer())
         self.log = log
         self.max_checkpoint_bytes = max_checkpoint_bytes
-        self._runs = Runs(log)
+        self._last_codec = SerdeCodec(self.serde)
+        self._threads = Handles(log, self._opened)
         self._owns_log = False
+
+    def _opened(self, name: RunName, codec: Codec) -> Thread:
+        assert isinstance(codec, SerdeCodec)
+        return Thread(self.log.run(name, codec=codec), codec, self.max_checkpoint_bytes)
 
     @classmethod
     def from_conn_string(
@@ -135,19 +124,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Keep a checkpoint as a child of the one that `config` names; see `BaseCheckpointSaver.put`."""
-        while not self._is_put(lambda: self._prepared(config, checkpoint, metadata, new_versions), config):
-            pass
-        return _config(*_thread_of(config), checkpoint["id"])
-
-    def _is_put(self, prepare: Callable[[], tuple[Run, Prepared]], config: RunnableConfig) -> bool:
-        """Whether it was written; if not, somebody deleted or began the thread since this process last looked."""
-        try:
-            run, prepared = prepare()
-            run.write(prepared)
-        except (NotFoundError, ConflictError):
-            self._runs.forget(_run_name(*_thread_of(config)))
-            return False
-        return True
+        while True:
+            thread, parent = self._thread(config), _checkpoint_id(config)
+            try:
+                thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
+            except (NotFoundError, ConflictError):  # somebody deleted or began the thread since this process looked
+                self._forget(thread)
+            else:
+                return _config(*_thread_of(config), checkpoint["id"])
 
     async def aput(
         self,
@@ -157,58 +141,31 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
+        thread, parent = self._thread(config), _checkpoint_id(config)
         try:
-            encoded = self._prepared(config, checkpoint, metadata, new_versions)
+            made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
         except NotFoundError:
-            self._runs.forget(_run_name(*_thread_of(config)))
-            encoded = self._prepared(config, checkpoint, metadata, new_versions)
-        if not await asyncio.to_thread(self._is_put, lambda: encoded, config):
+            self._forget(thread)
+            thread = self._thread(config)
+            made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
+        try:
+            await asyncio.to_thread(thread.write, made)
+        except (NotFoundError, ConflictError):
+            self._forget(thread)
             return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
         return _config(*_thread_of(config), checkpoint["id"])
 
-    def _prepared(
+    def _made(
         self,
+        thread: Thread,
+        parent: str | None,
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> tuple[Run, Prepared]:
-        parent = _checkpoint_id(config)
-        run = self._runs.to_write(_run_name(*_thread_of(config)), self._codec)
-        base, is_parent = _base(run, parent)
-        described = get_checkpoint_metadata(config, metadata)
-        step = described.get("step")
-        prepared = run.prepare(
-            self._writes((base, is_parent), checkpoint, described, parent, new_versions),
-            at=base,
-            id=check_id("checkpoint_id", checkpoint["id"]),
-            step=step if type(step) is int else None,
-        )
-        if prepared.state_bytes > self.max_checkpoint_bytes:
-            raise TooLargeError("checkpoint bytes", prepared.state_bytes, self.max_checkpoint_bytes)
-        return run, prepared
-
-    def _writes(
-        self,
-        base: tuple[State | None, bool],
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        parent: str | None,
-        new_versions: ChannelVersions,
-    ) -> dict[str, Any]:
-        """What a checkpoint says that its base may not: the engine finds the difference."""
-        versions = checkpoint["channel_versions"]
-        writes = dict(_moved_values(*base, checkpoint, new_versions))
-        rest = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
-        if parent is not None:
-            writes[_PARENT] = Update(parent)
-        elif base[0] is not None and _PARENT in base[0]:
-            writes[_PARENT] = Delete()
-        writes[_VERSIONS] = Update(dict(versions))
-        writes[_SEEN] = Update({node: dict(seen) for node, seen in checkpoint["versions_seen"].items()})
-        writes[_METADATA] = Update(dict(metadata))
-        writes[_REST] = Update(rest)
-        return writes
+    ) -> Made:
+        check_id("checkpoint_id", checkpoint["id"])
+        return thread.make(parent, checkpoint, get_checkpoint_metadata(config, metadata), new_versions)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -221,12 +178,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             TaskWrite(task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path)
             for index, (channel, value) in enumerate(writes)
         ]
-        name = _run_name(*_thread_of(config))
         while True:
+            thread = self._thread(config)
             try:
-                self._runs.to_write(name, self._codec).put_task_writes(checkpoint_id, kept)
+                thread.put_writes(checkpoint_id, kept)
             except NotFoundError:  # the thread was deleted by somebody else since this process last looked
-                self._runs.forget(name)
+                self._forget(thread)
             else:
                 return
 
@@ -241,40 +198,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, without an id the one with the greatest; None if it is not there."""
         thread_id, namespace = _thread_of(config)
-        run = self._runs.to_read(_run_name(thread_id, namespace), self._codec)
-        checkpoint_id = _checkpoint_id(config) or next(run.given_ids(), None)
-        return None if checkpoint_id is None else self._tuple(run, thread_id, namespace, checkpoint_id)
+        thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
+        checkpoint_id = _checkpoint_id(config) or thread.newest_id()
+        return None if checkpoint_id is None else _tuple(thread, thread_id, namespace, checkpoint_id)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
         return await asyncio.to_thread(self.get_tuple, config)
-
-    def _tuple(self, run: Run, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
-        try:
-            return self._read_tuple(run, thread_id, namespace, checkpoint_id)
-        except NotFoundError:  # never put, or deleted at this moment
-            return None
-
-    def _read_tuple(self, run: Run, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
-        state = run.at(checkpoint_id)
-        if state.event is None or state.event.given_id != checkpoint_id:
-            return None
-        values = {plain(channel): state[channel] for channel in state if is_users(channel)}
-        parent = state.get(_PARENT)
-        checkpoint = {
-            **state[_REST],
-            "id": checkpoint_id,
-            "channel_values": values,
-            "channel_versions": state[_VERSIONS],
-            "versions_seen": state[_SEEN],
-        }
-        return CheckpointTuple(
-            config=_config(thread_id, namespace, checkpoint_id),
-            checkpoint=cast("Checkpoint", checkpoint),
-            metadata=state[_METADATA],
-            parent_config=None if parent is None else _config(thread_id, namespace, parent),
-            pending_writes=[(write.task, write.channel, write.value) for write in run.task_writes(checkpoint_id)],
-        )
 
     def list(
         self,
@@ -298,14 +228,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         bound = None if before is None else _checkpoint_id(before)
         wanted = None if config is None else _checkpoint_id(config)
         left = limit
-        for thread_id, namespace in self._threads(config):
-            run = self._runs.to_read(_run_name(thread_id, namespace), self._codec)
-            for checkpoint_id in run.given_ids(bound):
+        for thread_id, namespace in self._names(config):
+            thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
+            for checkpoint_id in thread.run.given_ids(bound):
                 if left is not None and left <= 0:
                     return
-                if wanted not in (None, checkpoint_id) or not _matches(run, checkpoint_id, filter):
+                if wanted not in (None, checkpoint_id) or not _matches(thread, checkpoint_id, filter):
                     continue
-                found = self._tuple(run, thread_id, namespace, checkpoint_id)
+                found = _tuple(thread, thread_id, namespace, checkpoint_id)
                 if found is not None:
                     left = None if left is None else left - 1
                     yield found
@@ -323,7 +253,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         while (item := await asyncio.to_thread(next, found, None)) is not None:
             yield item
 
-    def _threads(self, config: RunnableConfig | None) -> Iterator[tuple[str, str]]:
+    def _names(self, config: RunnableConfig | None) -> Iterator[tuple[str, str]]:
         """The threads and namespaces that `list` looks at."""
         thread_id = None if config is None else _thread_of(config)[0]
         namespace = None if config is None else config["configurable"].get("checkpoint_ns")
@@ -342,7 +272,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """Remove a thread: all namespaces, checkpoints and writes. Nothing happens if it is not there."""
         for name in self.log.runs(within=_ident("thread_id", thread_id)):
             if self.log.codec_name(name) in (CODEC, None):
-                self._runs.delete(name)
+                self._threads.delete(name)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
@@ -360,58 +290,41 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     @property
     def _codec(self) -> SerdeCodec:
         """By the serializer of this moment: LangGraph replaces it, and clones the saver with another one."""
-        return SerdeCodec(self.serde)
+        if self._last_codec.serde is not self.serde:
+            self._last_codec = SerdeCodec(self.serde)
+        return self._last_codec
+
+    def _thread(self, config: RunnableConfig) -> Thread:
+        """The thread that a config names, to write to; what was deleted meanwhile shows when it is written to."""
+        return self._threads.to_write(_run_name(*_thread_of(config)), self._codec)
+
+    def _forget(self, thread: Thread) -> None:
+        self._threads.forget(thread.run.name)
 
 
 def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:
     return (thread_id, namespace) if namespace else thread_id
 
 
-def _base(run: Run, parent: str | None) -> tuple[State | None, bool]:
-    """The state that a new checkpoint is compared with, and whether it is its parent's.
-
-    Where the parent is not there, it is any other; None in an empty run.
-    """
-    if parent is not None:
-        with suppress(NotFoundError):
-            return run.at(parent), True
-    return (None if run.head_id is None else run.state), False
-
-
-def _moved_values(
-    base: State | None, is_parent: bool, checkpoint: Checkpoint, new_versions: ChannelVersions
-) -> Iterator[tuple[str, Update | Delete]]:
-    """Channels whose value may differ from the base's.
-
-    A channel has a value where it has a version. One whose version did not move since the parent has the parent's; one
-    whose version is new and that has no value is empty at that version.
-    """
-    values: Mapping[str, Any] = checkpoint.get("channel_values") or {}
-    versions = checkpoint["channel_versions"]
-    known: dict[str, Any] = {} if base is None else base[_VERSIONS]
-    for channel, version in versions.items():
-        name = escaped(channel)
-        if is_parent and channel not in new_versions and channel in known and known[channel] == version:
-            continue
-        if channel in values:
-            yield name, Update(values[channel])
-        elif base is not None and name in base:
-            yield name, Delete()
-    for channel in known:
-        name = escaped(channel)
-        if channel not in versions and base is not None and name in base:
-            yield name, Delete()
+def _tuple(thread: Thread, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
+    read = thread.read(checkpoint_id)
+    if read is None:
+        return None
+    return CheckpointTuple(
+        config=_config(thread_id, namespace, checkpoint_id),
+        checkpoint=read.checkpoint,
+        metadata=read.metadata,
+        parent_config=None if read.parent is None else _config(thread_id, namespace, read.parent),
+        pending_writes=read.writes,
+    )
 
 
-def _matches(run: Run, checkpoint_id: str, wanted: dict[str, Any] | None) -> bool:
-    """Whether a checkpoint's metadata says what is `wanted`; reads that one channel alone."""
+def _matches(thread: Thread, checkpoint_id: str, wanted: dict[str, Any] | None) -> bool:
+    """Whether a checkpoint's metadata says what is `wanted`; reads the metadata alone."""
     if not wanted:
         return True
-    try:
-        metadata = run.at(checkpoint_id)[_METADATA]
-    except (NotFoundError, KeyError):  # deleted at this moment, or no checkpoint
-        return False
-    return all(metadata.get(key) == value for key, value in wanted.items())
+    metadata = thread.metadata(checkpoint_id)
+    return metadata is not None and all(metadata.get(key) == value for key, value in wanted.items())
 
 
 def _thread_of(config: RunnableConfig) -> tuple[str, str]:

@@ -1,26 +1,25 @@
 """Values of LangGraph's channels to bytes and back, by the serializer that a saver was given.
 
-Owns the bytes: the serializer's type tag stands before its data. A type that the serializer may not build is an error
-here, where the serializer itself would hand back what it was made of.
-
-```
- 0  length of the tag   1 byte
- 1  tag                 ASCII
-    data                what the serializer made
-```
+Owns how the serializer is asked. A type that the serializer may not build is an error here, where the serializer itself
+would hand back what it was made of.
 """
 
 from __future__ import annotations
 
 import threading
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog import CorruptionError, TooDeepError, UnknownTypeError, UnserializableError
+from savers.langgraph.packed import Packed, unpacked
+from savers.tagged import MAX_TAG_BYTES, OWN, split, tagged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
 
@@ -52,38 +51,41 @@ register_serde_event_listener(_note)
 
 
 class SerdeCodec:
-    """The engine's codec on a LangGraph serializer. Two of the same serializer are equal."""
+    """The engine's codec on a LangGraph serializer; of values that are packed already, their bytes."""
 
     name = CODEC
+    plain: frozenset[type] = frozenset({Packed})
 
     def __init__(self, serde: SerializerProtocol) -> None:
-        self._serde = serde
+        self.serde = serde
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SerdeCodec) and other._serde is self._serde
-
-    def __hash__(self) -> int:
-        return id(self._serde)
+    @property
+    def encode_plain(self) -> Callable[[Any], bytes]:
+        """See `eventlog.PlainCodec`."""
+        return _bytes_of
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `eventlog.Codec.encode`."""
+        if type(value) is Packed:
+            return value.data
         try:
-            tag, data = self._serde.dumps_typed(value)
+            tag, data = self.serde.dumps_typed(value)
         except RecursionError as error:
             raise TooDeepError(path, "nested too deep, or contains itself") from error
         except Exception as error:  # whatever a serializer of the user's raises
             raise UnserializableError(path, f"{type(error).__name__}: {error}") from error
-        head = tag.encode()
-        if len(head) > 255 or not isinstance(data, bytes | bytearray):  # noqa: PLR2004 (one byte)
-            raise UnserializableError(path, f"the serializer made {type(data).__name__}, not bytes")
-        return bytes((len(head),)) + head + data
+        if len(tag) > MAX_TAG_BYTES or not isinstance(data, bytes | bytearray):
+            raise UnserializableError(path, f"the serializer made {type(data).__name__} tagged {tag!r:.40}, not bytes")
+        return tagged(tag, data)
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
         tag, payload = split(data)
+        if tag == OWN:
+            return unpacked(payload)
         _blocked.types.clear()
         try:
-            value = self._serde.loads_typed((tag, payload))
+            value = self.serde.loads_typed((tag, payload))
         except NotImplementedError as error:
             raise UnknownTypeError(
                 tag, "the saver's serializer does not read it; give it the one it was written with"
@@ -100,7 +102,4 @@ class SerdeCodec:
         return value
 
 
-def split(data: bytes) -> tuple[str, bytes]:
-    """The serializer's tag and data."""
-    end = 1 + (data[0] if data else 0)
-    return data[1:end].decode("ascii", "replace"), data[end:]
+_bytes_of: Final = attrgetter("data")

@@ -392,11 +392,12 @@ class TestDirectory:
         else:
             (tmp_path / "log").rename(tmp_path / "elsewhere")
             reopened(tmp_path / "log").close()
-        with pytest.raises(StorageError, match="deleted or moved"):
-            storage.commit(*batch_of(4))
-            assert mode == "normal"
-            storage.flush()
-        with pytest.raises(StorageError, match="deleted or moved"):
+        if mode == "normal":
+            with suppress(StorageError):  # a background flush may have come first
+                storage.commit(*batch_of(4))
+        with pytest.raises(StorageError, match="open the log again"):
+            storage.commit(*batch_of(4)) if mode == "full" else storage.flush()
+        with pytest.raises(StorageError, match="open the log again"):
             storage.commit(*batch_of(5))
         with suppress(EventLogError):
             storage.close()

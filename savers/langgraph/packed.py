@@ -1,0 +1,76 @@
+"""What a checkpoint says beside its channels' values, in as few bytes as it takes.
+
+Owns the bytes of the saver's own channels: MessagePack of plain values. Versions as LangGraph's savers make them, 32
+digits and a random part, are two numbers; whatever is not plain goes through the saver's serializer.
+
+```
+ version      number; or [number, random part]; or the string itself
+ ~checkpoint  [parent's id or nil, ts or nil, the metadata's step or nil]
+```
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+
+import msgpack
+
+from savers.tagged import OWN, tagged
+
+_VERSION: Final = re.compile(r"(\d{32})\.(\d{10}|0\.\d+)")
+_INT64: Final = 1 << 63
+_MARK: Final = tagged(OWN, b"")
+
+_pack: Final = msgpack.Packer(strict_types=True).pack
+"""Shared, so only for what holds plain values: no other Python code runs while it packs."""
+
+
+class Packed:
+    """A value as the bytes that are to be stored."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+def packed(value: Any) -> bytes:
+    """Bytes of a plain value.
+
+    Raises:
+        TypeError, ValueError, OverflowError: it is not plain.
+    """
+    return _MARK + msgpack.packb(value, strict_types=True)
+
+
+def packed_plain(value: list[Any] | dict[str, Any]) -> bytes:
+    """As `packed`, of a list or dict that holds nothing but numbers, strings, bytes and lists of them."""
+    return _MARK + _pack(value)
+
+
+def unpacked(data: bytes) -> Any:
+    """What was packed, without its mark."""
+    return msgpack.unpackb(data, strict_map_key=False)
+
+
+@lru_cache(1024)
+def short_version(version: Any) -> Any:
+    """A version as it is packed."""
+    if type(version) is not str:
+        return version
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return version
+    number, rest = int(found[1]), found[2]
+    short = [number, float(rest) if rest[1] == "." else int(rest)]
+    return short if number < _INT64 and long_version(short) == version else version
+
+
+def long_version(short: Any) -> Any:
+    """The version that was packed so."""
+    if type(short) is not list:
+        return short
+    number, rest = short
+    return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"

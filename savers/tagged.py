@@ -1,0 +1,38 @@
+"""Values with the tag of their serializer before them, as LangGraph's serializers name what they made.
+
+Owns the head: one byte for the usual tags. Imports no framework, so tools read it without one.
+
+```
+ 0  tag    1 byte: 0 for MessagePack of the saver's own, one of the usual ones, or 16 and the length of another one,
+           which follows in ASCII
+    data
+```
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OWN: Final = ""
+_USUAL: Final = (OWN, "msgpack", "null", "bytes", "bytearray", "json", "msgpack+aes", "bytes+aes", "null+aes")
+_HEADS: Final = {tag: bytes([number]) for number, tag in enumerate(_USUAL)}
+_OTHER: Final = 16
+MAX_TAG_BYTES: Final = 255 - _OTHER
+
+
+def tagged(tag: str, data: bytes) -> bytes:
+    """The data with its tag, which has at most `MAX_TAG_BYTES`; raises `ValueError` for a longer one."""
+    head = _HEADS.get(tag)
+    if head is None:
+        encoded = tag.encode()
+        head = bytes((_OTHER + len(encoded),)) + encoded
+    return head + data
+
+
+def split(data: bytes) -> tuple[str, bytes]:
+    """Tag and data of `tagged`; a tag that no release has is ``"?"``."""
+    first = data[0] if data else 0
+    if first < _OTHER:
+        return _USUAL[first] if first < len(_USUAL) else "?", data[1:]
+    end = 1 + first - _OTHER
+    return data[1:end].decode("ascii", "replace"), data[end:]
