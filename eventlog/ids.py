@@ -34,7 +34,7 @@ def check_id(what: str, value: object, max_bytes: int = MAX_ID_BYTES) -> str:
     """
     if type(value) is not str:
         raise InvalidIdError(what, f"must be a str, not {type(value).__name__}")
-    why = _why_not(value, max_bytes)
+    why = _known_why_not(value, max_bytes) if len(value) <= MAX_ID_BYTES else _why_not(value, max_bytes)
     if why:
         raise InvalidIdError(what, why)
     return value
@@ -55,6 +55,9 @@ def _why_not(text: str, max_bytes: int) -> str | None:
         return f"is longer than {max_bytes} bytes"
     found = _CONTROL.search(text)
     return f"holds the control character U+{ord(found.group()):04X}" if found else None
+
+
+_known_why_not = lru_cache(4096)(_why_not)
 
 
 @lru_cache(1024)

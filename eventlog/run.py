@@ -141,6 +141,7 @@ class Run:
         self._door = door
         self._lock = threading.RLock()
         self._state: State | None = None
+        self._task_writes: TaskWrites | None = None
         self._channels: set[str] = set()  # names that were checked
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         self._branches = Branches(storage, 0, 0, parts, codec)
@@ -816,8 +817,11 @@ class Run:
         return head_key(self._branches.run, tip.segment.number), tip.head
 
     def _tasks(self) -> TaskWrites:
-        branches = self._branches
-        return TaskWrites(self._storage, branches.run, self._codec, self._limits.value_bytes, branches.payload)
+        branches, known = self._branches, self._task_writes
+        if known is None or known.run != branches.run:
+            known = TaskWrites(self._storage, branches.run, self._codec, self._limits.value_bytes, branches.payload)
+            self._task_writes = known
+        return known
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):

@@ -74,16 +74,16 @@ class TaskWrites:
         payload_of: Callable[[tuple[int, int], int], bytes],
     ) -> None:
         self._storage = storage
-        self._run = run
+        self.run = run
         self._codec = codec
         self._max_bytes = max_bytes
         self._payload_of = payload_of
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot."""
-        ranges = [] if anchor.at is None else [task_writes_at(self._run, anchor.at)]
+        ranges = [] if anchor.at is None else [task_writes_at(self.run, anchor.at)]
         if anchor.id is not None:
-            ranges.append(waiting_on(self._run, anchor.id))
+            ranges.append(waiting_on(self.run, anchor.id))
         found: dict[tuple[str, int], TaskWrite] = {}
         for key, record in self._storage.scan(ranges):
             event_id, task, slots = _read(key, record)
@@ -120,7 +120,7 @@ class TaskWrites:
             encoded.setdefault(write.task, []).append(pair)
         for attempt in range(_TRIES):
             try:
-                return self._commit(anchor, encoded, alive(attempt))
+                return self._commit(anchor, encoded, alive(attempt), is_known=bool(attempt))
             except ExpectationError:
                 continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
@@ -138,15 +138,21 @@ class TaskWrites:
         return payload
 
     def _commit(
-        self, anchor: Anchor, encoded: dict[str, list[tuple[TaskWrite, bytes]]], alive: tuple[bytes, bytes | None]
+        self,
+        anchor: Anchor,
+        encoded: dict[str, list[tuple[TaskWrite, bytes]]],
+        alive: tuple[bytes, bytes | None],
+        *,
+        is_known: bool,
     ) -> list[Kept]:
+        """Write each task's record. A task nearly always writes once: what is there is read once that proved wrong."""
         puts: list[Pair] = []
         expect: dict[bytes, bytes | None] = dict([alive])
         replaced: list[bytes] = []
         kept: list[Kept] = []
         for task, given in encoded.items():
             keys = self._keys(anchor, task)
-            found = self._storage.get(keys)
+            found = self._storage.get(keys) if is_known else [None] * len(keys)
             slots: Slots = {}
             for key, record in zip(reversed(keys), reversed(found), strict=True):  # what waited was there first
                 slots = slots if record is None else {**_read(key, record)[2], **slots}
@@ -164,8 +170,8 @@ class TaskWrites:
 
     def _keys(self, anchor: Anchor, task: str) -> list[bytes]:
         """Where the record of a task is to stand, and where it may have waited for the event."""
-        waiting = [] if anchor.id is None else [waiting_key(self._run, anchor.id, task)]
-        return waiting if anchor.at is None else [task_write_key(self._run, anchor.at, task), *waiting]
+        waiting = [] if anchor.id is None else [waiting_key(self.run, anchor.id, task)]
+        return waiting if anchor.at is None else [task_write_key(self.run, anchor.at, task), *waiting]
 
 
 def _merged(slots: Slots, given: Iterable[tuple[TaskWrite, bytes]]) -> Slots:

@@ -68,6 +68,12 @@ def short_version(version: Any) -> Any:
     return short if number < _INT64 and long_version(short) == version else version
 
 
+@lru_cache(1024)
+def packed_version(version: Any) -> bytes:
+    """The bytes of a version."""
+    return packed_plain(short_version(version))
+
+
 def long_version(short: Any) -> Any:
     """The version that was packed so."""
     if type(short) is not list:

@@ -124,14 +124,15 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Keep a checkpoint as a child of the one that `config` names; see `BaseCheckpointSaver.put`."""
+        named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
-            thread, parent = self._thread(config), _checkpoint_id(config)
+            thread = self._thread(*named)
             try:
                 thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
             except (NotFoundError, ConflictError):  # somebody deleted or began the thread since this process looked
                 self._forget(thread)
             else:
-                return _config(*_thread_of(config), checkpoint["id"])
+                return _config(*named, checkpoint["id"])
 
     async def aput(
         self,
@@ -141,19 +142,20 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
-        thread, parent = self._thread(config), _checkpoint_id(config)
+        named, parent = _thread_of(config), _checkpoint_id(config)
+        thread = self._thread(*named)
         try:
             made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
         except NotFoundError:
             self._forget(thread)
-            thread = self._thread(config)
+            thread = self._thread(*named)
             made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
         try:
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError):
             self._forget(thread)
             return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
-        return _config(*_thread_of(config), checkpoint["id"])
+        return _config(*named, checkpoint["id"])
 
     def _made(
         self,
@@ -178,8 +180,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             TaskWrite(task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path)
             for index, (channel, value) in enumerate(writes)
         ]
+        named = _thread_of(config)
         while True:
-            thread = self._thread(config)
+            thread = self._thread(*named)
             try:
                 thread.put_writes(checkpoint_id, kept)
             except NotFoundError:  # the thread was deleted by somebody else since this process last looked
@@ -281,7 +284,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
         number = int(str(current).split(".")[0]) if current is not None else 0
-        return f"{number + 1:032}.{random.random():016}"  # noqa: S311 (no secret)
+        return f"{number + 1:032}.{random.getrandbits(32):010}"  # noqa: S311 (no secret)
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
         """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""
@@ -294,9 +297,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             self._last_codec = SerdeCodec(self.serde)
         return self._last_codec
 
-    def _thread(self, config: RunnableConfig) -> Thread:
-        """The thread that a config names, to write to; what was deleted meanwhile shows when it is written to."""
-        return self._threads.to_write(_run_name(*_thread_of(config)), self._codec)
+    def _thread(self, thread_id: str, namespace: str) -> Thread:
+        """A thread to write to; what was deleted meanwhile shows when it is written to."""
+        return self._threads.to_write(_run_name(thread_id, namespace), self._codec)
 
     def _forget(self, thread: Thread) -> None:
         self._threads.forget(thread.run.name)

@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import Delete, NotFoundError, TaskWrite, TooLargeError, Update, packed_id, unpacked_id
-from savers.langgraph.packed import Packed, long_version, packed, packed_plain, short_version
+from savers.langgraph.packed import Packed, long_version, packed, packed_plain, packed_version, short_version
 from savers.saver import MARK, escaped, plain
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Thread:
             else:
                 changes.writes[name] = Update(value)
             if channel in versions:
-                changes.put(_VERSION + channel, packed_plain(short_version(versions[channel])))
+                changes.put(_VERSION + channel, packed_version(versions[channel]))
             else:
                 changes.delete(_VERSION + channel)
 
