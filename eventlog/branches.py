@@ -47,6 +47,7 @@ from eventlog.records import (
 )
 from eventlog.snapshots import (
     INLINE,
+    INLINE_CHANGE,
     MANIFEST_FACTOR,
     MANIFEST_FLOOR,
     MAX_SEGMENTS,
@@ -538,7 +539,7 @@ class Branches:
         parts = 0
         for channel, write in writes:
             code, payload, growth, _, _ = write
-            if len(payload) <= INLINE:
+            if len(payload) <= (INLINE if code in delta.SETS else INLINE_CHANGE):
                 body += (channel, code if code != delta.MERGE else delta.slot(write, in_part=False), payload)
                 changes.append((channel, code, payload, growth))
                 continue

@@ -1,7 +1,7 @@
 """What changed: from values to operations, and back.
 
-Owns the operations' bytes, how they are applied, and how they are found. Pure: values in, values out; the codec is
-passed in.
+Owns the operations' bytes, how they are applied, and how they are found, by what the value was (see shadow). Pure:
+values in, values out; the codec is passed in.
 
 An operation on a channel is a code and a payload, bytes of the run's codec:
 
@@ -16,27 +16,31 @@ An operation on a channel is a code and a payload, bytes of the run's codec:
 
 In a merge a key that is a string stands as itself, any other one as the codec's bytes; the payload of a nested merge is
 nested in place.
-
-Detection is *sound*: a **shadow** keeps the structure of lists and dicts and, at the leaves, references to immutable
-values; a leaf that could change in place is kept as a digest of its bytes. So a value that was changed in place, at any
-depth, differs from its shadow, and an unchanged one costs one identity comparison per leaf.
 """
 
 from __future__ import annotations
 
-import enum
 from itertools import islice
-from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-from uuid import UUID
 
 import msgpack
-from xxhash import xxh3_128_digest
 
 from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Update
 from eventlog.records import array, scalar
+from eventlog.shadow import (
+    PLAIN_KEYS,
+    DictShadow,
+    ListShadow,
+    begins_with,
+    is_opaque,
+    is_same,
+    items_of,
+    same_keys,
+    shadow_of,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,8 +55,6 @@ IN_PART: Final = 16
 
 SETS: Final = frozenset({SET, SET_LIST, SET_DICT, SET_TEXT})
 _SET_OF: Final[dict[type, int]] = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
-_PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
-"""Keys that equal what they read back as; a float may be NaN, and so may what a tuple holds."""
 _NOUN: Final = {SET: "no list, dict or string", SET_LIST: "a list", SET_DICT: "a dict", SET_TEXT: "a string"}
 _MISSING: Final = object()
 
@@ -207,8 +209,8 @@ def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: 
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     if shadow is None:
         return Write(EXTEND, payload, len(payload))
-    added = shadow_of(items, codec, path).items
-    return Write(EXTEND, payload, len(payload), accept=lambda: shadow.items.extend(added))
+    added = items_of(items, codec, path)
+    return Write(EXTEND, payload, len(payload), accept=lambda: shadow.extend(added))
 
 
 def _merge_into(shadow: Any, operation: Merge, codec: Codec, path: str, depth: int) -> Write:
@@ -217,7 +219,7 @@ def _merge_into(shadow: Any, operation: Merge, codec: Codec, path: str, depth: i
     Raises:
         _OpaqueError: a dict on the way has keys that are compared by their bytes only.
     """
-    if type(shadow) is not _Dict or not _PLAIN_KEYS.issuperset(map(type, operation.changes)):
+    if type(shadow) is not DictShadow or not PLAIN_KEYS.issuperset(map(type, operation.changes)):
         raise _OpaqueError
     if depth >= MAX_DEPTH:
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
@@ -236,8 +238,8 @@ def _change_of(item: Any, old: Any, codec: Codec, path: str, depth: int) -> Writ
     """The write of one key of a merge; its growth is net of what was there."""
     _check_argument(item, path)
     if type(item) in _WANTED and old is not _MISSING:
-        wanted = {Extend: _List, AppendText: str, Merge: _Dict}[type(item)]
-        if type(old) is _Leaf:
+        wanted = {Extend: ListShadow, AppendText: str, Merge: DictShadow}[type(item)]
+        if is_opaque(old):
             raise _OpaqueError
         if type(old) is not wanted:
             raise _unfit(item, _NOUN[_WANTED[type(item)]], "something else", path)
@@ -373,57 +375,6 @@ def to_operation(code: int, payload: Any, codec: Codec) -> Any:
 # --- finding ----------------------------------------------------------------------------------------------------
 
 
-class _List:
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-
-class _Dict:
-    __slots__ = ("items",)
-
-    def __init__(self, items: dict[Any, Any]) -> None:
-        self.items = items
-
-
-class _Leaf:
-    __slots__ = ("digest", "size")
-
-    def __init__(self, encoded: bytes) -> None:
-        self.digest = xxh3_128_digest(encoded)
-        self.size = len(encoded)
-
-
-def shadow_of(value: Any, codec: Codec, path: str = "value") -> Any:
-    """What `value` is to be compared with later; holds no container or other mutable object of the caller's."""
-    cls = type(value)
-    if cls in IMMUTABLE:
-        return value
-    if cls is list:
-        return _List([item if type(item) in IMMUTABLE else shadow_of(item, codec, path) for item in value])
-    if cls is dict and _PLAIN_KEYS.issuperset(map(type, value)):
-        return _Dict(
-            {key: item if type(item) in IMMUTABLE else shadow_of(item, codec, path) for key, item in value.items()}
-        )
-    if isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value))):
-        return value
-    return _Leaf(codec.encode(value, path))
-
-
-def size_of(shadow: Any, codec: Codec) -> int:
-    """About how many bytes the value has as encoded, of which `shadow` was made."""
-    if type(shadow) is _List:
-        return 1 + sum(size_of(item, codec) for item in shadow.items)
-    if type(shadow) is _Dict:
-        return 1 + sum(_key_size(key) + size_of(item, codec) for key, item in shadow.items.items())
-    return shadow.size if type(shadow) is _Leaf else len(codec.encode(shadow))
-
-
-def _key_size(key: Any) -> int:
-    return 1 + len(key) if type(key) in (str, bytes) else 2
-
-
 def difference(shadow: Any, value: Any, codec: Codec, path: str, depth: int = 0) -> Write | None:
     """The smallest write that this finds from what `shadow` was made of to `value`; None if they are equal.
 
@@ -433,11 +384,11 @@ def difference(shadow: Any, value: Any, codec: Codec, path: str, depth: int = 0)
         UnserializableError: a changed value cannot be encoded.
     """
     cls = type(value)
-    if cls is list and type(shadow) is _List:
+    if cls is list and type(shadow) is ListShadow:
         return _list_difference(shadow, value, codec, path, depth)
-    if cls is dict and type(shadow) is _Dict and _PLAIN_KEYS.issuperset(map(type, value)):
+    if cls is dict and type(shadow) is DictShadow and PLAIN_KEYS.issuperset(map(type, value)):
         return _dict_difference(shadow, value, codec, path, depth)
-    if _same(shadow, value, codec, path):
+    if is_same(shadow, value, codec, path):
         return None
     if cls is str and type(shadow) is str and 0 < len(shadow) < len(value) and value.startswith(shadow):
         payload = codec.encode(value[len(shadow) :], path)
@@ -451,53 +402,9 @@ def first_set(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
     return write._replace(shadow=shadow_of(value, codec, path))
 
 
-def _same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
-    """Whether `value` equals what `shadow` was made of: same types at every depth, same order, same float bits."""
-    if shadow is value:
-        return True
-    cls = type(value)
-    if cls is list:
-        return type(shadow) is _List and len(shadow.items) == len(value) and _same_items(shadow, value, codec, path)
-    if cls is dict and type(shadow) is _Dict:
-        return _same_entries(shadow, value, codec, path)
-    if type(shadow) is _Leaf:
-        return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
-    if cls is not type(shadow):
-        return False
-    if cls in _EXACT:
-        return bool(shadow == value)
-    return codec.encode(shadow, path) == codec.encode(value, path)
-
-
-_EXACT: Final = frozenset({str, bytes, int, bool, type(None)})
-"""Types for which ``==`` between two of the same type is equality; not float (zeros, NaN), not datetime (zones)."""
-
-
-def _same_items(shadow: _List, value: list[Any], codec: Codec, path: str) -> bool:
-    """Whether the first items of `value` are those of `shadow`."""
-    return all(map(is_, shadow.items, value)) or all(
-        old is new or _same(old, new, codec, path) for old, new in zip(shadow.items, value, strict=False)
-    )
-
-
-def _same_keys(old: Iterable[Any], new: Iterable[Any]) -> bool:
-    return all(
-        one is other or (type(one) is type(other) and one == other) for one, other in zip(old, new, strict=False)
-    )
-
-
-def _same_entries(shadow: _Dict, value: dict[Any, Any], codec: Codec, path: str) -> bool:
-    items = shadow.items
-    if len(items) != len(value):
-        return False
-    return _same_keys(items, value) and all(
-        old is new or _same(old, new, codec, path) for old, new in zip(items.values(), value.values(), strict=True)
-    )
-
-
-def _list_difference(shadow: _List, value: list[Any], codec: Codec, path: str, depth: int) -> Write | None:
+def _list_difference(shadow: ListShadow, value: list[Any], codec: Codec, path: str, depth: int) -> Write | None:
     known = len(shadow.items)
-    if len(value) < known or not _same_items(shadow, value, codec, path):
+    if len(value) < known or not begins_with(value, shadow, codec, path):
         return first_set(value, codec, path, depth)
     if len(value) == known:
         return None
@@ -515,12 +422,12 @@ def _encode_items(items: list[Any], first: int, codec: Codec, path: str) -> byte
         raise
 
 
-def _dict_difference(shadow: _Dict, value: dict[Any, Any], codec: Codec, path: str, depth: int) -> Write | None:
+def _dict_difference(shadow: DictShadow, value: dict[Any, Any], codec: Codec, path: str, depth: int) -> Write | None:
     old = shadow.items
     gone = [key for key in old if key not in value]
     kept = len(old) - len(gone)
     stays = old if not gone else [key for key in old if key in value]
-    if not kept or not _same_keys(stays, islice(value, kept)):
+    if not kept or not same_keys(stays, islice(value, kept)):
         return first_set(value, codec, path, depth) if old or value else None
     changes: list[tuple[Any, Write]] = [(key, Write(DELETE, b"", -size_of(old[key], codec))) for key in gone]
     for key, item in islice(value.items(), kept):

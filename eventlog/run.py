@@ -30,6 +30,7 @@ from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_i
 from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_of, ids_below, place_of
 from eventlog.records import read_event
+from eventlog.shadow import shadow_of
 from eventlog.snapshots import (
     INLINE,
     advanced,
@@ -613,7 +614,7 @@ class Run:
     def _shadow(self, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""
         if channel not in tip.shadows:
-            tip.shadows[channel] = delta.shadow_of(self._value(tip, channel), self._codec, channel)
+            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._codec, channel)
         return tip.shadows[channel]
 
     def _value(self, tip: Tip, channel: str) -> Any:

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     """Channel, operation, payload, and by how much the value grows."""
 
 INLINE: Final = 512
-"""Payloads and values up to this many bytes stand in the event and in the manifest; larger ones have a key each."""
+"""Values up to this many bytes stand in the event and in the manifest; larger ones have a key each."""
+INLINE_CHANGE: Final = 1024
+"""The same for a payload that changes a value: it is read with the events of its channel anyway."""
 READ_COST: Final = 256
 """What reading one more event costs beside its bytes, in bytes: about the time in which as many are decoded."""
 SEEK_COST: Final = 4096
@@ -57,6 +59,7 @@ MANIFEST_FLOOR: Final = 8192
 MAX_SEGMENTS: Final = 8
 CONSTANTS: Final = {
     "inline_bytes": INLINE,
+    "inline_change_bytes": INLINE_CHANGE,
     "read_cost_bytes": READ_COST,
     "seek_cost_bytes": SEEK_COST,
     "manifest_factor": MANIFEST_FACTOR,
@@ -189,9 +192,9 @@ def advanced(
         for channel, code, payload, growth in trailing:
             entry = entries[channel]
             share = int(size * max(entry.size / total, 1 / len(trailing)))
-            extra = 0 if isinstance(payload, bytes) else payload.size
+            inside, extra = (len(payload), 0) if isinstance(payload, bytes) else (0, payload.size)
             changed[channel] = _trailed(entry, code, payload, growth, at, share + extra)
-            cost += extra + max(0, -growth)
+            cost += extra + max(0, -growth) - min(inside, max(0, growth))  # what it adds is not read in vain
     return changed, cost
 
 

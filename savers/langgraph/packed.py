@@ -5,12 +5,14 @@ digits and a random part, are two numbers; whatever is not plain goes through th
 
 ```
  version      number; or [number, random part]; or the string itself
- ~checkpoint  [parent's id or nil, ts or nil, the metadata's step or nil]
+ time         microseconds since 1970, where it is written as usual, in UTC; else the string
+ ~checkpoint  [parent's id or nil, time or nil, the metadata's step or nil]
 ```
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from functools import lru_cache
 from typing import Any, Final
@@ -80,3 +82,21 @@ def long_version(short: Any) -> Any:
         return short
     number, rest = short
     return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"
+
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_TICK: Final = dt.timedelta(microseconds=1)
+
+
+def short_time(time: str) -> str | int:
+    """A time as it is packed."""
+    try:
+        short = (dt.datetime.fromisoformat(time) - _EPOCH) // _TICK
+    except (ValueError, TypeError, OverflowError):
+        return time
+    return short if long_time(short) == time else time
+
+
+def long_time(short: str | int) -> str:
+    """The time that was packed so."""
+    return short if isinstance(short, str) else (_EPOCH + short * _TICK).isoformat()

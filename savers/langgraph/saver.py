@@ -284,7 +284,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
         number = int(str(current).split(".")[0]) if current is not None else 0
-        return f"{number + 1:032}.{random.getrandbits(32):010}"  # noqa: S311 (no secret)
+        return f"{number + 1:032}.{random.getrandbits(32):010}"
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
         """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""

@@ -24,7 +24,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import Delete, NotFoundError, TaskWrite, TooLargeError, Update, packed_id, unpacked_id
-from savers.langgraph.packed import Packed, long_version, packed, packed_plain, packed_version, short_version
+from savers.langgraph.packed import (
+    Packed,
+    long_time,
+    long_version,
+    packed,
+    packed_plain,
+    packed_version,
+    short_time,
+    short_version,
+)
 from savers.saver import MARK, escaped, plain
 
 if TYPE_CHECKING:
@@ -223,9 +232,9 @@ class Thread:
         step: int | None = None
         if type(described.get("step")) is int and -_MAX_STEP < described["step"] < _MAX_STEP:
             step = described.pop("step")
-        time: str | None = None
+        time: str | int | None = None
         if type(checkpoint.get("ts")) is str:
-            time = checkpoint["ts"]
+            time = short_time(checkpoint["ts"])
         elif "ts" in checkpoint:
             rest["ts"] = checkpoint["ts"]
         changes.put(_METADATA, self._bytes(described, "metadata"))
@@ -314,4 +323,4 @@ def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None
     metadata = state[_METADATA]
     if step is not None:
         metadata["step"] = step
-    return metadata, None if parent is None else unpacked_id(parent), time
+    return metadata, None if parent is None else unpacked_id(parent), None if time is None else long_time(time)

@@ -950,9 +950,10 @@ class TestDelete:
             run = log.run("r")
             while not stop.is_set():
                 try:
-                    run.append({"n": 1})
-                except ConflictError:
-                    run.refresh()
+                    try:
+                        run.append({"n": 1})
+                    except ConflictError:
+                        run.refresh()
                 except NotFoundError:
                     run = log.run("r")
 

@@ -26,11 +26,12 @@ from eventlog import (
     delta,
 )
 from eventlog.codec import MAX_DEPTH, MSGPACK
+from eventlog.shadow import shadow_of
 from tests.strict import Note, Point, hashables, json_values, strictly_equal, values
 
 
 def found(old: Any, new: Any) -> delta.Write | None:
-    return delta.difference(delta.shadow_of(copied(old), MSGPACK), new, MSGPACK, "channel")
+    return delta.difference(shadow_of(copied(old), MSGPACK), new, MSGPACK, "channel")
 
 
 def copied(value: Any) -> Any:
@@ -262,7 +263,7 @@ class TestInPlace:
         ],
     )
     def test_at_any_depth(self, value: Any, change: Any) -> None:
-        shadow = delta.shadow_of(value, MSGPACK)
+        shadow = shadow_of(value, MSGPACK)
         before = copied(value)
         change(value)
         write = delta.difference(shadow, value, MSGPACK, "channel")
@@ -275,7 +276,7 @@ class TestInPlace:
         """The shadow is made of one object; that object then becomes something else in place."""
         old, new = pair
         live = copied(old)
-        shadow = delta.shadow_of(live, MSGPACK)
+        shadow = shadow_of(live, MSGPACK)
         if type(live) is not type(new) or type(live) not in (list, dict, set, bytearray):
             live = copied(new)
         elif type(live) in (list, bytearray):
@@ -295,7 +296,7 @@ class TestChains:
         value = data.draw(
             st.dictionaries(st.sampled_from("abcd"), values(6), max_size=4) | st.lists(values(6), max_size=4)
         )
-        shadow = delta.shadow_of(value, MSGPACK)
+        shadow = shadow_of(value, MSGPACK)
         stored = copied(value)
         for _ in range(data.draw(st.integers(1, 5))):
             value = data.draw(changed(value, values(3)))
@@ -306,14 +307,14 @@ class TestChains:
             assert len(write.payload) <= plain_size(value)
             shadow = delta.accepted(shadow, write)
             if shadow is delta.NO_SHADOW:
-                shadow = delta.shadow_of(value, MSGPACK)
+                shadow = shadow_of(value, MSGPACK)
             stored = delta.applied(stored, write.code, write.payload, MSGPACK)
             assert strictly_equal(stored, copied(value))
             assert delta.difference(shadow, value, MSGPACK, "channel") is None
 
     def test_a_change_that_was_not_recorded_is_found_again(self) -> None:
         value = {"a": [1], "b": {"c": "x"}, "pad": "p" * 100}
-        shadow = delta.shadow_of(value, MSGPACK)
+        shadow = shadow_of(value, MSGPACK)
         value["a"].append(2)
         value["b"]["c"] += "y"
         value["d"] = 1
@@ -325,7 +326,7 @@ class TestChains:
 
     def test_a_long_life_in_place(self) -> None:
         value: dict[str, Any] = {"log": [], "text": "", "deep": {"a": {"n": 0}}, "set": set(), "pad": "p" * 300}
-        shadow, stored = delta.shadow_of(value, MSGPACK), copied(value)
+        shadow, stored = shadow_of(value, MSGPACK), copied(value)
         for n in range(300):
             value["log"].append({"n": n, "items": []})
             value["log"][n // 2]["items"].append(n) if n % 7 == 0 else None
@@ -347,7 +348,7 @@ class Known:
         self.kept = value
 
     def shadow(self) -> Any:
-        return delta.shadow_of(self.kept, MSGPACK)
+        return shadow_of(self.kept, MSGPACK)
 
     def value(self) -> Any:
         return copied(self.kept)
