@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
-from benchmarks import AbsentError
 from benchmarks.ours import CountingFiles, disk_bytes, open_log
 
 if TYPE_CHECKING:
@@ -77,15 +75,7 @@ def _ours(name: str, directory: Path) -> Iterator[Opened]:
 
     files = CountingFiles()
     with open_log(directory, "full" if name == OURS_FULL else "normal", files) as log:
-        yield Opened(EventLogSaver(log, **(_identity(EventLogSaver) if name == IDENTITY else {})), directory, files)
-
-
-def _identity(saver: type) -> dict[str, str]:
-    """The option that opts in to detection by identity, whatever it is called by now."""
-    for option in ("detection", "detect", "changes"):
-        if option in inspect.signature(saver).parameters:
-            return {option: "identity"}
-    raise AbsentError("the saver has no opt-in for detection by identity yet")
+        yield Opened(EventLogSaver(log, detection="identity" if name == IDENTITY else "sound"), directory, files)
 
 
 def _sqlite(name: str, directory: Path) -> Iterator[Opened]:

@@ -41,7 +41,7 @@ scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
 
 scalars = msgpack.Packer(strict_types=True).pack
-"""Bytes of an array of such; by the same reason shared."""
+"""Bytes of a list of such, or of lists of such; by the same reason shared."""
 
 _array16 = struct.Struct(">BH").pack
 _array32 = struct.Struct(">BI").pack
@@ -128,7 +128,7 @@ def unseal(key: bytes, record: bytes) -> bytes:
 
 def seal_fields(key: bytes, fields: Sequence[Any]) -> bytes:
     """The record of a few plain fields under `key`."""
-    return seal(key, msgpack.packb(list(fields)))
+    return seal(key, scalars(fields if type(fields) is list else list(fields)))
 
 
 def unseal_fields(key: bytes, record: bytes) -> list[Any]:

@@ -77,7 +77,10 @@ class Prepared(NamedTuple):
     @property
     def payload_bytes(self) -> int:
         """Bytes of what the event says, as encoded: the state grows by no more."""
-        return sum(len(payload) for _, _, payload, _ in self.draft.changes)
+        plain = self.draft.plain
+        if plain is not None:
+            return len(b"".join(plain[2::3]))
+        return sum(len(write.payload) for _, write in self.draft.writes)
 
     @property
     def state_bytes(self) -> int:
@@ -810,6 +813,7 @@ class Run:
                 tip.kept.update((record.key, record) for record in kept)
             else:
                 self._tasks().put(self._anchor(where), writes, lambda _: self._branches.beginning())
+        self._storage.settle()  # not within the lock: an event of this run may be what it waits for
 
     def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
         """What says that the run was not deleted: the head, as long as it is known, or the run's beginning."""

@@ -17,7 +17,7 @@ import enum
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, is_
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from xxhash import xxh3_128_digest
@@ -247,14 +247,16 @@ def _mirror(value: Any, codec: Codec) -> Any:
     return _Bytes(_Leaf(codec.encode(value)), codec)
 
 
-@lru_cache(1024)
-def _is_record(cls: Any) -> bool:
+def _is_made_of_fields(cls: type) -> bool:
     """Whether objects of a class are what their fields are: dataclasses and pydantic's models, with no slots beside."""
     if not (dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_extra__")):
         return False
     slots = {slot for base in cls.__mro__ for slot in _slots_of(base)}
     builtins = [base for base in cls.__mro__ if base is not object and not base.__flags__ & _HEAP_TYPE]
     return slots <= _PYDANTIC and not builtins and cls.__dictoffset__ != 0
+
+
+_is_record = cast("Callable[[type], bool]", lru_cache(1024)(_is_made_of_fields))
 
 
 _HEAP_TYPE: Final = 1 << 9

@@ -105,6 +105,8 @@ class TaskWrites:
     ) -> list[Kept]:
         """Add `writes`; a slot of 0 or more that is taken stays as it is, a negative one is replaced.
 
+        The storage has to be settled then.
+
         Args:
             anchor: what they follow.
             writes: what was written.
@@ -112,7 +114,7 @@ class TaskWrites:
                 the run is gone.
 
         Returns:
-            What stands there now, of each task.
+            The records that may come to refer to the event which is to come.
         """
         encoded: dict[str, list[tuple[TaskWrite, bytes]]] = {}
         for write in writes:
@@ -160,12 +162,13 @@ class TaskWrites:
             if merged == slots:
                 continue
             record = _record(keys[0], anchor, task, merged)
-            kept.append(Kept(keys[0], record, task, merged))
+            if any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
+                kept.append(Kept(keys[0], record, task, merged))
             puts.append((keys[0], record))
             expect.update(zip(keys, found, strict=True))
             replaced += [key for key, there in zip(keys[1:], found[1:], strict=True) if there is not None]
         if puts:
-            self._storage.commit(puts, replaced, expect)
+            self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
 
     def _keys(self, anchor: Anchor, task: str) -> list[bytes]:

@@ -114,9 +114,11 @@ class CountingStorage:
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,
     ) -> None:
         puts, deletes = list(puts), list(deletes)
-        self.inner.commit(puts, deletes, expect)
+        self.inner.commit(puts, deletes, expect, is_settled=is_settled)
         for tally in self._tallies:
             tally.commits += 1
             for key, value in puts:
@@ -124,6 +126,9 @@ class CountingStorage:
                 tally.bytes_written[chr(key[0])] += len(key) + len(value)
             for key in deletes:
                 tally.keys_deleted[chr(key[0])] += 1
+
+    def settle(self) -> None:
+        self.inner.settle()
 
     def is_flushed(self) -> bool:
         return self.inner.is_flushed()

@@ -44,17 +44,25 @@ class Storage(Protocol):
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,
     ) -> None:
         """Write all of `puts` and remove all of `deletes` (absent ones are ignored), or nothing.
 
         `expect` maps keys to the bytes they must hold at that moment, None for absent; they need not be keys that are
         written. When this returns, the batch is visible to every reader and survives whatever the engine's durability
-        class says.
+        class says; the latter, unless `is_settled`, only once ``settle`` returns.
 
         Raises:
             ExpectationError: an expected key differs; nothing was written.
             CapacityError: no room; nothing was written.
             BusyError: the writers' lock was not to be had in time; nothing was written.
+        """
+
+    def settle(self) -> None:
+        """Return when everything this process committed before survives what the durability class says.
+
+        Unlike a commit, it is in no hurry: it may wait for a flush that others need.
         """
 
     def flush(self) -> None:

@@ -151,6 +151,8 @@ class LmdbStorage:
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,  # noqa: ARG002 (it always is)
     ) -> None:
         """Remove `deletes`, then write `puts`, or nothing; see ``Storage.commit``. A key in both is written.
 
@@ -171,6 +173,10 @@ class LmdbStorage:
             msg = f"{self._location} was opened readonly; nothing was written; open it without readonly to write"
             raise StorageError(msg)
         self._shared.commit(_Batch.of(puts, deletes, expect or {}), self._lock_timeout_s)
+
+    def settle(self) -> None:
+        """Nothing to do: every commit is settled when it returns."""
+        self._check_open()
 
     def flush(self) -> None:
         """Nothing to do: every commit was flushed before it returned. Raises ``ClosedError`` after ``close``."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +58,9 @@ MAX_SEALED: Final = 4
 FLUSH_INTERVAL_S: Final = 0.5
 _REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
+_ROOM_BYTES: Final = 1 << 18
+_PATIENCE_S: Final = 0.005
+_GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
 _FIRST_PAGE_PAIRS: Final = 32
 _KEY_BYTES: Final = 511
@@ -124,8 +128,14 @@ class LocalStorage:
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
         self._state = threading.Lock()
-        self._flush = threading.Condition()
+        self._flush_lock = threading.Lock()
+        self._flush = threading.Condition(self._flush_lock)
         self._is_flushing = False
+        self._arrivals = threading.Condition(self._flush_lock)
+        self._waiting = 0
+        self._company = 0
+        self._flush_s = 0.0
+        self._room = 0
         self._turn = threading.Lock()
         self._holds_lock = False
         self._head: Head | None = None
@@ -390,6 +400,8 @@ class LocalStorage:
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,
     ) -> None:
         """See ``Storage.commit``; what it survives, see the class. A key in both is written."""
         # The hot path: everything here runs once a superstep, so it calls little and looks things up once.
@@ -423,8 +435,9 @@ class LocalStorage:
         finally:
             if is_held:
                 self._lock.release()
-        if self._mode == "full" and body:
-            self._flush_to(end)
+        if self._mode == "full":
+            if body and is_settled:
+                self._flush_to(end)
         elif not self._is_dirty:
             self._is_dirty = True
             self._wake()
@@ -460,6 +473,8 @@ class LocalStorage:
         data = batch(body, at)
         self._files.write(data, at)
         end = at + len(data)
+        if end > self._room and self._mode == "full":
+            self._make_room(end)
         self._words[END] = end  # from here on it is committed; whoever is interrupted now reads it from the file
         layer = self._layers[-1]
         with self._state:
@@ -467,6 +482,15 @@ class LocalStorage:
                 layer.put((key, None) for key in deletes)
             layer.put(puts)
             self._end = end
+
+    def _make_room(self, end: int) -> None:
+        """Write zeros behind the end: a flush of bytes that the file has already spares the disk its new length.
+
+        The caller holds the writers' lock, so nobody's bytes are there.
+        """
+        self._room = end + _ROOM_BYTES
+        with suppress(StorageError):  # no room on the disk for what is not needed
+            self._files.write(bytes(_ROOM_BYTES), end)
 
     def _keep_back(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         """Take over a batch of ``"off"``, to be written with others; the caller has the turn."""
@@ -528,18 +552,42 @@ class LocalStorage:
         self._check_usable()
         return self._head is None or (self._head.flushed >= self._words[END] and not self._pending)
 
-    def _flush_to(self, end: int) -> None:
-        """One flush serves all who wait: who comes while it runs waits, and finds itself served or serves all."""
+    def settle(self) -> None:
+        """See ``Storage.settle``: waits for a flush that somebody else needs sooner, for a few milliseconds."""
+        self._check_usable()
+        if self._mode == "full" and not self._readonly:
+            self._flush_to(self._words[END], patience_s=_PATIENCE_S)
+
+    def _flush_to(self, end: int, patience_s: float = 0) -> None:
+        """One flush serves all who wait: who comes while it runs waits, and finds itself served or serves all.
+
+        Who leads waits for as many as came last time, but no longer than a few flushes take: else the first one back
+        would flush alone, and the others after it.
+        """
         assert self._head is not None
-        leads = False
+        head, leads = self._head, False
         try:
             with self._flush:
-                while self._is_flushing and self._head.flushed < end:
-                    self._flush.wait()
-                if self._head.flushed >= end:
-                    return
-                leads = self._is_flushing = True
-            self._flush_all(self._head)
+                if patience_s:
+                    self._flush.wait_for(lambda: head.flushed >= end or self._is_unusable, patience_s)
+                self._waiting += 1
+                if self._waiting >= self._company:
+                    self._arrivals.notify()
+                try:
+                    while self._is_flushing and head.flushed < end:
+                        self._flush.wait()
+                    if head.flushed >= end:
+                        return
+                    leads = self._is_flushing = True
+                    if self._company > 1:
+                        patience_s = min(4 * self._flush_s, _GATHER_S)
+                        self._arrivals.wait_for(lambda: self._waiting >= self._company, patience_s)
+                    self._company = self._waiting
+                finally:
+                    self._waiting -= 1
+            began = time.perf_counter()
+            self._flush_all(head)
+            self._flush_s = time.perf_counter() - began
         finally:
             if leads:
                 with self._flush:

@@ -76,6 +76,8 @@ class MemoryStorage:
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
         expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,  # noqa: ARG002 (it always is)
     ) -> None:
         """Remove `deletes`, then write `puts`, or nothing; see ``Storage.commit``. A key in both is written.
 
@@ -94,6 +96,10 @@ class MemoryStorage:
                 self._delete(key)
             for key, value in puts:
                 self._put(key, value)
+
+    def settle(self) -> None:
+        """Nothing to do: every commit is settled when it returns."""
+        self._check_open()
 
     def flush(self) -> None:
         """Nothing to do: memory has no stable storage. Raises ``ClosedError`` after ``close``."""

@@ -13,8 +13,8 @@ digits and a random part, are two numbers; whatever is not plain goes through th
 from __future__ import annotations
 
 import datetime as dt
+import random
 import re
-from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -47,8 +47,8 @@ def packed(value: Any) -> bytes:
     return _MARK + msgpack.packb(value, strict_types=True)
 
 
-def packed_plain(value: list[Any] | dict[str, Any]) -> bytes:
-    """As `packed`, of a list or dict that holds nothing but numbers, strings, bytes and lists of them."""
+def packed_plain(value: Any) -> bytes:
+    """As `packed`, of a number or string, or a list or dict that holds nothing but such and lists of them."""
     return _MARK + _pack(value)
 
 
@@ -57,23 +57,41 @@ def unpacked(data: bytes) -> Any:
     return msgpack.unpackb(data, strict_map_key=False)
 
 
-@lru_cache(1024)
+def new_version(number: int) -> str:
+    """A version of that number, unlike any other writer's."""
+    rest = random.getrandbits(32)
+    version = f"{number:032}.{rest:010}"
+    _note(version, [number, rest])
+    return version
+
+
+def _note(version: str, short: Any) -> Any:
+    """Remember how a version is packed: each one is packed a few times, within a few steps."""
+    if len(_shorts) >= _KEPT:
+        _shorts.clear()
+    _shorts[version] = short
+    return short
+
+
+_shorts: Final[dict[str, Any]] = {}
+_KEPT: Final = 4096
+
+
 def short_version(version: Any) -> Any:
     """A version as it is packed."""
     if type(version) is not str:
         return version
+    known = _shorts.get(version)
+    return _note(version, _shortened(version)) if known is None else known
+
+
+def _shortened(version: str) -> Any:
     found = _VERSION.fullmatch(version)
     if found is None:
         return version
     number, rest = int(found[1]), found[2]
     short = [number, float(rest) if rest[1] == "." else int(rest)]
     return short if number < _INT64 and long_version(short) == version else version
-
-
-@lru_cache(1024)
-def packed_version(version: Any) -> bytes:
-    """The bytes of a version."""
-    return packed_plain(short_version(version))
 
 
 def long_version(short: Any) -> Any:
@@ -84,17 +102,21 @@ def long_version(short: Any) -> Any:
     return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"
 
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_TICK: Final = dt.timedelta(microseconds=1)
-
-
 def short_time(time: str) -> str | int:
     """A time as it is packed."""
     try:
-        short = (dt.datetime.fromisoformat(time) - _EPOCH) // _TICK
-    except (ValueError, TypeError, OverflowError):
+        moment = dt.datetime.fromisoformat(time)
+    except ValueError:
         return time
-    return short if long_time(short) == time else time
+    if moment.tzinfo is not dt.UTC or moment.isoformat() != time or not 1970 <= moment.year < _MAX_YEAR:  # noqa: PLR2004
+        return time
+    return round(moment.timestamp() * 1_000_000)
+
+
+_MAX_YEAR: Final = 2200
+"""Till then a float has room for every microsecond."""
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_TICK: Final = dt.timedelta(microseconds=1)
 
 
 def long_time(short: str | int) -> str:

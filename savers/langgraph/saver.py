@@ -7,8 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
-import random
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -24,10 +23,12 @@ from eventlog import (
     ConflictError,
     EventLog,
     InvalidIdError,
+    InvalidInputError,
     NotFoundError,
     TaskWrite,
     check_id,
 )
+from savers.langgraph.packed import new_version
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
 from savers.saver import MAX_CHECKPOINT_BYTES, Handles
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from savers.saver import RunName
 
 _NAMESPACE_BYTES = 4096
+_Detection = Literal["sound", "identity"]
 
 
 class EventLogSaver(BaseCheckpointSaver[str]):
@@ -54,6 +56,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         serde: LangGraph's serializer of values. By default its own, limited to the types it knows to be safe; another
             stored type is refused by an error that says how to allow it.
         max_checkpoint_bytes: the largest checkpoint, as encoded, that `put` takes.
+        detection: how a list that changed is told from one that did not. ``"sound"`` finds what was changed in place,
+            too, at any depth. ``"identity"`` looks only whether the items are the same objects: quicker for long lists,
+            but an item that was changed in place stays in the log as it was. For graphs whose nodes never change a
+            message that is in the state already.
     """
 
     def __init__(
@@ -62,17 +68,21 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         *,
         serde: SerializerProtocol | None = None,
         max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES,
+        detection: _Detection = "sound",
     ) -> None:
+        if detection not in get_args(_Detection):
+            raise InvalidInputError(f'detection is "sound" or "identity", not {detection!r}')
         super().__init__(serde=serde or strict_serializer())
         self.log = log
         self.max_checkpoint_bytes = max_checkpoint_bytes
+        self._by_identity = detection == "identity"
         self._last_codec = SerdeCodec(self.serde)
         self._threads = Handles(log, self._opened)
         self._owns_log = False
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec)
-        return Thread(self.log.run(name, codec=codec), codec, self.max_checkpoint_bytes)
+        return Thread(self.log.run(name, codec=codec), codec, self.max_checkpoint_bytes, by_identity=self._by_identity)
 
     @classmethod
     def from_conn_string(
@@ -284,7 +294,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
         number = int(str(current).split(".")[0]) if current is not None else 0
-        return f"{number + 1:032}.{random.getrandbits(32):010}"
+        return new_version(number + 1)
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
         """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""

@@ -21,16 +21,16 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from eventlog import Delete, NotFoundError, TaskWrite, TooLargeError, Update, packed_id, unpacked_id
+from eventlog import Delete, Extend, NotFoundError, TaskWrite, TooLargeError, Update, packed_id, unpacked_id
 from savers.langgraph.packed import (
     Packed,
     long_time,
     long_version,
     packed,
     packed_plain,
-    packed_version,
     short_time,
     short_version,
 )
@@ -64,16 +64,18 @@ class _Known:
         versions: of its channels.
         seen: what each node has seen.
         stored: the run's channels that are there, with their bytes, None where those are not known.
+        lists: the items of lists that were put, where lists are told apart by their items' identity.
         size: bytes of the state as encoded, or more.
     """
 
-    __slots__ = ("event", "seen", "size", "stored", "versions")
+    __slots__ = ("event", "lists", "seen", "size", "stored", "versions")
 
     def __init__(self, state: State | None = None) -> None:
         self.event = None if state is None else state.event
         self.versions: dict[str, Any] = {}
         self.seen: dict[str, dict[str, Any]] = {}
         self.stored: dict[str, bytes | None] = {}
+        self.lists: dict[str, list[Any]] = {}
         self.size = 0
         if state is not None:
             self.size = state.size_bytes
@@ -87,6 +89,7 @@ class _Writes(NamedTuple):
     known: _Known
     writes: dict[str, Any]
     stored: dict[str, bytes | None]
+    lists: dict[str, list[Any]]
 
     def put(self, name: str, payload: bytes) -> None:
         """Set a channel of the run, if its bytes are others than known."""
@@ -98,6 +101,15 @@ class _Writes(NamedTuple):
         """Remove a channel of the run, if it is there."""
         if name in self.known.stored:
             self.writes[name] = Delete()
+
+    def put_list(self, name: str, items: list[Any]) -> None:
+        """Set a channel to a list that has the items of the one before, if they are the same objects, and more."""
+        before = self.known.lists.get(name)
+        if before is None or len(items) < len(before) or not all(map(is_, before, items)):
+            self.writes[name] = Update(items)
+        elif len(items) > len(before):
+            self.writes[name] = Extend(items[len(before) :])
+        self.lists[name] = list(items)
 
 
 class Made(NamedTuple):
@@ -123,8 +135,9 @@ class Read(NamedTuple):
 class Thread:
     """The checkpoints of one thread and namespace, over a handle on their run. Safe for many threads."""
 
-    def __init__(self, run: Run, codec: SerdeCodec, max_bytes: int) -> None:
+    def __init__(self, run: Run, codec: SerdeCodec, max_bytes: int, *, by_identity: bool) -> None:
         self.run = run
+        self._by_identity = by_identity
         self._codec = codec
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -148,7 +161,7 @@ class Thread:
         with self._lock:
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
-            changes = _Writes(known, {}, {})
+            changes = _Writes(known, {}, {}, {})
             versions = dict(checkpoint["channel_versions"])
             moved = _moved(known.versions, versions, new_versions if is_parent else None)
             self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
@@ -166,15 +179,18 @@ class Thread:
         """Write what `make` encoded; raises as `Run.write`."""
         with self._lock:
             event = self.run.write(made.event)
-            known, _, stored = made.changes
+            known, _, stored, lists = made.changes
             if known.event is not made.base:  # another one was written meanwhile: look again
                 self._known = _Known()
                 return
             for name, value in made.changes.writes.items():
                 if isinstance(value, Delete):
                     known.stored.pop(name, None)
+                    known.lists.pop(name, None)
                 else:
                     known.stored[name] = stored.get(name)
+                    known.lists.pop(name, None)
+            known.lists.update(lists)
             known.event, known.versions, known.size = event, made.versions, made.size
             known.seen.update(made.seen)
             self._known = known
@@ -197,6 +213,7 @@ class Thread:
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
         encode = self._codec.encode
+        last, payload = None, packed_plain(None)  # nearly always one version for all
         for channel in moved:
             name = escaped(channel)
             value: Any = values.get(channel, _MISSING) if channel in versions else _MISSING
@@ -204,12 +221,17 @@ class Thread:
                 changes.delete(name)
             elif type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
                 changes.put(name, encode(value, channel))
+            elif self._by_identity and type(value) is list and value:
+                changes.put_list(name, value)
             else:
                 changes.writes[name] = Update(value)
-            if channel in versions:
-                changes.put(_VERSION + channel, packed_version(versions[channel]))
-            else:
+            if channel not in versions:
                 changes.delete(_VERSION + channel)
+                continue
+            version = versions[channel]
+            if version is not last:
+                last, payload = version, packed_plain(short_version(version))
+            changes.put(_VERSION + channel, payload)
 
     def _put_seen(self, changes: _Writes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What nodes have seen; returns what is new of it."""

@@ -11,9 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"errors"},
-    {"ids", "layout", "types"},
+    {"ids", "layout", "patch", "types"},
     {"events", "records"},
     {"codec"},
+    {"shadow"},
     {"delta", "diff"},
     {"storage"},
     {"lineage", "catalog"},
