@@ -69,7 +69,7 @@ from eventlog.snapshots import (
 from eventlog.tasks import REFERRED, refer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from eventlog.codec import Codec
     from eventlog.records import Body
@@ -99,7 +99,7 @@ class Tip:
         anchor: where task writes that follow the head stand, None if not known.
         kept: the records of those that this writer put.
         head: the record that says where the segment ends, as this writer knows it; None if there is none yet.
-        progress: the entries but for `fresh`, and how far the last manifest lies behind.
+        load: reads the progress, where it was not needed yet.
         fresh: small values that were set since: a loop need not look at what its sets make of the entries.
         shadows: what values to come are compared with, per channel that was compared before.
     """
@@ -110,11 +110,19 @@ class Tip:
     digest: bytes
     given_id: str | None
     head: bytes | None
-    progress: Progress
+    load: Callable[[], Progress]
     fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
     anchor: tuple[int, int] | None = None
     kept: dict[bytes, Kept] = field(default_factory=dict)
+    known: Progress | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """The entries but for `fresh`, and how far the last manifest lies behind."""
+        if self.known is None:
+            self.known = self.load()
+        return self.known
 
     @property
     def entries(self) -> Entries:
@@ -216,7 +224,7 @@ class Branches:
 
     def empty_tip(self) -> Tip:
         """The tip of a run without events."""
-        return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, None, Progress({}, 0, 0, 0))
+        return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, None, lambda: Progress({}, 0, 0, 0))
 
     def tip_of(self, segment: Segment) -> Tip:
         """The tip of a branch."""
@@ -228,12 +236,15 @@ class Branches:
     def tip_at(self, at: tuple[int, int], segment: Segment | None = None) -> Tip:
         """A tip at an event; for writing on, a `segment` that begins or goes on there."""
         digest, _, body = self.event(at)
-        progress = progress_at(self.storage, self.lineage, self.run, at)
-        if segment is not None and segment.number != at[0]:
-            progress = progress._replace(segments=progress.segments + 1)
+        begins = segment is not None and segment.number != at[0]
+
+        def load() -> Progress:
+            progress = progress_at(self.storage, self.lineage, self.run, at)
+            return progress._replace(segments=progress.segments + 1) if begins else progress
+
         segment = segment or self.lineage.segment(at[0])
         head = head_record(at[1], digest) if segment.number == at[0] else None
-        return Tip(segment, at, body.step, digest, body.id, head, progress)
+        return Tip(segment, at, body.step, digest, body.id, head, load)
 
     def event(self, at: tuple[int, int]) -> tuple[bytes, bytes, Body]:
         """Digest, parent digest and body of an event."""
@@ -406,7 +417,7 @@ class Branches:
                     self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
             except DroppedError:
-                tip.progress = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
+                tip.known = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
@@ -425,7 +436,7 @@ class Branches:
             tip.fresh.append(drafts[0].plain)
         seq, last = tip.at[1], drafts[-1]
         tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
-        tip.progress, tip.head, tip.step, tip.given_id = (
+        tip.known, tip.head, tip.step, tip.given_id = (
             progress,
             head_record(tip.at[1], tip.digest),
             last.step,

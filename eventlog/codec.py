@@ -30,7 +30,7 @@ import enum
 import uuid
 import zoneinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 import msgpack
 
@@ -88,7 +88,6 @@ class Codec(Protocol):
         """
 
 
-@runtime_checkable
 class PlainCodec(Codec, Protocol):
     """A codec that writes values of some types in one call that cannot run anybody's code."""
 

@@ -13,7 +13,7 @@ from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
 from eventlog.errors import ExpectationError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
-from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, segment_key
+from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, name_key, segment_key
 from eventlog.records import seal_fields, unseal_fields
 from eventlog.run import Run
 from eventlog.snapshots import CONSTANTS
@@ -43,6 +43,9 @@ class _Door(NamedTuple):
         if listing is None or not listing.is_alive or self.log._is_buried(listing.number):  # noqa: SLF001 (its own)
             return None
         return listing.number, listing.incarnation
+
+    def evidence(self, number: int) -> list[bytes | None]:
+        return self.log._storage.get([name_key(self.parts), segment_key(number, 0)])  # noqa: SLF001 (its own)
 
     def create(self) -> tuple[int, int]:
         return self.log._created(self.parts)  # noqa: SLF001 (its own)

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
 from eventlog.catalog import plain_name
-from eventlog.codec import MSGPACK, PlainCodec
+from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
 from eventlog.errors import (
     ConflictError,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from eventlog.branches import Tip
-    from eventlog.codec import Codec
+    from eventlog.codec import Codec, PlainCodec
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
@@ -98,6 +98,9 @@ class Door(Protocol):
     def find(self) -> tuple[int, int] | None:
         """The run's number and incarnation; None if there is no such run."""
 
+    def evidence(self, number: int) -> list[bytes | None]:
+        """What `find` looks at for the run of that number: it finds the same as long as this is the same."""
+
     def create(self) -> tuple[int, int]:
         """The same, of a run that is made where there is none."""
 
@@ -139,13 +142,15 @@ class Run:
         self._storage = storage
         self._parts = parts
         self._codec = codec
-        self._plain_codec = codec if isinstance(codec, PlainCodec) else None
+        self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
         self._limits = limits
         self._clock = clock
         self._door = door
         self._lock = threading.RLock()
         self._state: State | None = None
         self._task_writes: TaskWrites | None = None
+        self._evidence: list[bytes | None] | None = None
+        self._newest: Event | None = None  # the head, if this handle wrote it
         self._channels: set[str] = set()  # names that were checked
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         self._branches = Branches(storage, 0, 0, parts, codec)
@@ -190,6 +195,9 @@ class Run:
     @property
     def head(self) -> Event | None:
         """The newest event that this handle knows of, None if the run is empty."""
+        newest = self._newest
+        if newest is not None and newest.digest == self._tip.digest:
+            return newest
         return None if self._tip.is_empty else self._event_at(self._tip.at)
 
     @property
@@ -385,7 +393,7 @@ class Run:
     def _scratch(self, tip: Tip) -> Tip:
         """A tip to look ahead with: what later events of a batch stand on, while none is written."""
         progress = tip.progress._replace(entries=dict(tip.entries))
-        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, progress)
+        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, lambda: progress)
 
     def _look_ahead(self, tip: Tip, draft: Draft) -> None:
         apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
@@ -453,7 +461,7 @@ class Run:
         written = self._branches.write(tip, (draft,))[0]
         if tip.shadows:
             self._accept(tip, draft)
-        self._tip, self._state = tip, None
+        self._tip, self._state, self._newest = tip, None, written
         return written
 
     def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
@@ -465,7 +473,7 @@ class Run:
         except ConflictError:  # another writer was first on the untouched branch
             tip = self._branches.tip_at(at)
             written = self._branches.write(tip, [draft], fork=True)[0]
-        self._tip, self._state = tip, None
+        self._tip, self._state, self._newest = tip, None, written
         return written
 
     def _is_followed(self, at: tuple[int, int]) -> bool:
@@ -648,8 +656,14 @@ class Run:
     def is_stale(self) -> bool:
         """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
         known = None if self._is_new else self._branches.run
+        evidence = None if known is None else self._door.evidence(known)
+        if evidence is not None and evidence == self._evidence:
+            return False
         found = self._door.find()
-        return (None if found is None else found[0]) != known
+        if found is not None and found[0] == known:
+            self._evidence = evidence
+            return False
+        return found is not None or known is not None
 
     def _take_number(self, found: tuple[int, int] | None) -> None:
         """Begin to use a run that was not there before."""
@@ -731,15 +745,16 @@ class Run:
         for at, key, record in self._dense(pairs, wanted):
             yield self._branches.read_event(at, read_event(key, record))
 
-    def given_ids(self, before: str | None = None) -> Iterator[str]:
+    def given_ids(self, before: str | None = None, *, limit: int | None = None) -> Iterator[str]:
         """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
 
         Args:
             before: only ids less than this one.
+            limit: at most so many.
         """
         if not self._is_new:
             bounds = ids_below(self._branches.run, before)
-            for key, _ in self._storage.scan([bounds], reverse=True):
+            for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
                 yield id_of(key)
 
     def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
@@ -792,6 +807,9 @@ class Run:
 
         An id that no event has yet is no error: writes may come before their event.
         """
+        tip = self._tip
+        if isinstance(where, str) and where == tip.given_id and tip.anchor is not None:
+            return self._tasks().of(Anchor(tip.anchor, where))
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
     def put_task_writes(self, where: Where, writes: Sequence[TaskWrite]) -> None:

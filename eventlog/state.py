@@ -39,6 +39,8 @@ class State(Mapping[str, Any]):
 
     def __getitem__(self, channel: str) -> Any:
         entry = self._entries[channel]
+        if entry.ops is None and entry.full is not None:
+            return self._branches.codec.decode(entry.full)
         if not is_read(entry):
             self._read([channel] if not self._asked else list(self._entries))
             self._asked = True

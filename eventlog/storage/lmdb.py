@@ -6,7 +6,7 @@ memory of the map, open ``lock.mdb`` (closing it would drop the process's locks)
 
 A log's directory::
 
-    data.mdb     LMDB, format 1: the database "meta" and one database per kind byte, "k00" to "kff"
+    data.mdb     LMDB, format 1: the databases "meta", "A" to "Z" for the kinds of key that are called so, and "other"
     lock.mdb     LMDB's own table of readers
     write.lock   the writers' lock: BSD flock, held around every write transaction
 
@@ -57,7 +57,10 @@ _FORMAT_NAME = b"eventlog"
 _FORMAT_VERSION = 1
 _META = b"meta"
 _MARK = b"mark"
+_OTHER = b"other"
 _KINDS = 256
+_OWN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+"""Kinds of key with a database of their own; each one that is opened costs whoever opens the log."""
 
 _MAP_LADDER_BYTES = (1 << 40, 1 << 36, 1 << 32, 1 << 30)
 _MIN_MAP_BYTES = 1 << 20
@@ -229,7 +232,7 @@ class LmdbStorage:
             cursor = txn.cursor(dbs[span.kind])
             is_past_end = span.end is not None and cursor.set_range(span.end)
             is_there = (cursor.prev() if is_past_end else cursor.last()) and cursor.key() >= span.start
-            return prefix[:1] + _lowered(cursor.key()) if is_there else b""
+            return _outer(span.kind, cursor.key()) if is_there else b""
 
         return self._shared.read(work)
 
@@ -263,7 +266,7 @@ class LmdbStorage:
 
 
 def _inner(key: bytes) -> bytes:
-    """`key` as it stands in its kind's database: without the kind byte, in the same order, and never empty.
+    """`key` as it stands in its database, in the same order and never empty: without the kind byte if it has its own.
 
     LMDB has no empty key, so the keys that are all NUL make room by growing by one NUL::
 
@@ -273,7 +276,12 @@ def _inner(key: bytes) -> bytes:
     if not 0 < len(key) <= _MAX_KEY_BYTES:
         msg = f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}"
         raise InvalidInputError(msg)
-    return _raised(key[1:])
+    return _raised(key[1:]) if key[0] in _OWN else key
+
+
+def _outer(kind: int, inner: bytes) -> bytes:
+    """The key that stands in the database as `inner`."""
+    return bytes([kind]) + _lowered(inner) if kind in _OWN else inner
 
 
 def _raised(rest: bytes) -> bytes:
@@ -298,6 +306,9 @@ class _Span(NamedTuple):
             raise InvalidInputError(msg)
         if end[:1] < start[:1]:
             return cls(start[0], b"\0", b"")
+        if start[0] not in _OWN:
+            behind = bytes([start[0] + 1]) if start[0] < _KINDS - 1 else None
+            return cls(start[0], start, behind if end[:1] > start[:1] else end)
         return cls(start[0], _raised(start[1:]), None if end[:1] > start[:1] else _raised(end[1:]))
 
     def after(self, key: bytes, *, reverse: bool) -> _Span:
@@ -342,15 +353,16 @@ class _Fold:
         if _mark(txn, dbs) != self.mark - 1:
             raise ExpectationError([_MARK])
         for number, group in groupby(self.pairs, key=lambda pair: pair[0][0]):
-            changes = [(key[1:], value) for key, value in group]
+            cut = 1 if number in _OWN else 0
+            changes = [(key[cut:], value) for key, value in group]
             puts = [(key, value) for key, value in changes if value is not None]
-            puts[:1] = [(_raised(key), value) for key, value in puts[:1]]  # keys of NULs alone sort first
+            puts[:1] = [(_raised(key) if cut else key, value) for key, value in puts[:1]]  # NULs alone sort first
             cursor = txn.cursor(dbs[number])
             # At the tree's end LMDB fills pages only if told that nothing comes between: by a third fewer pages.
             is_behind = bool(puts) and not (cursor.last() and cursor.key() >= puts[0][0])
             cursor.putmulti(puts, append=is_behind)
             for gone in (key for key, value in changes if value is None):
-                txn.delete(_raised(gone), db=dbs[number])
+                txn.delete(_raised(gone) if cut else gone, db=dbs[number])
         txn.put(_MARK, self.mark.to_bytes(8, "big"), db=dbs[_KINDS])
 
 
@@ -366,9 +378,8 @@ def _read_page(
     room_bytes = _PAGE_BYTES
     walk = _backward if reverse else _forward
     for index, span in enumerate(spans):
-        prefix = bytes([span.kind])
         for key, value in walk(txn.cursor(dbs[span.kind]), span):
-            page.append((prefix + _lowered(key), value))
+            page.append((_outer(span.kind, key), value))
             room_bytes -= len(value)
             if len(page) == count or room_bytes <= 0:
                 return page, [span.after(key, reverse=reverse), *spans[index + 1 :]]
@@ -686,7 +697,7 @@ def _mapped(options: _Options) -> lmdb.Environment:
                 readonly=options.is_readonly,
                 create=not options.is_readonly,
                 mode=0o600,
-                max_dbs=_KINDS + 1,
+                max_dbs=len(_OWN) + 2,
                 max_readers=_MAX_READERS,
                 max_spare_txns=0,  # a spare one keeps a reader slot, which the child of a fork would free
             )
@@ -705,7 +716,7 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
             record = b"%s %d" % (_FORMAT_NAME, _FORMAT_VERSION)
             txn.put(b"format", record, db=env.open_db(_META, txn=txn))
         _check_format(txn.get(b"format", db=_meta(env, txn)))
-        return [*(env.open_db(_name(kind), txn=txn) for kind in range(_KINDS)), _meta(env, txn)]
+        return _databases(lambda name: env.open_db(name, txn=txn), _meta(env, txn))
 
     return _transact(env, work)
 
@@ -714,7 +725,7 @@ def _checked_readonly(env: lmdb.Environment) -> Databases:
     meta = _meta(env, None)
     with env.begin() as txn:
         _check_format(txn.get(b"format", db=meta))
-    return [*(env.open_db(_name(kind), create=False) for kind in range(_KINDS)), meta]
+    return _databases(lambda name: env.open_db(name, create=False), meta)
 
 
 def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
@@ -725,8 +736,10 @@ def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
         raise _ForeignError(msg) from error
 
 
-def _name(kind: int) -> bytes:
-    return b"k%02x" % kind
+def _databases(open_db: Callable[[bytes], lmdb._Database], meta: lmdb._Database) -> Databases:
+    """The database of each kind, and behind them the one about the log."""
+    own, other = {kind: open_db(bytes([kind])) for kind in sorted(_OWN)}, open_db(_OTHER)
+    return [*(own.get(kind, other) for kind in range(_KINDS)), meta]
 
 
 def _check_format(record: bytes | None) -> None:

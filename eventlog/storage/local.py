@@ -267,12 +267,15 @@ class LocalStorage:
         """
         prefix = key[:_PREFIX_BYTES]
         last = lasts.get(prefix)
-        if last is None:
+        if last is None:  # the first time it is as cheap to look
+            lasts[prefix] = b""
+            return False
+        if not last:
             if not _PREFIX_BYTES <= len(key) <= _KEY_BYTES or key[0] == 255:  # noqa: PLR2004 (no key of a log)
                 return False
             if len(lasts) >= _MAX_LASTS:
                 lasts.clear()
-            last = lasts[prefix] = self._lmdb.last_key(prefix)
+            last = lasts[prefix] = self._lmdb.last_key(prefix) or prefix[:1]
         return key > last and len(key) <= _KEY_BYTES
 
     def _is_older(self, folded: int, end: int) -> bool:

@@ -279,7 +279,7 @@ class Thread:
 
     def newest_id(self) -> str | None:
         """The greatest id of a checkpoint, None if there is none."""
-        return next(self.run.given_ids(), None)
+        return next(self.run.given_ids(limit=1), None)
 
     def read(self, checkpoint_id: str) -> Read | None:
         """The checkpoint of that id; None if it is not there."""
