@@ -9,11 +9,9 @@ import importlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from eventlog.catalog import name_parts
 from eventlog.cli.exits import MISSING_EXTRA, CommandError
 from eventlog.codec import MSGPACK, known_codec
 from eventlog.diff import printable
-from eventlog.lineage import Lineage
 
 if TYPE_CHECKING:
     from eventlog.codec import Codec
@@ -50,11 +48,7 @@ def open_run(log: EventLog, name: RunName) -> Run:
 
 def codec_name(log: EventLog, name: RunName) -> str:
     """Name of the codec that a run was written with; of the engine's own for an empty run."""
-    listing = log._catalog.find(name_parts(name))  # noqa: SLF001 (the log has no public word for it yet)
-    if listing is None:
-        return MSGPACK.name
-    root = next(Lineage(log._storage, listing.number).all(), None)  # noqa: SLF001
-    return MSGPACK.name if root is None else str(root.origin[2])
+    return log.codec_name(name) or MSGPACK.name
 
 
 def _inert_codec(name: str) -> Codec:

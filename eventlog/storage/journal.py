@@ -257,10 +257,13 @@ class JournalFiles:
             FileNotFoundError: it was folded and removed.
         """
         with self._opening:
-            fd = self._open.get(number)
-            if fd is None:
-                fd = self._open[number] = self._files.open(self.path(number), writable=self._writable)
-            return fd
+            return self._opened(number)
+
+    def _opened(self, number: int) -> int:
+        fd = self._open.get(number)
+        if fd is None:
+            fd = self._open[number] = self._files.open(self.path(number), writable=self._writable)
+        return fd
 
     def create(self, number: int) -> None:
         """Make file `number`, empty; what an interrupted creation left there is cut."""
@@ -306,10 +309,11 @@ class JournalFiles:
 
     def sync(self, number: int) -> None:
         """Return when file `number` is on stable storage; raises `OSError`."""
-        fd = self.fd(number)
-        self._syncing = number  # keeps who folds the file from closing it; one thread flushes at a time
+        with self._opening:  # who folds the file may be about to close it; one thread flushes at a time
+            fd = self._opened(number)
+            self._syncing = number
         try:
-            self._files.sync(self._open.get(number, fd))
+            self._files.sync(fd)
         finally:
             self._syncing = 0
 
@@ -332,7 +336,7 @@ class JournalFiles:
 
     def forget(self, last: int) -> None:
         """Close the descriptors of all files up to `last`; nobody may be reading them."""
-        for number in [number for number in self._open if number <= last and number != self._syncing]:
+        for number in [number for number in list(self._open) if number <= last]:
             self.close(number)
 
     def cut(self, at: int) -> None:
@@ -351,10 +355,10 @@ class JournalFiles:
         self.close()
 
     def close(self, number: int | None = None) -> None:
-        """Close the descriptor of a file, or of all."""
+        """Close the descriptor of a file, unless it is being flushed, or of all."""
         for each in [number] if number is not None else list(self._open):
             with self._opening:
-                fd = self._open.pop(each, None)
+                fd = None if number is not None and each == self._syncing else self._open.pop(each, None)
             if fd is not None:
                 os.close(fd)
 
