@@ -233,9 +233,11 @@ class Branches:
             return self.empty_tip()
         return self.tip_at(at, segment)
 
-    def tip_at(self, at: tuple[int, int], segment: Segment | None = None) -> Tip:
-        """A tip at an event; for writing on, a `segment` that begins or goes on there."""
-        digest, _, body = self.event(at)
+    def tip_at(
+        self, at: tuple[int, int], segment: Segment | None = None, read: tuple[bytes, bytes, Body] | None = None
+    ) -> Tip:
+        """A tip at an event, if it was `read` already; for writing on, a `segment` that begins or goes on there."""
+        digest, _, body = self.event(at) if read is None else read
         begins = segment is not None and segment.number != at[0]
 
         def load() -> Progress:
@@ -294,7 +296,7 @@ class Branches:
 
     def part(self, place: Place) -> bytes:
         """A payload that has a key of its own."""
-        return next(iter(read_places(self.storage, self.run, [place]).values()))
+        return read_places(self.storage, self.run, [place])[0]
 
     def payload(self, at: tuple[int, int], n: int) -> bytes:
         """The payload of the n-th write of an event."""

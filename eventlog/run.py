@@ -5,6 +5,7 @@ Owns what the arguments mean: names, steps, expected heads, limits. What is writ
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ from eventlog.snapshots import (
     is_newest_read,
     is_read,
     placed,
+    play,
     progress_at,
 )
 from eventlog.state import State
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
+    from eventlog.snapshots import Entries
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
@@ -61,6 +64,8 @@ _STR = frozenset({str})
 _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
+_NEIGHBORS = 4
+"""How far the state looked at last may lie before the one that is wanted, to be the shorter way than a manifest."""
 
 
 class Prepared(NamedTuple):
@@ -146,20 +151,27 @@ class Run:
         self._limits = limits
         self._clock = clock
         self._door = door
-        self._lock = threading.RLock()
-        self._state: State | None = None
-        self._task_writes: TaskWrites | None = None
         self._evidence: list[bytes | None] | None = None
-        self._newest: Event | None = None  # the head, if this handle wrote it
         self._channels: set[str] = set()  # names that were checked
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
-        self._branches = Branches(storage, 0, 0, parts, codec)
+        nothing = Branches(storage, 0, 0, parts, codec)
+        self._begin(nothing, nothing.empty_tip())
         self._is_new = True
         self._branch = branch
-        self._tip = self._branches.empty_tip()
         self._take_number(door.find())
         if self._is_new and branch != MAIN:
             raise NotFoundError(f"run {self.name!r} has no branch {branch!r}: it is empty")
+
+    def _begin(self, branches: Branches, tip: Tip) -> None:
+        """What a handle has of its own, wherever it begins."""
+        self._lock = threading.RLock()
+        self._branches = branches
+        self._tip = tip
+        self._branch = tip.segment.branch
+        self._state: State | None = None
+        self._task_writes: TaskWrites | None = None
+        self._newest: Event | None = None  # the head, if this handle wrote it
+        self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
 
     def _open(self) -> None:
         segment = self._branches.segment_of(self._branch)
@@ -716,8 +728,19 @@ class Run:
         at = self._place(where)
         if at == self._tip.at:
             return self.state
-        progress = progress_at(self._storage, self._branches.lineage, self._branches.run, at)
-        return State(self._event_at(at), progress.entries, self._branches)
+        return State(self._event_at(at), self._entries_at(at), self._branches)
+
+    def _entries_at(self, at: tuple[int, int]) -> Entries:
+        """The entries at an event; from those at the event looked at last, if that lies a few steps before."""
+        branches = self._branches
+        of, seen, entries = self._looked_at
+        if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
+            entries = dict(entries)
+            play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+        else:
+            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+        self._looked_at = (branches, at, entries)
+        return entries
 
     def event(self, where: Where) -> Event:
         """The event itself; arguments and errors as for `at`."""
@@ -881,9 +904,11 @@ class Run:
             if self._tip.is_empty:
                 raise InvalidInputError(f"run {self.name!r} is empty: append an event before forking it")
             place = self._tip.at if at is None else self._place(at)
-            digest, _, body = self._branches.event(place)
-            segment = self._branches.fork(name, EventFacts(place, body.step, digest), self._tip.segment)
-            return self.branch(segment.branch)
+            read = self._branches.event(place)
+            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), self._tip.segment)
+            forked = copy.copy(self)
+            forked._begin(self._branches, self._branches.tip_at(place, segment, read))  # noqa: SLF001 (its own)
+            return forked
 
     def branch(self, name: str) -> Run:
         """A handle on the branch `name`.

@@ -89,8 +89,8 @@ class Place(NamedTuple):
 
     def key(self, run: int) -> bytes:
         """The key of these bytes."""
-        make = part_key if self.kind == PART else snapshot_key
-        return make(run, self.segment, self.seq, self.n)
+        kind, segment, seq, n, _, _ = self
+        return part_key(run, segment, seq, n) if kind == PART else snapshot_key(run, segment, seq, n)
 
 
 class Trail(NamedTuple):
@@ -285,14 +285,16 @@ def manifest_entries(payload: bytes) -> Entries:
 
 def _entry_of(listed: list[Any]) -> tuple[str, Entry]:
     channel, kind, full, *more = listed
-    size, debt = more[:2] or (len(full), 0)
+    if not more:
+        return channel, _new(Entry, (kind, len(full), 0, full, None, None, None))
+    size, debt = more[:2]
     trail: Trail | None = None
     for segment, first, last in zip(*[iter(more[2] if len(more) > 2 else [])] * 3, strict=True):  # noqa: PLR2004
         trail = Trail(trail, segment, first, last)
     ops = None if trail is None else UNREAD
     if isinstance(full, bytes):
-        return channel, Entry(kind, size, debt, full, None, trail, ops)
-    return channel, Entry(kind, size, debt, None, Place(*full), trail, ops)
+        return channel, _new(Entry, (kind, size, debt, full, None, trail, ops))
+    return channel, _new(Entry, (kind, size, debt, None, _new(Place, (*full, None)), trail, ops))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -310,15 +312,25 @@ def progress_at(
     Raises:
         CorruptionError: a record on the way is damaged or missing.
     """
-    segment, seq = at
     manifest, manifest_seq, segments = None, -1, 0
     if use_manifests:
         with suppress(CorruptionError):  # the events say the same, and verify() says what is damaged
             manifest, manifest_seq, segments = _newest_manifest(storage, lineage, run, at)
     entries = {} if manifest is None else manifest_entries(manifest)
-    since, expected = 0, manifest_seq
+    since = play(storage, lineage, run, at, manifest_seq, entries)
+    return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
+
+
+def play(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int, entries: Entries) -> int:
+    """Bring `entries` from the event at seq `before` to the one `at`; returns what reading cost in vain or extra.
+
+    Raises:
+        CorruptionError: a record on the way is damaged or missing.
+    """
+    segment, seq = at
+    since, expected = 0, before
     fresh: list[list[Any]] = []
-    for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, manifest_seq + 1)):
+    for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, before + 1)):
         place = place_of(key)
         expected += 1
         if place[1] != expected:
@@ -337,7 +349,7 @@ def progress_at(
     if expected != seq:
         lineage.check_alive()
         raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
-    return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
+    return since
 
 
 def _newest_manifest(
@@ -378,12 +390,29 @@ def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], chann
         DroppedError: a snapshot is gone.
         CorruptionError: a record is damaged.
     """
-    wanted = {channel: entries[channel] for channel in channels if not is_read(entries[channel])}
+    wanted: Entries = {}
+    found: Entries = {}
+    whole: list[str] = []
+    for channel in channels:
+        entry = entries[channel]
+        if entry.ops is not None:
+            if not is_read(entry):
+                wanted[channel] = entry
+        elif entry.full is None and entry.place is not None:  # set whole: nothing but its bytes is missing
+            whole.append(channel)
+    for channel, full in zip(whole, read_places(storage, run, [entries[c].place for c in whole]), strict=True):  # type: ignore[misc]
+        kind, size, debt, _, place, trail, ops_ = entries[channel]
+        found[channel] = _new(Entry, (kind, size, debt, full, place, trail, ops_))
+    return {**found, **_read_trails(storage, run, wanted)} if wanted else found
+
+
+def _read_trails(storage: Storage, run: int, wanted: Entries) -> Entries:
+    """The entries of channels that have deltas, with those and their full values read."""
     older = _older_ops(storage, run, wanted)
     ops = {channel: _flat_ops(entry, older.get(channel, ())) for channel, entry in wanted.items()}
     places = [entry.place for entry in wanted.values() if entry.full is None and entry.place is not None]
     places += [payload for flat in ops.values() for _, payload in flat if _is_unread(payload)]  # type: ignore[misc]
-    payloads = read_places(storage, run, places)
+    payloads = dict(zip([place.key(run) for place in places], read_places(storage, run, places), strict=True))
     return {channel: _filled(run, entry, ops[channel], payloads) for channel, entry in wanted.items()}
 
 
@@ -471,19 +500,20 @@ def _flat_ops(entry: Entry, older: Sequence[tuple[int, bytes | Place]]) -> list[
     return [*older, *reversed(newer)]
 
 
-def read_places(storage: Storage, run: int, places: Sequence[Place]) -> dict[bytes, bytes]:
-    """The bytes at `places`, by their keys."""
+def read_places(storage: Storage, run: int, places: Sequence[Place]) -> list[bytes]:
+    """The bytes at `places`."""
+    if not places:
+        return []
     keys = [place.key(run) for place in places]
-    found: dict[bytes, bytes] = {}
-    for place, key, record in zip(places, keys, storage.get(keys) if keys else [], strict=True):
-        if record is None and place.kind == SNAPSHOT:
-            raise DroppedError
-        if record is None:
-            raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
+    found: list[bytes] = []
+    for index, (key, record) in enumerate(zip(keys, storage.get(keys), strict=True)):
         try:
-            found[key] = unseal(key, record)
+            if record is None:
+                place = places[index]
+                raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
+            found.append(unseal(key, record))
         except CorruptionError:
-            if place.kind == SNAPSHOT:
+            if places[index].kind == SNAPSHOT:
                 raise DroppedError from None
             raise
     return found
