@@ -575,8 +575,10 @@ class Run:
 
     def _plain(self, writes: Mapping[str, Any]) -> list[Any] | None:
         """The writes of a draft that only sets small plain values of channels known to be named right; else None."""
-        codec = self._plain_codec
-        if codec is None or not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
+        codec, limits = self._plain_codec, self._limits
+        if codec is None or limits.value_bytes < INLINE or limits.channels < len(writes):
+            return None
+        if not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
             return None
         return delta.plain_sets(writes, codec, INLINE)
 

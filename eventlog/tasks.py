@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     Payload = bytes | list[Any]
     Slots = dict[int, tuple[str, Payload, str]]
+    Given = tuple[int, tuple[str, Payload, str]]
     Pair = tuple[bytes, bytes]
 
 _TRIES = 100
@@ -116,10 +117,7 @@ class TaskWrites:
         Returns:
             The records that may come to refer to the event which is to come.
         """
-        encoded: dict[str, list[tuple[TaskWrite, bytes]]] = {}
-        for write in writes:
-            pair = (write, self._encoded(write))
-            encoded.setdefault(write.task, []).append(pair)
+        encoded = self._encoded(writes)
         for attempt in range(_TRIES):
             try:
                 return self._commit(anchor, encoded, alive(attempt), is_known=bool(attempt))
@@ -127,22 +125,26 @@ class TaskWrites:
                 continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
 
-    def _encoded(self, write: TaskWrite) -> bytes:
-        check_id("task", write.task)
-        check_id("channel", write.channel)
-        if write.path:
-            check_id("task path", write.path, _PATH_BYTES)
-        if type(write.slot) is not int or not -_MAX_SLOT <= write.slot < _MAX_SLOT:
-            raise InvalidInputError(f"slot is an integer of 32 bits, not {write.slot!r}")
-        payload = self._codec.encode(write.value, write.channel)
-        if len(payload) > self._max_bytes:
-            raise TooLargeError(f"{write.channel}: value bytes", len(payload), self._max_bytes)
-        return payload
+    def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, list[Given]]:
+        """What each task wrote."""
+        encoded: dict[str, list[Given]] = {}
+        for task, slot, channel, value, path in writes:
+            check_id("task", task)
+            check_id("channel", channel)
+            if path:
+                check_id("task path", path, _PATH_BYTES)
+            if type(slot) is not int or not -_MAX_SLOT <= slot < _MAX_SLOT:
+                raise InvalidInputError(f"slot is an integer of 32 bits, not {slot!r}")
+            payload = self._codec.encode(value, channel)
+            if len(payload) > self._max_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(payload), self._max_bytes)
+            encoded.setdefault(task, []).append((slot, (channel, payload, path)))
+        return encoded
 
     def _commit(
         self,
         anchor: Anchor,
-        encoded: dict[str, list[tuple[TaskWrite, bytes]]],
+        encoded: dict[str, list[Given]],
         alive: tuple[bytes, bytes | None],
         *,
         is_known: bool,
@@ -154,10 +156,12 @@ class TaskWrites:
         kept: list[Kept] = []
         for task, given in encoded.items():
             keys = self._keys(anchor, task)
-            found = self._storage.get(keys) if is_known else [None] * len(keys)
+            found: list[bytes | None] = [None] * len(keys)
             slots: Slots = {}
-            for key, record in zip(reversed(keys), reversed(found), strict=True):  # what waited was there first
-                slots = slots if record is None else {**_read(key, record)[2], **slots}
+            if is_known:
+                found = self._storage.get(keys)
+                for key, record in zip(reversed(keys), reversed(found), strict=True):  # what waited was there first
+                    slots = slots if record is None else {**_read(key, record)[2], **slots}
             merged = _merged(slots, given)
             if merged == slots:
                 continue
@@ -165,8 +169,10 @@ class TaskWrites:
             if any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
                 kept.append(Kept(keys[0], record, task, merged))
             puts.append((keys[0], record))
-            expect.update(zip(keys, found, strict=True))
-            replaced += [key for key, there in zip(keys[1:], found[1:], strict=True) if there is not None]
+            for key, there in zip(keys, found, strict=True):
+                expect[key] = there
+                if there is not None and key is not keys[0]:
+                    replaced.append(key)
         if puts:
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
@@ -177,11 +183,11 @@ class TaskWrites:
         return waiting if anchor.at is None else [task_write_key(self.run, anchor.at, task), *waiting]
 
 
-def _merged(slots: Slots, given: Iterable[tuple[TaskWrite, bytes]]) -> Slots:
+def _merged(slots: Slots, given: Iterable[Given]) -> Slots:
     merged = dict(slots)
-    for write, payload in given:
-        if write.slot < 0 or write.slot not in merged:
-            merged[write.slot] = (write.channel, payload, write.path)
+    for slot, write in given:
+        if slot < 0 or slot not in merged:
+            merged[slot] = write
     return merged
 
 

@@ -29,6 +29,7 @@ import os
 import struct
 import threading
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -225,6 +226,7 @@ END: Final = _END
 """The word of the header that holds the end."""
 
 
+@cache
 def boot_id() -> tuple[int, int]:
     """What this start of the machine is called."""
     text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")

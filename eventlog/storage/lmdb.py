@@ -738,8 +738,10 @@ def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
 
 def _databases(open_db: Callable[[bytes], lmdb._Database], meta: lmdb._Database) -> Databases:
     """The database of each kind, and behind them the one about the log."""
-    own, other = {kind: open_db(bytes([kind])) for kind in sorted(_OWN)}, open_db(_OTHER)
-    return [*(own.get(kind, other) for kind in range(_KINDS)), meta]
+    databases = [open_db(_OTHER)] * _KINDS
+    for kind in _OWN:
+        databases[kind] = open_db(bytes([kind]))
+    return [*databases, meta]
 
 
 def _check_format(record: bytes | None) -> None:

@@ -187,6 +187,8 @@ class Thread:
                 if isinstance(value, Delete):
                     known.stored.pop(name, None)
                     known.lists.pop(name, None)
+                    if name.startswith(_SEEN):
+                        known.seen.pop(name[_PREFIX:], None)
                 else:
                     known.stored[name] = stored.get(name)
                     known.lists.pop(name, None)
