@@ -152,9 +152,12 @@ def fork(directory: Path, n: int) -> dict[str, Any]:
 
 
 def update_state(directory: Path, saver: str, n: int) -> dict[str, Any]:
-    """LangGraph's `update_state` on an old checkpoint of a chat: a counter is set there, 20 times; bytes each."""
+    """LangGraph's `update_state` on an old checkpoint of a chat: a counter is set there, 200 times; bytes each.
+
+    So often, because LMDB and SQLite both take whole pages.
+    """
     pin()
-    count = 20
+    count = 200
     with peers.opened(saver, directory) as opened:
         graph, given = _compiled("chat", opened.saver, n, [])
         graph.invoke(given, {"configurable": {"thread_id": "t"}, "recursion_limit": n + 10}, durability="sync")
