@@ -471,7 +471,7 @@ class Run:
         if self._is_new:
             self._ensure_created()
         written = self._branches.write(tip, (draft,))[0]
-        if tip.shadows:
+        if tip.shadows or draft.writes:
             self._accept(tip, draft)
         self._tip, self._state, self._newest = tip, None, written
         return written

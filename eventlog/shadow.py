@@ -364,9 +364,13 @@ def begins_with(values: list[Any], shadow: ListShadow, codec: Codec, path: str) 
     known = shadow.items
     if shadow.columns is not None:
         return _is_like(shadow.columns, values if len(values) == len(known) else values[: len(known)])
-    return all(map(is_, known, values)) or all(
-        old is new or is_same(old, new, codec, path) for old, new in zip(known, values, strict=False)
-    )
+    if all(map(is_, known, values)):
+        return True
+    if not all(old is new or is_same(old, new, codec, path) for old, new in zip(known, values, strict=False)):
+        return False
+    # Equal objects took the place of those known (it was read anew): know them, so that the next look is quick again.
+    known[:] = [new if type(new) in IMMUTABLE else old for old, new in zip(known, values, strict=False)]
+    return True
 
 
 def _is_like(mirror: _Record | _Columns, value: Any) -> bool:
