@@ -155,10 +155,10 @@ class EventFacts(NamedTuple):
 class Draft(NamedTuple):
     """One event to be written: what is known before its place is.
 
-    Its writes, if they only set small values, stand in `plain` as they will in the body; else in `writes`.
+    Its writes that only set small values stand in `plain` as they will in the body, the others in `writes`.
     """
 
-    plain: list[Any] | None
+    plain: list[Any]
     writes: list[tuple[str, delta.Write]]
     step: int
     time_ns: int
@@ -171,9 +171,8 @@ class Draft(NamedTuple):
     @property
     def changes(self) -> list[tuple[str, int, bytes, int]]:
         """Its writes: channel, operation, payload, and by how much the value grows."""
-        if self.plain is not None:
-            return [(channel, code, payload, len(payload)) for channel, code, payload in triples(self.plain)]
-        return [(channel, write.code, write.payload, write.growth) for channel, write in self.writes]
+        plain = [(channel, code, payload, len(payload)) for channel, code, payload in triples(self.plain)]
+        return plain + [(channel, write.code, write.payload, write.growth) for channel, write in self.writes]
 
 
 class _Batch(NamedTuple):
@@ -432,10 +431,11 @@ class Branches:
         digests, progress, fresh, changed = after
         if fresh is not None:
             tip.fresh = fresh
-        elif changed:
-            apply_changes(tip.entries, changed)
-        elif drafts[0].plain is not None:
-            tip.fresh.append(drafts[0].plain)
+        else:
+            if changed:
+                apply_changes(tip.entries, changed)
+            if drafts[0].plain:
+                tip.fresh.append(drafts[0].plain)
         seq, last = tip.at[1], drafts[-1]
         tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
         tip.known, tip.head, tip.step, tip.given_id = (
@@ -464,13 +464,17 @@ class Branches:
             task,
             event_id,
             meta,
-            writes if plain is None else plain,
+            (plain, writes) if writes else plain,
             self.decoded_meta,
-            self._drafted_writes if plain is None else self._decoded_writes,
+            self._drafted_writes if writes else self._decoded_writes,
         )
 
-    def _drafted_writes(self, _: tuple[int, int], writes: list[tuple[str, delta.Write]]) -> Mapping[str, Any]:
-        return {channel: delta.to_operation(write.code, write.payload, self.codec) for channel, write in writes}
+    def _drafted_writes(
+        self, at: tuple[int, int], drafted: tuple[list[Any], list[tuple[str, delta.Write]]]
+    ) -> Mapping[str, Any]:
+        plain, writes = drafted
+        found = {channel: delta.to_operation(write.code, write.payload, self.codec) for channel, write in writes}
+        return {**self._decoded_writes(at, plain), **found}
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to where there is no head yet, and a batch that makes it, or expects it there."""
@@ -481,7 +485,9 @@ class Branches:
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
-    def _fill(self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]) -> _After:
+    def _fill(  # noqa: C901 (the hot path calls little)
+        self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
+    ) -> _After:
         """Add the events of `drafts`. The tip stays as it is, for the commit may fail."""
         number, seq, digest = segment.number, tip.at[1], tip.digest
         entries, since, manifest, segments = tip.progress
@@ -510,10 +516,10 @@ class Branches:
             if is_due and fresh is None:
                 entries, fresh = dict(tip.entries), []
             if fresh is not None:
-                if draft.plain is not None:
-                    fresh.append(draft.plain)
-                else:
+                if changes is not None:
                     apply_changes(entries, changed)
+                if draft.plain:
+                    fresh.append(draft.plain)
             if is_due:
                 put_fresh(entries, fresh or ())
                 manifest = self._put_manifest(batch, at, entries)
@@ -530,14 +536,13 @@ class Branches:
         """Add an event and its parts.
 
         Returns:
-            Its size, its digest, and the changes with their places; None if it only sets small values.
+            Its size, its digest, and the changes beside its plain ones with their places; None if there are none.
         """
         plain, writes, step, time_ns, task, event_id, meta, _ = draft
         body: list[Any] = [time_field(time_ns), step, task, event_id and packed_id(event_id), meta]
         changes: list[Change] | None = None
-        if plain is not None:
-            body += plain
-        else:
+        body += plain
+        if writes:
             changes = self._put_changes(batch, at, body, writes)
         key = event_key(self.run, *at)
         record, digest = event_record(key, parent, scalars(body))

@@ -95,8 +95,8 @@ def set_to(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
     return _new(Write, (_SET_OF.get(type(value), SET), payload, len(payload), None, NO_SHADOW))
 
 
-def plain_sets(writes: Mapping[str, Any], codec: PlainCodec, most: int) -> list[Any] | None:
-    """All of `writes` as sets of small plain values; None where one is anything else, or they are not small.
+def plain_sets(writes: Mapping[str, Any], codec: PlainCodec, most: int) -> tuple[list[Any], Mapping[str, Any]]:
+    """Those of `writes` that set small plain values, and the others.
 
     Args:
         writes: per channel its value.
@@ -104,18 +104,20 @@ def plain_sets(writes: Mapping[str, Any], codec: PlainCodec, most: int) -> list[
         most: bytes that they may have together.
 
     Returns:
-        As they stand in an event's body: channel, code, payload, channel, code, payload ...
+        The first as they stand in an event's body: channel, code, payload, channel, code, payload ...
     """
     encode, plain = codec.encode_plain, codec.plain
     found: list[Any] = []
+    others: dict[str, Any] = {}
     try:
         for channel, value in writes.items():
-            if type(value) not in plain:
-                return None
-            found += channel, SET_TEXT if type(value) is str else SET, encode(value)
+            if type(value) in plain:
+                found += channel, SET_TEXT if type(value) is str else SET, encode(value)
+            else:
+                others[channel] = value
     except (ValueError, OverflowError):  # a large integer, a string without UTF-8 form
-        return None
-    return found if len(b"".join(found[2::3])) <= most else None
+        return [], writes
+    return (found, others) if len(b"".join(found[2::3])) <= most else ([], writes)
 
 
 class Known(Protocol):

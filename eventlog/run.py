@@ -82,10 +82,8 @@ class Prepared(NamedTuple):
     @property
     def payload_bytes(self) -> int:
         """Bytes of what the event says, as encoded: the state grows by no more."""
-        plain = self.draft.plain
-        if plain is not None:
-            return len(b"".join(plain[2::3]))
-        return sum(len(write.payload) for _, write in self.draft.writes)
+        plain, writes = self.draft[:2]
+        return len(b"".join(plain[2::3])) + sum(len(write.payload) for _, write in writes)
 
     @property
     def state_bytes(self) -> int:
@@ -494,7 +492,7 @@ class Run:
 
     def _accept(self, tip: Tip, draft: Draft) -> None:
         """Bring what is remembered of the written channels up to date."""
-        for channel in (draft.plain or ())[::3]:
+        for channel in draft.plain[::3]:
             tip.shadows.pop(channel, None)
         for channel, write in draft.writes:
             shadow = delta.accepted(tip.shadows.get(channel), write)
@@ -553,13 +551,14 @@ class Run:
         meta: Mapping[str, Any] | None,
         path: str = "",
     ) -> Draft:
-        plain, found = None, []
+        plain: list[Any] = []
+        found: list[tuple[str, delta.Write]] = []
         if writes is None:
             found = self._found(tip, state)
         else:
             _check_mapping(writes, "writes")
-            plain = self._plain(writes)
-            found = self._encoded(tip, writes, path) if plain is None else []
+            plain, rest = self._plain(writes)
+            found = self._encoded(tip, rest, path) if rest else []
         if len(found) > self._limits.channels:
             raise TooLargeError("channels in one event", len(found), self._limits.channels)
         for channel, write in found:
@@ -573,13 +572,13 @@ class Run:
         next_step = tip.step + 1 if step is None else self._given_step(tip, step)
         return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False))
 
-    def _plain(self, writes: Mapping[str, Any]) -> list[Any] | None:
-        """The writes of a draft that only sets small plain values of channels known to be named right; else None."""
+    def _plain(self, writes: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
+        """The writes that only set small plain values of channels known to be named right, and all others."""
         codec, limits = self._plain_codec, self._limits
         if codec is None or limits.value_bytes < INLINE or limits.channels < len(writes):
-            return None
+            return [], writes
         if not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
-            return None
+            return [], writes
         return delta.plain_sets(writes, codec, INLINE)
 
     def _meta(self, meta: Mapping[str, Any]) -> bytes:
