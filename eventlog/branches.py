@@ -432,10 +432,10 @@ class Branches:
         if fresh is not None:
             tip.fresh = fresh
         else:
+            if drafts[0].plain:  # first, as in the body: the order of channels is that of their first writes
+                tip.fresh.append(drafts[0].plain)
             if changed:
                 apply_changes(tip.entries, changed)
-            if drafts[0].plain:
-                tip.fresh.append(drafts[0].plain)
         seq, last = tip.at[1], drafts[-1]
         tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
         tip.known, tip.head, tip.step, tip.given_id = (
@@ -516,10 +516,12 @@ class Branches:
             if is_due and fresh is None:
                 entries, fresh = dict(tip.entries), []
             if fresh is not None:
-                if changes is not None:
-                    apply_changes(entries, changed)
                 if draft.plain:
                     fresh.append(draft.plain)
+                if changes is not None:
+                    put_fresh(entries, fresh)
+                    fresh = []
+                    apply_changes(entries, changed)
             if is_due:
                 put_fresh(entries, fresh or ())
                 manifest = self._put_manifest(batch, at, entries)

@@ -36,7 +36,6 @@ from eventlog.shadow import (
     begins_with,
     is_opaque,
     is_same,
-    items_of,
     same_keys,
     shadow_of,
     size_of,
@@ -155,7 +154,7 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
     if known is None:
         return set_to(_from_nothing(operation), codec, path)
     wanted = _WANTED[type(operation)]
-    if wanted != known.kind:
+    if wanted != known.kind and _SET_OF.get(type(known.value())) != wanted:  # a tuple may read back as a list
         raise _unfit(operation, _NOUN[wanted], _NOUN[known.kind], path)
     if isinstance(operation, Merge):
         try:
@@ -211,7 +210,7 @@ def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: 
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     if shadow is None:
         return Write(EXTEND, payload, len(payload))
-    added = items_of(items, codec, path)
+    added = shadow_of(items, codec, path)
     return Write(EXTEND, payload, len(payload), accept=lambda: shadow.extend(added))
 
 

@@ -1,7 +1,7 @@
 """One run of bytes in terms of another: where a long stretch of both is the same, it is named and not repeated.
 
 Owns the pieces and how they are found. It looks for what a value's bytes have in common with those of a value that
-holds it, or that it holds: one long stretch, wherever it lies, and a common end after it. It is no general search.
+holds it, or that it holds: a common start and end, and a few long stretches wherever they lie. It is no general search.
 
 Pieces stand one after another: bytes as they are, and pairs of integers, start and length of a copy.
 """
@@ -13,24 +13,37 @@ from typing import Final
 _PROBE: Final = 24
 _PROBES: Final = 4
 _LEAST: Final = 32
+_DEPTH: Final = 2
 
 
 def patch(source: bytes, target: bytes) -> list[bytes | int] | None:
     """Pieces that make `target` of `source`; None if they would not be clearly smaller than `target`."""
-    found = _stretch(source, target)
-    if found is None:
+    if len(target) <= _LEAST:
         return None
-    begin, at, size = found
-    rest, rest_from = target[at + size :], begin + size
-    end = _common_end(rest, source[rest_from:])
-    tail = len(rest) - end
-    pieces: list[bytes | int] = [*_literal(target[:at]), begin, size, *_literal(rest[:tail])]
-    if end >= _LEAST:
-        pieces += [len(source) - end, end]
-    else:
-        pieces += _literal(rest[tail:])
+    pieces = _pieces(source, target, _DEPTH)
     kept = sum(len(piece) if isinstance(piece, bytes) else 4 for piece in pieces)
     return pieces if kept * 2 <= len(target) else None
+
+
+def _pieces(source: bytes, target: bytes, depth: int) -> list[bytes | int]:
+    """A common start, a common end, and of what lies between the stretches that are found elsewhere."""
+    start = _long(_common_start(source, target))
+    end = _long(_common_end(source[start:], target[start:]))
+    middle = target[start : len(target) - end]
+    pieces: list[bytes | int] = [0, start] if start else []
+    found = _stretch(source, middle) if depth else None
+    if found is not None:
+        begin, at, size = found
+        pieces += _pieces(source, middle[:at], depth - 1)
+        pieces += [begin, size]
+        pieces += _pieces(source, middle[at + size :], depth - 1)
+    elif middle:
+        pieces.append(middle)
+    return [*pieces, len(source) - end, end] if end else pieces
+
+
+def _long(size: int) -> int:
+    return size if size >= _LEAST else 0
 
 
 def patched(source: bytes, pieces: list[bytes | int]) -> bytes:
@@ -47,24 +60,21 @@ def patched(source: bytes, pieces: list[bytes | int]) -> bytes:
     return b"".join(made)
 
 
-def _literal(data: bytes) -> list[bytes | int]:
-    return [data] if data else []
-
-
 def _stretch(source: bytes, target: bytes) -> tuple[int, int, int] | None:
     """A long stretch of both: where it begins in `source`, where in `target`, and its length."""
-    if len(target) < _PROBE:
-        return None
-    for probe in range(1, _PROBES + 1):
+    best: tuple[int, int, int] | None = None
+    for probe in range(1, _PROBES + 1) if len(target) >= _PROBE else ():
         at = (len(target) - _PROBE) * probe // (_PROBES + 1)
+        if best is not None and best[1] <= at < best[1] + best[2]:
+            continue
         begin = source.find(target[at : at + _PROBE])
         if begin < 0:
             continue
         back = _common_end(source[:begin], target[:at])
         size = back + _PROBE + _common_start(source[begin + _PROBE :], target[at + _PROBE :])
-        if size >= _LEAST:
-            return begin - back, at - back, size
-    return None
+        if size >= max(_LEAST, 0 if best is None else best[2]):
+            best = (begin - back, at - back, size)
+    return best
 
 
 def _common_start(one: bytes, other: bytes) -> int:

@@ -78,6 +78,7 @@ class Prepared(NamedTuple):
     at: tuple[int, int]
     draft: Draft
     may_fork: bool
+    codec: Codec
 
     @property
     def payload_bytes(self) -> int:
@@ -93,6 +94,11 @@ class Prepared(NamedTuple):
             before = 0 if code in delta.SETS else sizes.pop(channel, 0)
             sizes[channel] = 0 if code == delta.DELETE else before + growth
         return sum(sizes.values())
+
+    def values(self) -> dict[str, Any]:
+        """The values of the channels that the event sets whole, as they were when it was prepared."""
+        codec = self.codec
+        return {channel: codec.decode(data) for channel, code, data, _ in self.draft.changes if code in delta.SETS}
 
 
 class Door(Protocol):
@@ -448,11 +454,11 @@ class Run:
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
             draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
-            return Prepared(tip, tip.at, draft, at is not None)
+            return Prepared(tip, tip.at, draft, at is not None, self._codec)
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
-        tip, at, draft, may_fork = prepared
+        tip, at, draft, may_fork, _ = prepared
         with self._lock:
             if tip.at == at and not (may_fork and self._is_followed(at)):
                 try:
@@ -780,6 +786,11 @@ class Run:
             bounds = ids_below(self._branches.run, before)
             for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
                 yield id_of(key)
+
+    def is_current(self, event: Event) -> bool:
+        """Whether the id that an event was given still names it, and not one that was written under it since."""
+        entry = None if event.given_id is None or self._is_new else self._branches.id_entry(event.given_id)
+        return entry is not None and (entry[0], entry[1]) == (event.segment, event.seq)
 
     def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
         """Each event with the state after it, oldest first. Runs no user code; arguments as for `events`."""

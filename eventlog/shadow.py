@@ -4,16 +4,16 @@ Owns shadows and the comparison. It is *sound*: a shadow keeps the structure of 
 leaves, references to what cannot; whatever else there is, is kept as a digest of its bytes. So a value that was changed
 in place, at any depth, differs from its shadow: types, order and the bits of a float count.
 
-It is made to be quick where nothing changed. A list of strings or numbers costs one identity comparison each. Dicts and
-records in a list (messages, mostly) are compared with *mirrors*: containers like theirs that hold the same leaves, so
-that one comparison of two lists of dicts walks them all. A mirror holds a stand-in where Python calls equal what is not
-the same: for numbers, and for dicts whose order counts.
+It is made to be quick where nothing changed, and runs nobody's code then. The items of a list are laid out flat: all
+containers in it, and all that they hold, in a few lists that are compared by identity. Where that fails, for equal
+objects may have taken the place of those known, the bytes of each item decide.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, is_
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
 """Keys that equal what they read back as; a float may be NaN, and so may what a tuple holds."""
-_STR: Final = frozenset({str})
-_FREE: Final = frozenset({str, type(None)})
-"""Leaves for which ``==`` is sameness in a mirror."""
 _EXACT: Final = frozenset({str, bytes, int, bool, type(None)})
 """Types for which ``==`` between two of the same type is equality; not float (zeros, NaN), not datetime (zones)."""
 _PYDANTIC: Final = frozenset({"__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"})
@@ -44,19 +41,19 @@ _private: Final = attrgetter("__pydantic_private__")
 
 
 class ListShadow:
-    """Of a list: what its items are compared with; `columns`, if they are all dicts or all records."""
+    """Of a list: what its items are compared with, and the objects that they were, laid out flat."""
 
-    __slots__ = ("columns", "items")
+    __slots__ = ("flat", "items")
 
-    def __init__(self, items: list[Any]) -> None:
+    def __init__(self, items: list[Any], values: list[Any], codec: Codec) -> None:
         self.items = items
-        self.columns = _Columns.of(items)
+        self.flat = _Flat(values, codec)
 
-    def extend(self, items: list[Any]) -> None:
-        """Take over shadows of items that were put at the end."""
-        self.items += items
-        if self.columns is not None and not self.columns.take(items):
-            self.columns = None
+    def extend(self, end: ListShadow) -> None:
+        """Take over the shadow of items that were put at the end."""
+        self.items += end.items
+        for name in _Flat.__slots__:
+            getattr(self.flat, name).extend(getattr(end.flat, name))
 
 
 class DictShadow:
@@ -78,173 +75,144 @@ class _Leaf:
         self.size = len(encoded)
 
 
-class _Record:
-    """Of a dict, or an object that is what its fields are, within a list; `more` is what a model has beside them."""
+class _Flat:
+    """All that the items of a list hold, each kind in a list of its own; the objects themselves, not copies.
 
-    __slots__ = ("cls", "fields", "kind", "more")
+    An item that is the same object holds the same as before if each container in it has as many entries and these are
+    the same objects; so it is enough to look at all containers, wherever they lie.
+    """
 
-    def __init__(self, value: Any, codec: Codec) -> None:
-        self.cls: type = type(value)
-        self.kind = _DICT if self.cls is dict else _MODEL if hasattr(value, "__pydantic_extra__") else _OBJECT
-        fields = value if self.kind == _DICT else vars(value)
-        self.fields = {key: _mirror(item, codec) for key, item in fields.items()}
-        self.more = tuple(_mirror(each(value), codec) for each in (_extra, _private)) if self.kind == _MODEL else ()
+    __slots__ = (
+        "dict_sizes",
+        "dicts",
+        "empty",
+        "extras",
+        "field_counts",
+        "fields",
+        "items",
+        "keys",
+        "list_items",
+        "list_sizes",
+        "lists",
+        "models",
+        "names",
+        "opaque",
+        "privates",
+        "records",
+        "types",
+        "values",
+    )
 
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not self.cls:
-            return False
-        if self.kind == _DICT:
-            return list(other) == list(self.fields) and other == self.fields  # type: ignore[call-overload]
-        if self.kind == _MODEL and (_extra(other), _private(other)) != self.more:
-            return False
-        return vars(other) == self.fields
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class _Columns:
-    """The records of one list, in lists of their own: compared by a handful of calls."""
-
-    __slots__ = ("kind", "parts", "types")
-
-    def __init__(self, kind: int) -> None:
-        self.kind = kind
+    def __init__(self, values: list[Any], codec: Codec) -> None:
+        self.items: list[Any] = []
+        self.empty: list[Any] = []  # lists and dicts
+        self.lists: list[list[Any]] = []
+        self.list_sizes: list[int] = []
+        self.list_items: list[Any] = []
+        self.dicts: list[dict[Any, Any]] = []
+        self.dict_sizes: list[int] = []
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+        self.records: list[Any] = []  # objects that are what their fields are
         self.types: list[type] = []
-        self.parts: list[list[Any]] = [[] for _ in _PARTS[kind]]
+        self.field_counts: list[int] = []
+        self.names: list[str] = []
+        self.fields: list[Any] = []
+        self.models: list[Any] = []  # those of them that are pydantic's
+        self.extras: list[Any] = []
+        self.privates: list[Any] = []
+        self.opaque: list[tuple[Any, bytes]] = []  # what only its bytes tell about
+        self.add(values, codec)
 
-    @classmethod
-    def of(cls, items: list[Any]) -> _Columns | None:
-        """None if they are not all of one kind."""
-        if not items or type(items[0]) is not _Record:
-            return None
-        columns = cls(items[0].kind)
-        return columns if columns.take(items) else None
+    def add(self, values: list[Any], codec: Codec) -> None:
+        """Lay out more items."""
+        self.items += values
+        for value in values:
+            if type(value) not in IMMUTABLE:
+                try:
+                    self._walk(value, codec)
+                except UnserializableError:  # something in it is not stored as it is: all of its bytes then
+                    self.opaque.append((value, xxh3_128_digest(codec.encode(value))))
 
-    def take(self, items: list[Any]) -> bool:
-        """Add more; whether they are of the same kind."""
-        if not all(type(item) is _Record and item.kind == self.kind for item in items):
-            return False
-        self.types += [item.cls for item in items]
-        self.parts[0] += [item.fields for item in items]
-        if self.kind == _DICT:
-            self.parts[1] += chain.from_iterable(item.fields for item in items)
-        for index, part in enumerate(self.parts[1:] if self.kind == _MODEL else ()):
-            part += [item.more[index] for item in items]
-        return True
+    def _walk(self, value: Any, codec: Codec) -> None:
+        cls = type(value)
+        if cls in (list, dict) and not value:
+            self.empty.append(value)
+            return
+        held: Iterable[Any] = ()
+        if cls is list:
+            held = value
+            self.lists.append(value)
+            self.list_sizes.append(len(value))
+            self.list_items += value
+        elif cls is dict and PLAIN_KEYS.issuperset(map(type, value)):
+            held = value.values()
+            self.dicts.append(value)
+            self.dict_sizes.append(len(value))
+            self.keys += value
+            self.values += held
+        elif _is_record(cls):
+            held = self._walk_record(value)
+        elif not _is_leaf(value):
+            self.opaque.append((value, xxh3_128_digest(codec.encode(value))))
+        for item in held:
+            if type(item) not in IMMUTABLE:
+                self._walk(item, codec)
 
-    def are_those_of(self, values: list[Any]) -> bool:
-        """Whether as many values are the same."""
-        if [*map(type, values)] != self.types:
-            return False
-        return all(read(values) == part for read, part in zip(_PARTS[self.kind], self.parts, strict=True))
+    def _walk_record(self, value: Any) -> Iterable[Any]:
+        fields = vars(value)
+        self.records.append(value)
+        self.types.append(type(value))
+        self.field_counts.append(len(fields))
+        self.names += fields
+        self.fields += fields.values()
+        if not hasattr(type(value), "__pydantic_extra__"):
+            return list(fields.values())
+        extra, private = _extra(value), _private(value)
+        self.models.append(value)
+        self.extras.append(extra)
+        self.privates.append(private)
+        return [*fields.values(), extra, private]
 
+    def is_held_by(self, values: list[Any], codec: Codec) -> bool:
+        """Whether a list begins with these items, and they hold what they held."""
+        return (
+            all(map(is_, self.items, values))
+            and not any(self.empty)
+            and [*map(len, self.lists)] == self.list_sizes
+            and _are([*chain.from_iterable(self.lists)], self.list_items)
+            and [*map(len, self.dicts)] == self.dict_sizes
+            and _are([*chain.from_iterable(self.dicts)], self.keys)
+            and _are([*chain.from_iterable(map(_values, self.dicts))], self.values)
+            and self._are_records()
+            and all(xxh3_128_digest(codec.encode(value)) == digest for value, digest in self.opaque)
+        )
 
-_DICT, _OBJECT, _MODEL = range(3)
-_PARTS: Final[dict[int, tuple[Callable[[list[Any]], list[Any]], ...]]] = {
-    _DICT: (list, lambda values: [*chain.from_iterable(values)]),
-    _OBJECT: (lambda values: [*map(_fields, values)],),
-    _MODEL: (
-        lambda values: [*map(_fields, values)],
-        lambda values: [*map(_extra, values)],
-        lambda values: [*map(_private, values)],
-    ),
-}
-"""What is read of all records of a kind, to be compared with mirrors of it."""
-
-
-# --- mirrors ------------------------------------------------------------------------------------------------------
-
-
-class _Exact:
-    """Stands for a leaf that Python may call equal to something else: 1 for True, one time zone for another."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        value = self.value
-        return other is value or (type(other) is type(value) and repr(other) == repr(value))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class _Leaves:
-    """Stands for a list of leaves."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not list or len(other) != len(self.items):
-            return False
-        return all(map(is_, other, self.items)) or repr(other) == repr(self.items)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class _Ordered:
-    """Stands for a dict of several keys, whose order counts."""
-
-    __slots__ = ("fields", "keys")
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        self.fields = fields
-        self.keys = _shared(tuple(fields))
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is dict and list(other) == self.keys and other == self.fields
-
-    __hash__ = None  # type: ignore[assignment]
+    def _are_records(self) -> bool:
+        if not self.records:
+            return True
+        fields = [*map(_fields, self.records)]
+        return (
+            all(map(is_, map(type, self.records), self.types))
+            and [*map(len, fields)] == self.field_counts
+            and _are([*chain.from_iterable(fields)], self.names)
+            and _are([*chain.from_iterable(map(_values, fields))], self.fields)
+            and all(map(is_, map(_extra, self.models), self.extras))
+            and all(map(is_, map(_private, self.models), self.privates))
+        )
 
 
-class _Bytes:
-    """Stands for a value that only its bytes tell about."""
-
-    __slots__ = ("codec", "leaf")
-
-    def __init__(self, leaf: _Leaf, codec: Codec) -> None:
-        self.leaf = leaf
-        self.codec = codec
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) not in IMMUTABLE and _Leaf(self.codec.encode(other)).digest == self.leaf.digest
-
-    __hash__ = None  # type: ignore[assignment]
+_values: Final = dict.values
 
 
-_EMPTY: Final[dict[type, Any]] = {list: [], dict: {}}
-"""Shared, for there are many: the fewer bytes a comparison touches, the quicker it is."""
+def _are(now: list[Any], then: list[Any]) -> bool:
+    return len(now) == len(then) and all(map(is_, now, then))
 
 
-@lru_cache(1024)
-def _shared(keys: tuple[str, ...]) -> list[str]:
-    """The one list of these keys."""
-    return list(keys)
-
-
-def _mirror(value: Any, codec: Codec) -> Any:
+def _is_leaf(value: Any) -> bool:
+    """Whether a value that is no container cannot change in place."""
     cls = type(value)
-    if cls in _FREE:
-        return value
-    if cls in IMMUTABLE or isinstance(value, enum.Enum):
-        return _Exact(value)
-    if not value and cls in _EMPTY:
-        return _EMPTY[cls]
-    if cls is list:
-        types = set(map(type, value))
-        if types <= _FREE:
-            return list(value)
-        return _Leaves(list(value)) if types <= IMMUTABLE else [_mirror(item, codec) for item in value]
-    if cls is dict and _STR.issuperset(map(type, value)):
-        fields = {key: _mirror(item, codec) for key, item in value.items()}
-        return fields if len(fields) < 2 else _Ordered(fields)  # noqa: PLR2004 (one key has one order)
-    if _is_record(cls):
-        return _Record(value, codec)
-    return _Bytes(_Leaf(codec.encode(value)), codec)
+    return cls in IMMUTABLE or isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value)))
 
 
 def _is_made_of_fields(cls: type) -> bool:
@@ -257,8 +225,6 @@ def _is_made_of_fields(cls: type) -> bool:
 
 
 _is_record = cast("Callable[[type], bool]", lru_cache(1024)(_is_made_of_fields))
-
-
 _HEAP_TYPE: Final = 1 << 9
 
 
@@ -276,33 +242,22 @@ def shadow_of(value: Any, codec: Codec, path: str = "value") -> Any:
     if cls in IMMUTABLE:
         return value
     if cls is list:
-        return ListShadow(items_of(value, codec, path))
+        return ListShadow(items_of(value, codec, path), value, codec)
     if cls is dict and PLAIN_KEYS.issuperset(map(type, value)):
         return DictShadow(
             {key: item if type(item) in IMMUTABLE else shadow_of(item, codec, path) for key, item in value.items()}
         )
-    if isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value))):
-        return value
-    return _Leaf(codec.encode(value, path))
+    return value if _is_leaf(value) else _Leaf(codec.encode(value, path))
 
 
 def items_of(values: list[Any], codec: Codec, path: str) -> list[Any]:
     """The shadows of a list's items."""
-    return [item if type(item) in IMMUTABLE else _item_of(item, codec, path) for item in values]
-
-
-def _item_of(value: Any, codec: Codec, path: str) -> Any:
-    if (type(value) is dict and _STR.issuperset(map(type, value))) or _is_record(type(value)):
-        try:
-            return _Record(value, codec)
-        except (UnserializableError, AttributeError):  # a field that is not stored as it is, or a model half made
-            return _Leaf(codec.encode(value, path))
-    return shadow_of(value, codec, path)
+    return [item if _is_leaf(item) else _Leaf(codec.encode(item, path)) for item in values]
 
 
 def is_opaque(shadow: Any) -> bool:
     """Whether a shadow says of its value only whether it is the same."""
-    return type(shadow) in (_Leaf, _Record)
+    return type(shadow) is _Leaf
 
 
 def size_of(shadow: Any, codec: Codec) -> int:
@@ -311,23 +266,7 @@ def size_of(shadow: Any, codec: Codec) -> int:
         return 1 + sum(size_of(item, codec) for item in shadow.items)
     if type(shadow) is DictShadow:
         return 1 + sum(_key_size(key) + size_of(item, codec) for key, item in shadow.items.items())
-    if type(shadow) is _Record:
-        return _mirror_size(shadow)
     return shadow.size if type(shadow) is _Leaf else len(codec.encode(shadow))
-
-
-def _mirror_size(mirror: Any) -> int:
-    """About the bytes of what a mirror stands for, without its help."""
-    if isinstance(mirror, _Record | _Ordered):
-        return 1 + sum(_key_size(key) + _mirror_size(item) for key, item in mirror.fields.items())
-    if isinstance(mirror, dict):
-        return 1 + sum(_key_size(key) + _mirror_size(item) for key, item in mirror.items())
-    if isinstance(mirror, list | _Leaves):
-        return 1 + sum(map(_mirror_size, mirror if isinstance(mirror, list) else mirror.items))
-    if isinstance(mirror, _Bytes):
-        return mirror.leaf.size
-    value = mirror.value if isinstance(mirror, _Exact) else mirror
-    return _key_size(value) if isinstance(value, str | bytes) else 5
 
 
 def _key_size(key: Any) -> int:
@@ -342,16 +281,14 @@ def is_same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
     if shadow is value:
         return True
     cls = type(value)
+    if type(shadow) is _Leaf:
+        return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
     if cls is list:
         return (
             type(shadow) is ListShadow and len(shadow.items) == len(value) and begins_with(value, shadow, codec, path)
         )
-    if type(shadow) is _Record:
-        return _is_like(shadow, value)
     if cls is dict and type(shadow) is DictShadow:
         return _same_entries(shadow, value, codec, path)
-    if type(shadow) is _Leaf:
-        return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
     if cls is not type(shadow):
         return False
     if cls in _EXACT:
@@ -362,23 +299,14 @@ def is_same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
 def begins_with(values: list[Any], shadow: ListShadow, codec: Codec, path: str) -> bool:
     """Whether the first items of a list, which has as many, are those that `shadow` was made of."""
     known = shadow.items
-    if shadow.columns is not None:
-        return _is_like(shadow.columns, values if len(values) == len(known) else values[: len(known)])
-    if all(map(is_, known, values)):
-        return True
+    with suppress(Exception):  # whatever objects do that somebody else changes at this moment
+        if shadow.flat.is_held_by(values, codec):
+            return True
     if not all(old is new or is_same(old, new, codec, path) for old, new in zip(known, values, strict=False)):
         return False
     # Equal objects took the place of those known (it was read anew): know them, so that the next look is quick again.
-    known[:] = [new if type(new) in IMMUTABLE else old for old, new in zip(known, values, strict=False)]
+    shadow.flat = _Flat(values[: len(known)], codec)
     return True
-
-
-def _is_like(mirror: _Record | _Columns, value: Any) -> bool:
-    """Whether a mirror equals a value, whose own comparison may be anybody's code: what fails is not the same."""
-    try:
-        return mirror.are_those_of(value) if isinstance(mirror, _Columns) else mirror == value
-    except Exception:  # noqa: BLE001 (whatever it raises)
-        return False
 
 
 def same_keys(old: Iterable[Any], new: Iterable[Any]) -> bool:

@@ -223,16 +223,16 @@ class LmdbStorage:
             lambda txn, dbs: (_mark(txn, dbs), [txn.get(inner, db=dbs[kind]) for kind, inner in places])
         )
 
-    def last_key(self, prefix: bytes) -> bytes:
-        """The last key that begins with `prefix`, which names a kind; empty if there is none."""
+    def last_key(self, prefix: bytes) -> tuple[int, bytes]:
+        """The mark, and the last key that begins with `prefix`, which names a kind; empty if there is none."""
         self._check_open()
         span = _Span.of(prefix, (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big"))
 
-        def work(txn: Transaction, dbs: Databases) -> bytes:
+        def work(txn: Transaction, dbs: Databases) -> tuple[int, bytes]:
             cursor = txn.cursor(dbs[span.kind])
             is_past_end = span.end is not None and cursor.set_range(span.end)
             is_there = (cursor.prev() if is_past_end else cursor.last()) and cursor.key() >= span.start
-            return _outer(span.kind, cursor.key()) if is_there else b""
+            return _mark(txn, dbs), _outer(span.kind, cursor.key()) if is_there else b""
 
         return self._shared.read(work)
 
@@ -356,7 +356,9 @@ class _Fold:
             cut = 1 if number in _OWN else 0
             changes = [(key[cut:], value) for key, value in group]
             puts = [(key, value) for key, value in changes if value is not None]
-            puts[:1] = [(_raised(key) if cut else key, value) for key, value in puts[:1]]  # NULs alone sort first
+            if cut:
+                for index in range(next((n for n, (key, _) in enumerate(puts) if key.strip(b"\0")), len(puts))):
+                    puts[index] = (_raised(puts[index][0]), puts[index][1])  # keys of NULs alone sort first
             cursor = txn.cursor(dbs[number])
             # At the tree's end LMDB fills pages only if told that nothing comes between: by a third fewer pages.
             is_behind = bool(puts) and not (cursor.last() and cursor.key() >= puts[0][0])

@@ -150,6 +150,7 @@ class LocalStorage:
         self._is_inherited = False
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
+        self._is_mending = False
         self._worker: _Worker | None = None
 
     # --- opening --------------------------------------------------------------------------------------------------
@@ -187,12 +188,14 @@ class LocalStorage:
         if self._mode != "off":
             self._lock.acquire(self._timeout_s)
         try:
+            self._is_mending = True  # a flush would find that one failed
             with self._state:
                 self._caught_up()
             self._seal()
             self._fold()
             self._head.note_flushed(self._end)
             self._head.note_failed(failed=False)
+            self._is_mending = False
         finally:
             if self._mode != "off":
                 self._lock.release()
@@ -249,7 +252,7 @@ class LocalStorage:
             if ABSENT not in found:
                 return cast("list[bytes | None]", found)
             for index, value in enumerate(found):
-                if value is ABSENT and self._is_beyond(keys[index], lasts):
+                if value is ABSENT and self._is_beyond(keys[index], lasts, end):
                     found[index] = None
             missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
             if not missing:
@@ -259,7 +262,7 @@ class LocalStorage:
                 values = iter(below)
                 return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
 
-    def _is_beyond(self, key: bytes, lasts: dict[bytes, bytes]) -> bool:
+    def _is_beyond(self, key: bytes, lasts: dict[bytes, bytes], end: int) -> bool:
         """Whether a key that no layer has cannot be in LMDB either: it lies behind the last one of its kind and run.
 
         That is where most keys lie that are asked for before they are written. The last keys are remembered until
@@ -275,7 +278,10 @@ class LocalStorage:
                 return False
             if len(lasts) >= _MAX_LASTS:
                 lasts.clear()
-            last = lasts[prefix] = self._lmdb.last_key(prefix) or prefix[:1]
+            folded, found = self._lmdb.last_key(prefix)
+            if folded >= end >> BITS:  # LMDB is ahead of what the layers are of: not one moment
+                return False
+            last = lasts[prefix] = found or prefix[:1]
         return key > last and len(key) <= _KEY_BYTES
 
     def _is_older(self, folded: int, end: int) -> bool:
@@ -339,7 +345,7 @@ class LocalStorage:
 
     def _lies_beyond(self, start: bytes, end: bytes) -> bool:
         """Whether LMDB can hold nothing of a range; the caller holds `_state`."""
-        return start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, self._lasts)
+        return start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, self._lasts, self._end)
 
     def _caught_up(self) -> int:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
@@ -457,7 +463,7 @@ class LocalStorage:
             if found is ABSENT and len(layers) > 1:
                 found = overlay.lookup(layers, key)
             if found is ABSENT:
-                if not self._is_beyond(key, lasts):
+                if not self._is_beyond(key, lasts, self._end):
                     missing.append(key)
                 elif value is not None:
                     differing.append(key)
@@ -512,6 +518,7 @@ class LocalStorage:
         """Write what ``"off"`` kept back, as one batch; the caller has the turn."""
         if not self._pending:
             return
+        self._check_place()
         if self._end & OFFSET_MASK >= FILE_BYTES:
             self._seal()
         data = batch(bytes(self._pending), self._end)
@@ -645,7 +652,7 @@ class LocalStorage:
     def _work(self) -> None:
         """What the worker does each time it wakes."""
         self._is_dirty = False
-        if self._mode == "off":
+        if self._mode == "off" or self._is_mending:
             return
         if not self.is_flushed():
             self._flush_to(self._words[END])

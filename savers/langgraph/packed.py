@@ -4,7 +4,7 @@ Owns the bytes of the saver's own channels: MessagePack of plain values. Version
 digits and a random part, are two numbers; whatever is not plain goes through the saver's serializer.
 
 ```
- version      number; or [number, random part]; or the string itself
+ version      number; [its digits], if it has more than 64 bits; [number, random part]; or the string itself
  time         microseconds since 1970, where it is written as usual, in UTC; else the string
  ~checkpoint  [parent's id or nil, time or nil, the metadata's step or nil]
 ```
@@ -61,7 +61,8 @@ def new_version(number: int) -> str:
     """A version of that number, unlike any other writer's."""
     rest = random.getrandbits(32)
     version = f"{number:032}.{rest:010}"
-    _note(version, [number, rest])
+    if number < _INT64:
+        _note(version, [number, rest])
     return version
 
 
@@ -79,6 +80,8 @@ _KEPT: Final = 4096
 
 def short_version(version: Any) -> Any:
     """A version as it is packed."""
+    if type(version) is int and not -_INT64 <= version < _INT64:
+        return [str(version)]
     if type(version) is not str:
         return version
     known = _shorts.get(version)
@@ -98,6 +101,8 @@ def long_version(short: Any) -> Any:
     """The version that was packed so."""
     if type(short) is not list:
         return short
+    if len(short) == 1:
+        return int(short[0])
     number, rest = short
     return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"
 
@@ -108,13 +113,12 @@ def short_time(time: str) -> str | int:
         moment = dt.datetime.fromisoformat(time)
     except ValueError:
         return time
-    if moment.tzinfo is not dt.UTC or moment.isoformat() != time or not 1970 <= moment.year < _MAX_YEAR:  # noqa: PLR2004
+    if moment.tzinfo is not dt.UTC or moment.isoformat() != time:
         return time
-    return round(moment.timestamp() * 1_000_000)
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
-_MAX_YEAR: Final = 2200
-"""Till then a float has room for every microsecond."""
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TICK: Final = dt.timedelta(microseconds=1)
 

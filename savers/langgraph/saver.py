@@ -99,7 +99,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             synchronous: as for `EventLog.open`.
             options: as for the class.
         """
-        saver = cls(EventLog.open(location, synchronous=synchronous), **options)
+        log = EventLog.open(location, synchronous=synchronous)
+        try:
+            saver = cls(log, **options)
+        except BaseException:
+            log.close()
+            raise
         saver._owns_log = True
         return saver
 
@@ -164,7 +169,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError):
             self._forget(thread)
-            return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
+            again = thread.thawed(made, checkpoint)
+            return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
         return _config(*named, checkpoint["id"])
 
     def _made(

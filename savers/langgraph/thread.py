@@ -24,7 +24,18 @@ from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from eventlog import Delete, Extend, NotFoundError, TaskWrite, TooLargeError, Update, packed_id, unpacked_id
+from eventlog import (
+    Delete,
+    EventLogError,
+    Extend,
+    NotFoundError,
+    TaskWrite,
+    TooLargeError,
+    UnserializableError,
+    Update,
+    packed_id,
+    unpacked_id,
+)
 from savers.langgraph.packed import (
     Packed,
     long_time,
@@ -52,6 +63,7 @@ _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _TEXTS: Final = frozenset({str, bytes})
 _SMALL: Final = 256
 """Strings and bytes up to this length are compared as encoded; longer ones by the engine, which finds what grew."""
+_STR: Final = frozenset({str})
 _MISSING: Final = object()
 _MAX_STEP: Final = 1 << 62
 
@@ -143,6 +155,13 @@ class Thread:
         self._lock = threading.Lock()
         self._known = _Known()
 
+    def thawed(self, made: Made, checkpoint: Checkpoint) -> Checkpoint:
+        """A checkpoint that was made, with the values that were encoded whole as they were then."""
+        said = made.event.values()
+        values = checkpoint.get("channel_values") or {}
+        then = {channel: said.get(escaped(channel), value) for channel, value in values.items()}
+        return cast("Checkpoint", {**checkpoint, "channel_values": then})
+
     def is_stale(self) -> bool:
         """See `Run.is_stale`."""
         return self.run.is_stale()
@@ -164,10 +183,15 @@ class Thread:
             changes = _Writes(known, {}, {}, {})
             versions = dict(checkpoint["channel_versions"])
             moved = _moved(known.versions, versions, new_versions if is_parent else None)
-            self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
-            seen = self._put_seen(changes, checkpoint["versions_seen"])
-            step = self._put_rest(changes, parent, checkpoint, metadata)
-        event = self.run.prepare(changes.writes, at=base, id=checkpoint["id"], step=step)
+            try:
+                self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
+                seen = self._put_seen(changes, checkpoint["versions_seen"])
+                step = self._put_rest(changes, parent, checkpoint, metadata)
+            except (TypeError, ValueError, OverflowError) as error:  # what is ours to pack, and cannot be
+                if isinstance(error, EventLogError):
+                    raise
+                raise UnserializableError("checkpoint", f"{type(error).__name__}: {error}") from error
+            event = self.run.prepare(changes.writes, at=base, id=checkpoint["id"], step=step)
         size += event.payload_bytes
         if size > self._max_bytes:
             size = event.state_bytes
@@ -204,7 +228,8 @@ class Thread:
         """
         run, known = self.run, self._known
         if parent is not None:
-            if known.event is not None and known.event.given_id == parent == run.head_id:
+            event = known.event
+            if event is not None and event.given_id == parent == run.head_id and run.is_current(event):
                 return known, True
             with suppress(NotFoundError):
                 return _Known(run.at(parent)), True
@@ -238,7 +263,7 @@ class Thread:
     def _put_seen(self, changes: _Writes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What nodes have seen; returns what is new of it."""
         known = changes.known.seen
-        new = {node: dict(each) for node, each in seen.items() if known.get(node) != each}
+        new = {node: dict(each) for node, each in seen.items() if not _are_same(known.get(node), each)}
         for node, each in new.items():
             payload = packed_plain({channel: short_version(version) for channel, version in each.items()})
             changes.put(_SEEN + node, payload)
@@ -318,15 +343,20 @@ class Thread:
 
 def _moved(known: dict[str, Any], versions: dict[str, Any], new: ChannelVersions | None) -> Iterable[str]:
     """Channels whose version is another one than known, is said to be `new`, or is gone; all, if that is not said."""
-    if new is not None and {**known, **new} == versions:
+    if new is not None and _are_same({**known, **new}, versions):
         return new
     new = versions if new is None else new
     moved = [
         channel
         for channel, version in versions.items()
-        if channel in new or channel not in known or known[channel] != version
+        if channel in new or channel not in known or known[channel] != version or type(version) is not str
     ]
     return moved + [channel for channel in known if channel not in versions]
+
+
+def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> bool:
+    """Whether versions are those known; never said of numbers, for Python calls 1 and True equal."""
+    return known == versions and _STR.issuperset(map(type, versions.values()))
 
 
 def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
