@@ -728,25 +728,28 @@ class TestArrays:
     """What compares and counts as no value of Python's own does, and LangGraph stores nevertheless."""
 
     def test_stay_and_change(self) -> None:
-        numpy = pytest.importorskip("numpy")
+        import numpy as np
+
         for data in ([], [1], [1, 2], [1.0, math.nan]):
             for make, way in PLACES[4:6]:
-                value = make(numpy.array(data))
+                value = make(np.array(data))
                 shadow = shadow_of(value, SERDE)
                 assert found(shadow, value, SERDE) is None, (data, way)
-                put(value, way, numpy.array([*data, 5]))
+                put(value, way, np.array([*data, 5]))
                 assert found(shadow, value, SERDE) is not None, (data, way)
 
     def test_in_a_message(self) -> None:
-        numpy = pytest.importorskip("numpy")
-        value = [HumanMessage("a", additional_kwargs={"embedding": numpy.array([0.5, 1.5])})]
+        import numpy as np
+
+        value = [HumanMessage("a", additional_kwargs={"embedding": np.array([0.5, 1.5])})]
         check(value, lambda v: v[0].additional_kwargs["embedding"].fill(0.0), SERDE)
 
     @pytest.mark.parametrize("one", ["a", None, 1.0, [1.0], []])
     def test_instead_of_what_they_hold(self, one: Any) -> None:
-        numpy = pytest.importorskip("numpy")
+        import numpy as np
+
         for make, way in PLACES[4:6]:
-            for array in (numpy.array([one]), numpy.array(one)):
+            for array in (np.array([one]), np.array(one)):
                 if array.dtype.hasobject:
                     continue  # not stored
                 value = make(one)
