@@ -96,12 +96,14 @@ class Tip:
         step: of the head, -1 before the first event.
         digest: of the head.
         given_id: the id that the head's writer gave it, if any.
-        anchor: where task writes that follow the head stand, None if not known.
-        kept: the records of those that this writer put.
         head: the record that says where the segment ends, as this writer knows it; None if there is none yet.
         load: reads the progress, where it was not needed yet.
         fresh: small values that were set since: a loop need not look at what its sets make of the entries.
         shadows: what values to come are compared with, per channel that was compared before.
+        anchored: the head's id and where task writes that follow it stand, None if not known; one, so that who reads
+            beside the writer never sees the id of one event with the place of another.
+        kept: the records of those that this writer put.
+        loaded: what `load` returned, as it is now.
     """
 
     segment: Segment
@@ -113,16 +115,16 @@ class Tip:
     load: Callable[[], Progress]
     fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
-    anchor: tuple[int, int] | None = None
+    anchored: tuple[str, tuple[int, int]] | None = None
     kept: dict[bytes, Kept] = field(default_factory=dict)
-    known: Progress | None = None
+    loaded: Progress | None = None
 
     @property
     def progress(self) -> Progress:
         """The entries but for `fresh`, and how far the last manifest lies behind."""
-        if self.known is None:
-            self.known = self.load()
-        return self.known
+        if self.loaded is None:
+            self.loaded = self.load()
+        return self.loaded
 
     @property
     def entries(self) -> Entries:
@@ -132,6 +134,13 @@ class Tip:
             put_fresh(entries, self.fresh)
             self.fresh = []
         return entries
+
+    def sizes(self) -> dict[str, int]:
+        """About the bytes of each channel's value; another thread may be writing, so nothing is brought up to date."""
+        fresh = list(self.fresh)
+        sizes = {channel: entry.size for channel, entry in dict(self.progress.entries).items()}
+        sizes.update((channel, len(payload)) for writes in fresh for channel, _, payload in triples(writes))
+        return sizes
 
     @property
     def is_empty(self) -> bool:
@@ -256,7 +265,7 @@ class Branches:
             raise NotFoundError(msg)
         return read_event(key, record)
 
-    def read_event(self, at: tuple[int, int], read: tuple[bytes, bytes, Body]) -> Event:
+    def event_of(self, at: tuple[int, int], read: tuple[bytes, bytes, Body]) -> Event:
         """An event of this run, of what `event` returned."""
         digest, parent, body = read
         time_ns, step, task, event_id, meta, writes = body
@@ -413,16 +422,17 @@ class Branches:
             try:
                 after = self._fill(batch, tip, segment, drafts)
                 first = (segment.number, tip.at[1] + 1)
-                anchor = first if drafts[0].id is None else self._put_id(batch, first, drafts[0], attempt)
+                given = drafts[0].id
+                anchored = None if given is None else (given, self._put_id(batch, first, drafts[0], given, attempt))
                 if tip.kept and not attempt:
                     self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
             except DroppedError:
-                tip.known = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
+                tip.loaded = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
-                tip.anchor = anchor if len(drafts) == 1 else None
+                tip.anchored = anchored
                 return self._moved(tip, segment, drafts, after)
         raise _crowded()
 
@@ -438,7 +448,7 @@ class Branches:
                 apply_changes(tip.entries, changed)
         seq, last = tip.at[1], drafts[-1]
         tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
-        tip.known, tip.head, tip.step, tip.given_id = (
+        tip.loaded, tip.head, tip.step, tip.given_id = (
             progress,
             head_record(tip.at[1], tip.digest),
             last.step,
@@ -578,14 +588,13 @@ class Branches:
         entries.update(moved)
         return len(puts[-1][1])
 
-    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, attempt: int) -> tuple[int, int]:
+    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, event_id: str, attempt: int) -> tuple[int, int]:
         """Let the draft's id name the event; returns the place of the first event that it named.
 
         An id is nearly always new: only once that proved wrong is it looked up.
         """
-        assert draft.id is not None
-        key = id_key(self.run, draft.id)
-        known = self.id_entry(draft.id) if draft.replaces and attempt else None
+        key = id_key(self.run, event_id)
+        known = self.id_entry(event_id) if draft.replaces and attempt else None
         anchor = at if known is None else (known[2], known[3])
         batch.expect[key] = None if known is None else seal_fields(key, known)
         batch.puts.append((key, seal_fields(key, [*at, *anchor])))

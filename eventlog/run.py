@@ -64,6 +64,7 @@ _STR = frozenset({str})
 _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
+_MAX_CHANNELS = 1 << 16
 _NEIGHBORS = 4
 """How far the state looked at last may lie before the one that is wanted, to be the shorter way than a manifest."""
 
@@ -89,7 +90,7 @@ class Prepared(NamedTuple):
     @property
     def state_bytes(self) -> int:
         """Bytes of the whole state after the event, as encoded, as far as known without decoding."""
-        sizes = {channel: entry.size for channel, entry in self.tip.entries.items()}
+        sizes = self.tip.sizes()
         for channel, code, _, growth in self.draft.changes:
             before = 0 if code in delta.SETS else sizes.pop(channel, 0)
             sizes[channel] = 0 if code == delta.DELETE else before + growth
@@ -520,7 +521,7 @@ class Run:
         read = self._branches.event(at)
         with suppress(InvalidInputError):  # what could not be written there was not
             if self._is_same(draft(self._tip_before(at)), at, read[2]):
-                return self._branches.read_event(at, read)
+                return self._branches.event_of(at, read)
         raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
 
     def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
@@ -608,6 +609,8 @@ class Run:
         found = []
         for channel, value in writes.items():
             if channel not in self._channels:
+                if len(self._channels) >= _MAX_CHANNELS:
+                    self._channels.clear()
                 self._channels.add(check_id("channel", channel))
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
@@ -734,7 +737,9 @@ class Run:
         """
         at = self._place(where)
         if at == self._tip.at:
-            return self.state
+            with self._lock:  # another thread may append meanwhile: then the head's state is not what was asked for
+                if at == self._tip.at:
+                    return self.state
         return State(self._event_at(at), self._entries_at(at), self._branches)
 
     def _entries_at(self, at: tuple[int, int]) -> Entries:
@@ -773,7 +778,7 @@ class Run:
         pairs = self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse)
         wanted = range(last[1], first - 1, -1) if reverse else range(first, last[1] + 1)
         for at, key, record in self._dense(pairs, wanted):
-            yield self._branches.read_event(at, read_event(key, record))
+            yield self._branches.event_of(at, read_event(key, record))
 
     def given_ids(self, before: str | None = None, *, limit: int | None = None) -> Iterator[str]:
         """The ids that writers gave to events of this run, on any branch, greatest first, compared as UTF-8 bytes.
@@ -811,7 +816,7 @@ class Run:
             unread = [channel for channel in changed if channel in entries and not is_newest_read(entries[channel])]
             if unread:
                 entries.update(branches.read(at, entries, unread))
-            yield (event := self._branches.read_event(at, read)), State(event, dict(entries), branches)
+            yield (event := self._branches.event_of(at, read)), State(event, dict(entries), branches)
 
     def _dense(
         self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int]
@@ -842,9 +847,9 @@ class Run:
 
         An id that no event has yet is no error: writes may come before their event.
         """
-        tip = self._tip
-        if isinstance(where, str) and where == tip.given_id and tip.anchor is not None:
-            return self._tasks().of(Anchor(tip.anchor, where))
+        anchored = self._tip.anchored
+        if anchored is not None and where == anchored[0]:
+            return self._tasks().of(Anchor(anchored[1], anchored[0]))
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
     def put_task_writes(self, where: Where, writes: Sequence[TaskWrite]) -> None:
@@ -860,8 +865,8 @@ class Run:
         with self._lock:
             self._ensure_created()
             tip = self._tip
-            if isinstance(where, str) and where == tip.given_id and tip.anchor is not None:
-                anchor = Anchor(tip.anchor, where)
+            if tip.anchored is not None and where == tip.anchored[0]:
+                anchor = Anchor(tip.anchored[1], tip.anchored[0])
                 kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
                 tip.kept.update((record.key, record) for record in kept)
             else:
@@ -1030,7 +1035,7 @@ class Run:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def _event_at(self, at: tuple[int, int]) -> Event:
-        return self._branches.read_event(at, self._branches.event(at))
+        return self._branches.event_of(at, self._branches.event(at))
 
 
 def _check_mapping(given: Any, what: str) -> None:

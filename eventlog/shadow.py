@@ -237,7 +237,7 @@ def _slots_of(cls: type) -> tuple[str, ...]:
 
 
 def shadow_of(value: Any, codec: Codec, path: str = "value") -> Any:
-    """What `value` is to be compared with later; holds no container or other mutable object of the caller's."""
+    """What `value` is to be compared with later. It refers to objects of the caller's, and never changes them."""
     cls = type(value)
     if cls in IMMUTABLE:
         return value

@@ -61,6 +61,11 @@ class State(Mapping[str, Any]):
     def __contains__(self, channel: object) -> bool:
         return channel in self._entries
 
+    def encoded(self, channel: str) -> bytes | None:
+        """The bytes of a channel's value in the run's codec; None where they are not in memory as one piece."""
+        entry = self._entries[channel]
+        return entry.full if entry.ops is None else None
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all values as encoded, as far as known without decoding them."""

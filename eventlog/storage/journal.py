@@ -323,7 +323,7 @@ class JournalFiles:
         """Return when the names of the files are on stable storage; raises `OSError`."""
         self._files.sync_directory(self.directory)
 
-    def settle(self, end: int) -> None:
+    def begin_anew(self, end: int) -> None:
         """Begin anew at `end`: cut what lies beyond, and bring everything to stable storage, names and all."""
         with self._ours():
             if not self.path(end >> OFFSET_BITS).exists():

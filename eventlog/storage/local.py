@@ -220,7 +220,7 @@ class LocalStorage:
                 return
             first = self._folded() + 1
             end = self._files.end_of_whole(first, self._head.flushed)
-            self._files.settle(end)
+            self._files.begin_anew(end)
             self._head.trust(end)
         finally:
             self._lock.release()
@@ -271,13 +271,13 @@ class LocalStorage:
         prefix = key[:_PREFIX_BYTES]
         last = lasts.get(prefix)
         if last is None:  # the first time it is as cheap to look
+            if len(lasts) >= _MAX_LASTS:
+                lasts.clear()
             lasts[prefix] = b""
             return False
         if not last:
             if not _PREFIX_BYTES <= len(key) <= _KEY_BYTES or key[0] == 255:  # noqa: PLR2004 (no key of a log)
                 return False
-            if len(lasts) >= _MAX_LASTS:
-                lasts.clear()
             folded, found = self._lmdb.last_key(prefix)
             if folded >= end >> BITS:  # LMDB is ahead of what the layers are of: not one moment
                 return False
@@ -328,10 +328,13 @@ class LocalStorage:
             return [], None
         while True:
             with self._state:
-                last = self._caught_up()
-                if self._lies_beyond(start, end):
-                    page, edge = merged((), self._layers, start, end, count, is_cut=False, reverse=reverse)
-                    break
+                last, lasts = self._caught_up(), self._lasts
+            if start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, lasts, last):
+                with self._state:
+                    if self._lasts is lasts:  # no layer was dropped meanwhile, so LMDB holds nothing of the range
+                        page, edge = merged((), self._layers, start, end, count, is_cut=False, reverse=reverse)
+                        break
+                continue
             folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
             if not self._is_older(folded, last):
                 continue
@@ -342,10 +345,6 @@ class LocalStorage:
         if edge is None:
             return page, None
         return page, (start, edge) if reverse else (edge + b"\0", end)
-
-    def _lies_beyond(self, start: bytes, end: bytes) -> bool:
-        """Whether LMDB can hold nothing of a range; the caller holds `_state`."""
-        return start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, self._lasts, self._end)
 
     def _caught_up(self) -> int:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
@@ -590,8 +589,8 @@ class LocalStorage:
                         return
                     leads = self._is_flushing = True
                     if self._company > 1:
-                        patience_s = min(4 * self._flush_s, _GATHER_S)
-                        self._arrivals.wait_for(lambda: self._waiting >= self._company, patience_s)
+                        gather_s = min(4 * self._flush_s, _GATHER_S)
+                        self._arrivals.wait_for(lambda: self._waiting >= self._company, gather_s)
                     self._company = self._waiting
                 finally:
                     self._waiting -= 1

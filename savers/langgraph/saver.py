@@ -200,7 +200,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         while True:
             thread = self._thread(*named)
             try:
-                thread.put_writes(checkpoint_id, kept)
+                thread.run.put_task_writes(checkpoint_id, kept)
             except NotFoundError:  # the thread was deleted by somebody else since this process last looked
                 self._forget(thread)
             else:

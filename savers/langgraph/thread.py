@@ -29,7 +29,6 @@ from eventlog import (
     EventLogError,
     Extend,
     NotFoundError,
-    TaskWrite,
     TooLargeError,
     UnserializableError,
     Update,
@@ -48,7 +47,7 @@ from savers.langgraph.packed import (
 from savers.saver import MARK, escaped, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
@@ -91,7 +90,7 @@ class _Known:
         self.size = 0
         if state is not None:
             self.size = state.size_bytes
-            self.stored = dict.fromkeys(state)
+            self.stored = {name: state.encoded(name) for name in state}
             self.versions, self.seen = _versions_of(state)
 
 
@@ -297,10 +296,6 @@ class Thread:
             return packed(value)
         except (TypeError, ValueError, OverflowError):
             return self._codec.encode(value, path)
-
-    def put_writes(self, checkpoint_id: str, writes: Sequence[TaskWrite]) -> None:
-        """Keep what a task wrote after a checkpoint, which need not be there yet; raises as `Run.put_task_writes`."""
-        self.run.put_task_writes(checkpoint_id, writes)
 
     # --- reading --------------------------------------------------------------------------------------------------
 

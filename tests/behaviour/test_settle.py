@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -460,6 +460,14 @@ class Pair:
 
 @pytest.mark.usefixtures("_small")
 class TestBeyond:
+    def test_what_is_remembered_is_bounded_though_nothing_is_ever_folded(self, tmp_path, monkeypatch):
+        """A reader of many runs."""
+        monkeypatch.setattr(local, "_MAX_LASTS", 8)
+        with closing(LocalStorage(tmp_path / "log")) as log:
+            for n in range(100):
+                assert log.get([b"A%08d" % n + b"x"]) == [None]
+                assert len(log._lasts) <= 8
+
     @pytest.mark.parametrize("remembered", [4096, 2])
     def test_any_sequence_is_what_a_dict_does(self, tmp_path, monkeypatch, remembered):
         monkeypatch.setattr(local, "_MAX_LASTS", remembered)

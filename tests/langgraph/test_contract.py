@@ -1496,3 +1496,38 @@ def test_a_step_costs_what_it_changed():
         assert saver.log.stats().bytes - before < 6_000
         assert values(saver) == {**again, "note": 0}
         assert list(saver.log.verify()) == []
+
+
+def test_another_saver_writes_nothing_anew_that_stays(saver):
+    """One that goes on where another stopped knows from the log what is there: the audit names what changed."""
+    first = {"n": 1, "text": "x" * 100, "list": [1]}
+    put(saver, "a", first, dict.fromkeys(first, 1))
+    for parent, checkpoint_id in (("a", "b"), ("a", "c")):  # goes on, and forks
+        put(EventLogSaver(saver.log), checkpoint_id, first, dict.fromkeys(first, 2), parent=parent)
+        writes = saver.run("t").event(checkpoint_id).writes
+        assert not set(writes) & {*first, "~metadata", "~rest"}
+    assert values(saver, "b") == values(saver, "c") == first
+
+
+def test_pending_writes_are_those_of_their_checkpoint_while_others_are_put(saver):
+    """Who reads a checkpoint's writes beside the writer never gets those of the next one."""
+    put(saver, "0000")
+    saver.put_writes(config("0000"), [("x", "0000")], "task")
+    wrong, stop = [], threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            found = saver.get_tuple(config())
+            where = found.config["configurable"]["checkpoint_id"]
+            again = saver.get_tuple(config(f"{int(where) - 1:04}")) if int(where) else None
+            if again is not None and again.pending_writes != [("task", "x", f"{int(where) - 1:04}")]:
+                wrong.append(again)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(1, 300):
+        put(saver, f"{n:04}", {"n": n}, {"n": n}, parent=f"{n - 1:04}")
+        saver.put_writes(config(f"{n:04}"), [("x", f"{n:04}")], "task")
+    stop.set()
+    reader.join()
+    assert wrong == []
