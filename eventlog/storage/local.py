@@ -44,9 +44,10 @@ from eventlog.storage.journal import OFFSET_BITS as BITS
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.locks import WriteLock
 from eventlog.storage.overlay import ABSENT, Layer, merged
+from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from eventlog.storage.base import Range
     from eventlog.storage.journal import Files
@@ -56,7 +57,6 @@ FILE_BYTES: Final = 4 << 20
 MAX_SEALED: Final = 4
 """Sealed files that may wait to be folded; a writer that would add one more folds first."""
 FLUSH_INTERVAL_S: Final = 0.5
-_REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
 _ROOM_BYTES: Final = 1 << 18
 _PATIENCE_S: Final = 0.005
@@ -151,7 +151,7 @@ class LocalStorage:
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
         self._is_mending = False
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -660,7 +660,7 @@ class LocalStorage:
 
     def _wake(self) -> None:
         if self._worker is None:
-            self._worker = _Worker(self)
+            self._worker = Worker(self._work, FLUSH_INTERVAL_S)
         self._worker.wake.set()
 
     # --- handles --------------------------------------------------------------------------------------------------
@@ -744,42 +744,6 @@ class LocalStorage:
         self._lock.abandon()
         self._begin()
         self._is_closed, self._failure, self._is_inherited, self._is_unusable = was_closed, failure, True, True
-
-
-class _Worker:
-    """A thread that flushes and folds for one handle, and does not keep it alive.
-
-    After each round it rests, so that one flush serves all commits of an interval; a sealed file ends the rest.
-    """
-
-    def __init__(self, storage: LocalStorage) -> None:
-        self.wake = threading.Event()
-        self.hurry = threading.Event()
-        self._is_stopped = False
-        run = threading.Thread(target=self._run, args=(weakref.ref(storage),), name="eventlog-folder", daemon=True)
-        run.start()
-
-    def _run(self, of: Callable[[], LocalStorage | None]) -> None:
-        while not self._is_stopped:
-            self.wake.wait(_REST_S)
-            storage = of()
-            if storage is None or self._is_stopped:
-                return
-            is_woken = self.wake.is_set()
-            if is_woken:
-                self.wake.clear()
-                self.hurry.clear()
-                with suppress(Exception):  # a failed flush has poisoned the handle; a failed fold is tried again
-                    storage._work()  # noqa: SLF001 (its own thread)
-            del storage  # an idle worker keeps no handle alive
-            if is_woken:
-                self.hurry.wait(FLUSH_INTERVAL_S)
-
-    def stop(self) -> None:
-        """End the thread, after what it does now."""
-        self._is_stopped = True
-        self.hurry.set()
-        self.wake.set()
 
 
 def _checked(key: bytes) -> int:

@@ -1,0 +1,352 @@
+"""The file of a log in SQLite: how it is made and recognized, its connections, and what its errors mean.
+
+Owns everything that is peculiar to SQLite but the statements. It must never open the file but through SQLite: closing
+it again would drop the locks that SQLite holds for this process.
+
+```
+ application_id   "evlg"     whose file it is
+ user_version     1          the format
+ pairs            key, value as the storage engine was given them
+```
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from eventlog.errors import (
+    BusyError,
+    CapacityError,
+    ClosedError,
+    CorruptionError,
+    EventLogError,
+    FormatError,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    FileId = tuple[int, int]
+
+_APPLICATION_ID: Final = int.from_bytes(b"evlg", "big")
+_FORMAT_VERSION: Final = 1
+_TABLE: Final = "CREATE TABLE pairs (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+"""One table for all kinds of key: one per kind made the file no smaller, and every commit write more pages."""
+_PAGE_BYTES: Final = 1024
+"""A commit writes whole pages to the WAL: these halve what a small one writes, and leave less unused beside values."""
+_CHECKPOINT_PAGES: Final = 4096
+_WAL_BYTES: Final = 4 << 20
+"""So long the WAL grows before SQLite brings it into the database; a large commit may make it longer for a while."""
+_LONGEST_WAL_BYTES: Final = 4 * _WAL_BYTES
+_PATIENCE_MS: Final = 100
+
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+
+
+class Connections:
+    """The connections of one handle: one that writes, and one more for each thread that reads at the same time.
+
+    SQLite keeps the locks of a process in memory, and a child of ``fork`` would take its parent's for its own. So all
+    connections are closed before a fork; parent and child open their own when they need them.
+    """
+
+    def __init__(self, path: Path, synchronous: str, *, readonly: bool, is_alone: bool) -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._readonly = readonly
+        self._is_alone = is_alone
+        self._is_closed = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Have no connections and free locks; at first, and in the child of a fork."""
+        self._writing = threading.Lock()
+        self._change = threading.Condition()
+        self._is_shut = False
+        self._writer: sqlite3.Connection | None = None
+        self._idle: list[sqlite3.Connection] = []
+        self._readers = 0
+
+    @contextmanager
+    def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, for this thread alone; what it left undone is rolled back."""
+        if not self._writing.acquire(timeout=max(timeout_s, 0)):
+            raise busy(self._path, timeout_s)
+        try:
+            self._check_open()
+            if self._writer is None:
+                self._writer = self._opened()
+            roll_back(self._writer)  # an interrupt may have come before it was
+            yield self._writer
+        finally:
+            self._writing.release()
+
+    @contextmanager
+    def reading(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
+        """A connection to read with, for this thread alone. A handle that is alone on the file has but one."""
+        if self._is_alone:
+            with self.writing(timeout_s) as connection:
+                yield connection
+            return
+        taken = self._taken()
+        try:
+            taken = taken or self._opened()
+            yield taken
+        finally:
+            self._give_back(taken)
+
+    def _taken(self) -> sqlite3.Connection | None:
+        with self._change:
+            while self._is_shut:
+                self._change.wait()
+            self._check_open()
+            self._readers += 1
+            return self._idle.pop() if self._idle else None
+
+    def _give_back(self, connection: sqlite3.Connection | None) -> None:
+        if connection is not None:
+            roll_back(connection)
+        with self._change:
+            self._readers -= 1
+            if connection is not None:
+                self._idle.append(connection)
+            self._change.notify_all()
+
+    def shut(self) -> None:
+        """Wait until no connection is in use, close all, and let nobody open another one."""
+        self._writing.acquire()
+        with self._change:
+            self._is_shut = True
+            while self._readers:
+                self._change.wait()
+        self._close_all()
+
+    def reopen(self) -> None:
+        """End what `shut` began."""
+        with self._change:
+            self._is_shut = False
+            self._change.notify_all()
+        self._writing.release()
+
+    def drop(self) -> None:
+        """Close all connections, and with them every lock; the next use opens others."""
+        self.shut()
+        self.reopen()
+
+    def close(self) -> None:
+        """Close all connections for good. Idempotent."""
+        self.shut()
+        self._is_closed = True
+        self.reopen()
+
+    def _close_all(self) -> None:
+        idle, writer = self._idle, self._writer
+        self._idle, self._writer = [], None
+        for connection in [*idle, writer]:  # the last one of all brings the WAL into the database
+            if connection is not None:
+                connection.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError(f"{self._path} was closed; open it again")
+
+    def _opened(self) -> sqlite3.Connection:
+        """A connection that waits for nobody: who waits in SQLite can neither be interrupted nor fork."""
+        mode = "ro" if self._readonly else "rw"
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            if self._is_alone:
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA journal_size_limit={_WAL_BYTES}")
+            connection.execute("PRAGMA trusted_schema=OFF")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """Undo what was begun, if anything; SQLite itself does so after some errors."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def shorten_wal(connection: sqlite3.Connection, wal: Path) -> None:
+    """Bring a long WAL into the database, even if readers follow so closely that SQLite never gets round to it.
+
+    It waits a moment for those who read now; who comes meanwhile needs the WAL no more. If it cannot, another time.
+    """
+    with suppress(OSError, sqlite3.Error):
+        if os.stat(wal).st_size > _LONGEST_WAL_BYTES:  # noqa: PTH116 (once per commit)
+            connection.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                connection.execute("PRAGMA busy_timeout=0")
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def find_or_make(path: Path, *, readonly: bool) -> None:
+    """Refuse a place that cannot be a log; where nothing is, make an empty file unless `readonly`."""
+    try:
+        if not readonly:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _foreign(path, "it is no file")
+    except FileNotFoundError:
+        raise FormatError(f"no log at {path}; check the path, or open it without readonly to create one") from None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} cannot be opened: {error}") from error
+
+
+def make_or_check(connection: sqlite3.Connection, path: Path, synchronous: str, *, readonly: bool) -> None:
+    """Make the log in an empty file; refuse any other file that is none."""
+    if not readonly and _is_empty(connection):
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        _make(connection)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+    _check_format(connection, path)
+    if not readonly and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+        raise StorageError(f"{path}: SQLite cannot keep a WAL there; a log needs a local disk")
+
+
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    if _is_empty(connection):  # else another process was first
+        connection.execute(_TABLE)
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={_FORMAT_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    """Whether there is nothing in the file, be it an empty one or a creation that was killed half-way."""
+    query = "SELECT (SELECT count(*) FROM sqlite_master), * FROM pragma_application_id, pragma_user_version"
+    return bool(connection.execute(query).fetchone() == (0, 0, 0))
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application_id != _APPLICATION_ID:
+        raise _foreign(path, "it is another program's SQLite file, or an empty one")
+    if version > _FORMAT_VERSION:
+        why = f"its format is version {version} and this release reads up to {_FORMAT_VERSION}; upgrade the package"
+        raise _foreign(path, why)
+    kinds = {kind for (kind,) in connection.execute("SELECT type FROM sqlite_master WHERE tbl_name = 'pairs'")}
+    if "table" not in kinds:
+        raise CorruptionError(str(path), "its table 'pairs' is missing")
+    if "trigger" in kinds:
+        raise _foreign(path, "somebody put a trigger on its table")
+
+
+def _foreign(path: Path, why: str) -> FormatError:
+    return FormatError(f"{path} cannot be opened as a log: {why}; give the path of a log, or of a new file")
+
+
+def file_id(path: Path) -> FileId | None:
+    """Which file stands there now."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (once per commit: a Path would cost more than the call)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Wal:
+    """The file to which SQLite writes what is committed, until it brings it into the database.
+
+    SQLite holds no locks on it, so it may be opened beside. It is kept open, because the system reports a failed write
+    once to each who has it open, and what SQLite heard of it need not have reached us.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.with_name(path.name + "-wal")
+        self._fd: int | None = None
+        self._id: FileId | None = None
+
+    def is_empty(self) -> bool:
+        """Whether all there is has been brought into the database, which SQLite flushes before it empties this."""
+        try:
+            return self.path.stat().st_size == 0
+        except FileNotFoundError:
+            return True
+
+    def sync(self) -> None:
+        """Bring all that is committed to stable storage: what is not in this file is in the database, and flushed."""
+        if self._fd is None or file_id(self.path) != self._id:
+            self.close()
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return
+            found = os.fstat(self._fd)
+            self._id = found.st_dev, found.st_ino
+            _sync_directory(self.path.parent)
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Give it back; the next `sync` opens it again."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's code without its details; 0 if the error is not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection was in the way: what failed did nothing and may be tried again."""
+    return primary_code(error) in _BUSY
+
+
+def busy(path: Path, timeout_s: float) -> BusyError:
+    """Nobody's turn came in time."""
+    return BusyError(f"{path}: others held it locked for {timeout_s:g} s; nothing was written; retry")
+
+
+def translated(error: sqlite3.Error, path: Path) -> EventLogError:
+    """Ours for SQLite's `error`; whenever this is called, nothing was written."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return CorruptionError(str(path), str(error))
+    if code == sqlite3.SQLITE_NOTADB:
+        return _foreign(path, "it is no SQLite file, or its first bytes are damaged")
+    if code == sqlite3.SQLITE_FULL:
+        return CapacityError(f"{path}: the disk is full ({error}); nothing was written; free some space and retry")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        why = f"{error} (SQLite needs to write in its directory even to read, unless a writer has it open)"
+        return StorageError(f"{path} cannot be opened: {why}")
+    return StorageError(f"{path}: {error}; nothing was written")
