@@ -43,7 +43,7 @@ FLUSH_INTERVAL_S: Final = 0.5
 
 _SYNCHRONOUS: Final = {"full": "FULL", "normal": "NORMAL", "off": "NORMAL"}
 _GET: Final = "SELECT value FROM pairs WHERE key = ?"
-_PUT: Final = "REPLACE INTO pairs VALUES (?, ?)"
+_PUT: Final = "INSERT INTO pairs VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DELETE: Final = "DELETE FROM pairs WHERE key = ?"
 _FORWARD: Final = "SELECT key, value FROM pairs WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _BACKWARD: Final = "SELECT key, value FROM pairs WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
@@ -102,10 +102,10 @@ class SqliteStorage:
         if synchronous not in _SYNCHRONOUS:
             raise InvalidInputError(f'synchronous is "full", "normal" or "off", not {synchronous!r}')
         self._location = SCHEME + os.fspath(location)
+        self._path = _real(location)
         self._readonly = readonly
         self._mode = synchronous
         self._timeout_s = lock_timeout_s
-        self._path = Path(os.path.realpath(os.fspath(location)))
         self._connections = Connections(
             self._path, _SYNCHRONOUS[synchronous], readonly=readonly, is_alone=synchronous == "off" and not readonly
         )
@@ -387,6 +387,13 @@ class SqliteStorage:
         """After a fork, in the child: locks that are its own."""
         self._connections.begin()
         self._begin()
+
+
+def _real(location: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(os.path.realpath(os.fspath(location)))
+    except ValueError as error:
+        raise InvalidInputError(f"{os.fspath(location)!r} is no path: {error}") from error
 
 
 def _check_keys(keys: Iterable[bytes]) -> None:
