@@ -9,7 +9,7 @@ from savers.base import (
     CheckpointTuple,
     new_checkpoint_id,
 )
-from savers.saver import EventLogSaver, InMemoryCheckpointSaver
+from savers.saver import EventLogSaver, InMemoryCheckpointSaver, SqliteSaver
 from savers.serde import JsonPlusSerde
 from savers.store import EventLogStore
 
@@ -24,5 +24,6 @@ __all__ = [
     "EventLogStore",
     "InMemoryCheckpointSaver",
     "JsonPlusSerde",
+    "SqliteSaver",
     "new_checkpoint_id",
 ]

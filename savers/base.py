@@ -8,19 +8,22 @@ a line; putting under an older one forks.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from eventlog import InvalidIdError, InvalidInputError, check_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 FORMAT_VERSION: Final = 1
 """The form of a `Checkpoint` that this release writes."""
@@ -145,8 +148,11 @@ class BaseCheckpointSaver(ABC):
     Atomicity: each method happens as a whole or not at all, and what `put` returned for, every later read sees.
     Durability: that of the storage below; a saver adds and takes away nothing.
     Threads: all methods may be called from any thread.
-    Isolation: no call returns anything of another thread_id. Values given in are copied before a method returns;
-    values given out are the caller's own.
+    Isolation: no call returns anything of another thread_id. Values given in are copied before a method returns, or
+    first waits; values given out are the caller's own.
+    Coroutines: each method has a twin with an ``a`` before its name, for which the same holds. It works in another
+    thread, so the loop goes on meanwhile. Who is cancelled while it waits does not know whether it happened; it did as
+    a whole or not at all.
 
     Any method may raise ``ClosedError``, ``StorageError`` or, on damaged data, ``CorruptionError``.
     """
@@ -232,6 +238,50 @@ class BaseCheckpointSaver(ABC):
             current = self.get_tuple(above) if above and above.checkpoint_id not in seen else None
             if current:
                 yield current
+
+    # --- twins for coroutines -------------------------------------------------------------------------------------
+
+    def _encoded(
+        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> Callable[[], CheckpointConfig]:
+        """The second half of a `put` whose values were taken at once: to be called by another thread.
+
+        A saver that can encode before it commits does better than this copy.
+        """
+        return partial(self.put, config, *deepcopy((checkpoint, metadata)))
+
+    async def aput(
+        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> CheckpointConfig:
+        """As `put`. The values are taken before this first waits, so the caller may go on to change them."""
+        return await asyncio.to_thread(self._encoded(config, checkpoint, metadata))
+
+    async def aget_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def aget(self, config: CheckpointConfig) -> Checkpoint | None:
+        """As `get`."""
+        return await asyncio.to_thread(self.get, config)
+
+    def alist(
+        self,
+        config: CheckpointConfig | None,
+        *,
+        before: str | CheckpointConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`, for ``async for``."""
+        return _off_the_loop(self.list(config, before=before, limit=limit))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await asyncio.to_thread(self.delete_thread, thread_id)
+
+
+async def _off_the_loop(found: Iterator[CheckpointTuple]) -> AsyncIterator[CheckpointTuple]:
+    while (item := await asyncio.to_thread(next, found, None)) is not None:
+        yield item
 
 
 class BaseStore(ABC):

@@ -55,6 +55,6 @@ def open_storage(
 
 def _sqlite_path(location: str) -> str:
     path = location.removeprefix(_SQLITE)
-    if not path or path == ":memory:":  # what others write for a database in memory
+    if not path or path == ":memory:" or _URL.match(path):  # the second is what others write for one in memory
         raise InvalidInputError(f"{location!r} names no file: give 'sqlite:///PATH', or 'memory:' for one in memory")
     return path

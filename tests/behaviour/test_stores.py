@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 STORES: dict[str, Callable[[Path], EventLogStore]] = {
     "on LMDB": lambda directory: EventLogStore(directory / "log"),
+    "on SQLite": lambda directory: EventLogStore(f"sqlite:///{directory}/log.db"),
     "in memory": lambda directory: EventLogStore(EventLog.open("memory:")),
 }
 KEY = "agent:memory:user-42"

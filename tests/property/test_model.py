@@ -32,6 +32,7 @@ from eventlog import (
 from eventlog.codec import MSGPACK
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.memory import MemoryStorage
+from eventlog.storage.sqlite import SqliteStorage
 from tests.strict import Note, hashables, strictly_equal, values
 
 DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
@@ -461,6 +462,19 @@ class OnLmdb(Machine):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class OnSqlite(Machine):
+    """Closed and opened again for real."""
+
+    def open_storage(self) -> SqliteStorage:
+        if not hasattr(self, "directory"):
+            self.directory = Path(tempfile.mkdtemp(prefix="eventlog-model-"))
+        return SqliteStorage(self.directory / "log.db")
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
 COMMON = {
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
@@ -473,3 +487,7 @@ def test_on_memory() -> None:
 
 def test_on_lmdb() -> None:
     run_state_machine_as_test(OnLmdb, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
+
+
+def test_on_sqlite() -> None:
+    run_state_machine_as_test(OnSqlite, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
