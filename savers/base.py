@@ -15,12 +15,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from eventlog import InvalidIdError, InvalidInputError, check_id
+from eventlog import InvalidIdError, InvalidInputError, UnserializableError, check_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -248,7 +248,9 @@ class BaseCheckpointSaver(ABC):
 
         A saver that can encode before it commits does better than this copy.
         """
-        return partial(self.put, config, *deepcopy((checkpoint, metadata)))
+        values, writes = _copied(checkpoint.channel_values), metadata.writes and _copied(metadata.writes)
+        copied = replace(metadata, writes=writes, parents=dict(metadata.parents))
+        return partial(self.put, config, replace(checkpoint, channel_values=values), copied)
 
     async def aput(
         self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
@@ -277,6 +279,18 @@ class BaseCheckpointSaver(ABC):
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
         await asyncio.to_thread(self.delete_thread, thread_id)
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy to the last depth.
+
+    Raises:
+        UnserializableError: Python cannot copy it, so no saver can read it back equal.
+    """
+    try:
+        return deepcopy(dict(values))
+    except (TypeError, RecursionError) as error:
+        raise UnserializableError("checkpoint", f"it cannot be copied: {error}") from error
 
 
 async def _off_the_loop(found: Iterator[CheckpointTuple]) -> AsyncIterator[CheckpointTuple]:

@@ -60,8 +60,8 @@ class SqliteStorage:
     """A log in one SQLite file, in WAL mode.
 
     Safe from any thread, from any number of processes, and in the child of a ``fork``. Reading never waits for writing.
-    After power loss the file is sound, and holds a beginning of what was committed. What a commit that returned
-    survives:
+    Needs SQLite 3.24 and a local disk. After power loss the file is sound, and holds a beginning of what was committed.
+    What a commit that returned survives:
 
     - ``synchronous="full"``: power loss. SQLite flushes its WAL in every commit.
     - ``"normal"``: the process's death. SQLite itself flushes only when the WAL is brought into the database, every
@@ -114,13 +114,14 @@ class SqliteStorage:
         self._failure = ""
         self._begin()
         files.find_or_make(self._path, readonly=readonly)
+        _handles.add(self)  # before it has connections
         try:
             self._patiently(self._open)
         except BaseException:
             self._connections.close()
+            _handles.discard(self)
             raise
         self._file_id = file_id(self._path)
-        _handles.add(self)
 
     def _begin(self) -> None:
         """What a handle has before it is used; in the child of a fork again."""
@@ -234,11 +235,13 @@ class SqliteStorage:
         if self._readonly:
             raise StorageError(f"{self.location} was opened readonly; nothing was written; open it for writing")
         self._patiently(lambda: self._attempt(puts, deletes, expect or {}))
+        if self._mode == "full" and self._wal.is_new():
+            self.flush()  # its name, too: SQLite flushes that only where the connection that writes has made the file
 
     def _attempt(self, puts: Sequence[Pair], deletes: Sequence[bytes], expect: Mapping[bytes, bytes | None]) -> None:
         with self._connections.writing(self._timeout_s) as connection:
             self._check_usable()
-            self._check_place()
+            self._check_place("nothing was written")
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 _check_expected(connection, expect)
@@ -300,7 +303,7 @@ class SqliteStorage:
         self._check_usable()
         with self._flushing:
             state = self._patiently(self._state)
-            self._check_place()
+            self._check_place("what was written is gone with it")
             try:
                 self._wal.sync()
             except OSError as error:
@@ -353,10 +356,10 @@ class SqliteStorage:
                 self.flush()
         finally:
             self._is_closed = True
-            _handles.discard(self)
             with self._flushing:
                 self._wal.close()
             self._connections.close()
+            _handles.discard(self)  # when it has no connections any more
 
     def _check_usable(self) -> None:
         if self._is_closed:
@@ -364,12 +367,10 @@ class SqliteStorage:
         if self._failure:
             raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
 
-    def _check_place(self) -> None:
+    def _check_place(self, so: str) -> None:
         """Refuse to write into a file that no longer has its name: nobody would find what was acknowledged."""
         if file_id(self._path) != self._file_id:
-            raise StorageError(
-                f"{self.location} was deleted or replaced while open; nothing was written; open it again"
-            )
+            raise StorageError(f"{self.location} was deleted or replaced while open; {so}; open it again")
 
     def shut(self) -> None:
         """Before a fork: let everything come to its end, and close what a child must not have."""

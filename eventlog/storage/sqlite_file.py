@@ -48,6 +48,8 @@ _WAL_BYTES: Final = 4 << 20
 """So long the WAL grows before SQLite brings it into the database; a large commit may make it longer for a while."""
 _LONGEST_WAL_BYTES: Final = 4 * _WAL_BYTES
 _PATIENCE_MS: Final = 100
+_MAX_IDLE: Final = 8
+"""Connections that are kept for later readers; each holds memory and a file."""
 
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
@@ -116,9 +118,11 @@ class Connections:
         if connection is not None:
             roll_back(connection)
         with self._change:
-            self._readers -= 1
-            if connection is not None:
+            if connection is not None and len(self._idle) < _MAX_IDLE:
                 self._idle.append(connection)
+            elif connection is not None:
+                connection.close()
+            self._readers -= 1
             self._change.notify_all()
 
     def shut(self) -> None:
@@ -293,9 +297,13 @@ class Wal:
         except FileNotFoundError:
             return True
 
+    def is_new(self) -> bool:
+        """Whether it is another file than the one whose name was flushed last."""
+        return file_id(self.path) != self._id
+
     def sync(self) -> None:
         """Bring all that is committed to stable storage: what is not in this file is in the database, and flushed."""
-        if self._fd is None or file_id(self.path) != self._id:
+        if self._fd is None or self.is_new():
             self.close()
             try:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)

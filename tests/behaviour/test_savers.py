@@ -951,6 +951,8 @@ def test_the_twins_refuse_what_the_methods_refuse(any_saver):
             await any_saver.adelete_thread("")
         with pytest.raises(UnserializableError, match="x"):
             await aput(any_saver, "a", {"x": threading.current_thread})
+        with pytest.raises(UnserializableError):
+            await aput(any_saver, "a", {"x": threading.Lock()})
         assert any_saver.get(config()) is None
 
     asyncio.run(run())
@@ -971,6 +973,8 @@ def test_values_are_taken_before_aput_first_waits(any_saver):
         growing.clear()
         await putting
         assert state(any_saver) == {"x": [[1, "too late"], "too late"]}
+        await aput(any_saver, "c", types.MappingProxyType({"x": 1}), writes=types.MappingProxyType({}))
+        assert (state(any_saver), metadata(any_saver).writes) == ({"x": 1}, {})
 
     asyncio.run(run())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import signal
@@ -63,6 +62,20 @@ def open_log(path, tmp_path):
     for storage in opened:
         storage.close()
     assert [name for name in open_files() if name.startswith(str(tmp_path))] == []
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+    """The files that the engine itself asks the operating system to flush."""
+    names = []
+    real = os.fsync
+
+    def traced(fd):
+        names.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", traced)
+    return names
 
 
 def spawn(code: str, *arguments: object) -> subprocess.Popen:
@@ -394,18 +407,19 @@ class TestDurability:
         assert storage.is_flushed()
         result(writer)
 
-    def test_a_flush_reaches_the_wal_that_is_in_use(self, open_log, path, monkeypatch):
-        """Traced by what the operating system is asked for: the file that was flushed is the one that holds it."""
-        flushed = []
-        real = os.fsync
-        monkeypatch.setattr(
-            os, "fsync", lambda fd: (flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink())), real(fd))[1]
-        )
+    def test_a_flush_reaches_the_wal_that_is_in_use(self, open_log, path, flushed):
         storage = open_log(synchronous="off")
         storage.commit([(A, b"needle in the wal")])
         assert b"needle in the wal" in path.with_name("log.db-wal").read_bytes()
         storage.flush()
         assert flushed == [str(path.parent), f"{path}-wal"]
+
+    def test_full_flushes_the_name_of_a_new_wal(self, open_log, path, flushed):
+        storage = open_log(synchronous="full")
+        storage.commit([(A, b"1")])
+        assert flushed == [str(path.parent), f"{path}-wal"]
+        storage.commit([(A, b"2")])  # from here on SQLite's own flush is enough
+        assert len(flushed) == 2
 
     def test_a_failed_flush_poisons_the_handle(self, open_log, monkeypatch):
         storage = open_log(synchronous="off")
@@ -623,14 +637,20 @@ storage.close()
         with closing(SqliteStorage(path)) as storage:
             assert storage.get([A]) == [b"400"]
 
-    def test_idle_handles_and_garbage(self, path):
-        for _ in range(3):
-            with closing(SqliteStorage(path)) as storage:
-                storage.commit([(A, b"1")])
-                with ThreadPoolExecutor(4) as pool:
-                    list(pool.map(lambda _: storage.get([A, B]), range(100)))
-        gc.collect()
-        assert [name for name in open_files() if "log.db" in name] == []
+    def test_many_readers_at_once_do_not_keep_as_many_files(self, open_log, path):
+        storage, together = open_log(), threading.Barrier(40)
+        storage.commit([(A, b"1")])
+
+        def read(_: int):
+            together.wait()
+            with storage._connections.reading(1):
+                together.wait()
+            return storage.get([A])
+
+        with ThreadPoolExecutor(40) as pool:
+            assert list(pool.map(read, range(40))) == [[b"1"]] * 40
+        wals = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and str(fd.readlink()) == f"{path}-wal"]
+        assert len(wals) < 12
 
 
 class TestForks:
