@@ -127,17 +127,20 @@ class SqliteStorage:
         """What a handle has before it is used; in the child of a fork again."""
         self._flushing = threading.Lock()
         self._commits = 0
+        self._wal_bytes = files.LONG_WAL_BYTES
         self._flushed: tuple[int, int] | None = None
         self._is_woken = False
         self._worker: Worker | None = None
 
     def _open(self) -> None:
         try:
-            with self._connections.writing(self._timeout_s) as connection:
-                files.make_or_check(connection, self._path, _SYNCHRONOUS[self._mode], readonly=self._readonly)
+            self._connections.write(self._make_or_check)
         except BaseException:
             self._connections.drop()  # two that want it for themselves would wait for each other
             raise
+
+    def _make_or_check(self, connection: sqlite3.Connection) -> None:
+        files.make_or_check(connection, self._path, _SYNCHRONOUS[self._mode], readonly=self._readonly)
 
     @property
     def location(self) -> str:
@@ -197,8 +200,7 @@ class SqliteStorage:
 
         def attempt() -> T:
             self._check_usable()
-            with self._connections.reading(self._timeout_s) as connection:
-                return work(connection)
+            return self._connections.read(work)
 
         return self._patiently(attempt)
 
@@ -234,24 +236,31 @@ class SqliteStorage:
         self._check_usable()
         if self._readonly:
             raise StorageError(f"{self.location} was opened readonly; nothing was written; open it for writing")
-        self._patiently(lambda: self._attempt(puts, deletes, expect or {}))
+        self._patiently(
+            lambda: self._connections.write(lambda connection: self._attempt(connection, puts, deletes, expect or {}))
+        )
         if self._mode == "full" and self._wal.is_new():
             self.flush()  # its name, too: SQLite flushes that only where the connection that writes has made the file
 
-    def _attempt(self, puts: Sequence[Pair], deletes: Sequence[bytes], expect: Mapping[bytes, bytes | None]) -> None:
-        with self._connections.writing(self._timeout_s) as connection:
-            self._check_usable()
-            self._check_place("nothing was written")
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                _check_expected(connection, expect)
-                if deletes:
-                    connection.executemany(_DELETE, [(key,) for key in deletes])
-                connection.executemany(_PUT, puts)
-            except BaseException:
-                roll_back(connection)
-                raise
-            self._finish(connection)
+    def _attempt(
+        self,
+        connection: sqlite3.Connection,
+        puts: Sequence[Pair],
+        deletes: Sequence[bytes],
+        expect: Mapping[bytes, bytes | None],
+    ) -> None:
+        self._check_usable()
+        self._check_place("nothing was written")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            _check_expected(connection, expect)
+            if deletes:
+                connection.executemany(_DELETE, [(key,) for key in deletes])
+            connection.executemany(_PUT, puts)
+        except BaseException:
+            roll_back(connection)
+            raise
+        self._finish(connection)
 
     def _finish(self, connection: sqlite3.Connection) -> None:
         """Commit what was begun: the one place where anything becomes part of the log."""
@@ -270,7 +279,7 @@ class SqliteStorage:
             raise StorageError(f"{self.location}: {self._failure}; open the log again and look") from error
         if self._mode == "full":
             self._flushed = version, self._commits  # the WAL was flushed, with all that stood in it before
-        files.shorten_wal(connection, self._wal.path)
+        self._wal_bytes = files.shorten_wal(connection, self._wal.path, self._wal_bytes)
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Do `work`, again and again while other connections are in the way."""
@@ -317,12 +326,12 @@ class SqliteStorage:
         Right after a log was opened that others have open, this is not known before the first flush.
         """
         self._check_usable()
-        return self._wal.is_empty() or self._flushed == self._patiently(self._state)
+        state = self._patiently(self._state)  # before the WAL is looked at: a commit may be about to write it
+        return self._flushed == state or self._wal.is_empty()
 
     def _state(self) -> tuple[int, int]:
         """What changes with every commit: a number of SQLite's for those of others, ours for our own."""
-        with self._connections.writing(self._timeout_s) as connection:
-            return _version(connection), self._commits
+        return self._connections.write(lambda connection: (_version(connection), self._commits))
 
     def _work(self) -> None:
         """What the worker does each time it wakes."""

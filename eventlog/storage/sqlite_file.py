@@ -16,8 +16,8 @@ import os
 import sqlite3
 import stat
 import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from eventlog.errors import (
     BusyError,
@@ -30,10 +30,12 @@ from eventlog.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     FileId = tuple[int, int]
+
+T = TypeVar("T")
 
 _APPLICATION_ID: Final = int.from_bytes(b"evlg", "big")
 _FORMAT_VERSION: Final = 1
@@ -46,7 +48,7 @@ _PAGE_BYTES: Final = 2048
 _CHECKPOINT_PAGES: Final = 2048
 _WAL_BYTES: Final = 4 << 20
 """So long the WAL grows before SQLite brings it into the database; a large commit may make it longer for a while."""
-_LONGEST_WAL_BYTES: Final = 4 * _WAL_BYTES
+LONG_WAL_BYTES: Final = 4 * _WAL_BYTES
 _PATIENCE_MS: Final = 100
 _MAX_IDLE: Final = 8
 """Connections that are kept for later readers; each holds memory and a file."""
@@ -54,11 +56,30 @@ _MAX_IDLE: Final = 8
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 
 
+class _Reader:
+    """A connection to read with, and the lock of the thread that does."""
+
+    __slots__ = ("connection", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+
+    def close(self) -> None:
+        """Close the connection; the caller has the lock."""
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
+
+
 class Connections:
     """The connections of one handle: one that writes, and one more for each thread that reads at the same time.
 
     SQLite keeps the locks of a process in memory, and a child of ``fork`` would take its parent's for its own. So all
     connections are closed before a fork; parent and child open their own when they need them.
+
+    Who uses a connection holds its lock by ``with``, which no interrupt can separate from taking or giving it back. A
+    reader that an interrupt keeps from becoming idle again is lost for reading, and closed with the others.
     """
 
     def __init__(self, path: Path, synchronous: str, *, readonly: bool, is_alone: bool) -> None:
@@ -72,92 +93,81 @@ class Connections:
     def begin(self) -> None:
         """Have no connections and free locks; at first, and in the child of a fork."""
         self._writing = threading.Lock()
-        self._change = threading.Condition()
-        self._is_shut = False
         self._writer: sqlite3.Connection | None = None
-        self._idle: list[sqlite3.Connection] = []
-        self._readers = 0
+        self._making = threading.Lock()
+        self._readers: list[_Reader] = []
+        self._idle: list[_Reader] = []
+        self._held: list[threading.Lock] = []
 
-    @contextmanager
-    def writing(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
-        """The connection that writes, for this thread alone; what it left undone is rolled back."""
-        if not self._writing.acquire(timeout=max(timeout_s, 0)):
-            raise busy(self._path, timeout_s)
-        try:
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` with the connection that writes; what an interrupt left undone is rolled back first."""
+        with self._writing:
             self._check_open()
             if self._writer is None:
                 self._writer = self._opened()
-            roll_back(self._writer)  # an interrupt may have come before it was
-            yield self._writer
-        finally:
-            self._writing.release()
+            roll_back(self._writer)
+            return work(self._writer)
 
-    @contextmanager
-    def reading(self, timeout_s: float) -> Iterator[sqlite3.Connection]:
-        """A connection to read with, for this thread alone. A handle that is alone on the file has but one."""
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do `work` with a connection of its own; a handle that is alone on the file has but one."""
         if self._is_alone:
-            with self.writing(timeout_s) as connection:
-                yield connection
-            return
-        taken = self._taken()
+            return self.write(work)
+        reader = self._taken()
         try:
-            taken = taken or self._opened()
-            yield taken
+            with reader.lock:
+                self._check_open()
+                if reader.connection is None:
+                    reader.connection = self._opened()
+                roll_back(reader.connection)
+                return work(reader.connection)
         finally:
-            self._give_back(taken)
+            self._give_back(reader)
 
-    def _taken(self) -> sqlite3.Connection | None:
-        with self._change:
-            while self._is_shut:
-                self._change.wait()
-            self._check_open()
-            self._readers += 1
-            return self._idle.pop() if self._idle else None
+    def _taken(self) -> _Reader:
+        with suppress(IndexError):
+            return self._idle.pop()
+        with self._making:
+            reader = _Reader()
+            self._readers.append(reader)
+            return reader
 
-    def _give_back(self, connection: sqlite3.Connection | None) -> None:
-        if connection is not None:
-            roll_back(connection)
-        with self._change:
-            if connection is not None and len(self._idle) < _MAX_IDLE:
-                self._idle.append(connection)
-            elif connection is not None:
-                connection.close()
-            self._readers -= 1
-            self._change.notify_all()
+    def _give_back(self, reader: _Reader) -> None:
+        if len(self._idle) < _MAX_IDLE:
+            self._idle.append(reader)
+            return
+        with self._making, reader.lock:
+            reader.close()
+            self._readers.remove(reader)
 
     def shut(self) -> None:
         """Wait until no connection is in use, close all, and let nobody open another one."""
-        self._writing.acquire()
-        with self._change:
-            self._is_shut = True
-            while self._readers:
-                self._change.wait()
-        self._close_all()
+        for lock in (self._writing, self._making):
+            lock.acquire()
+            self._held.append(lock)
+        for reader in self._readers:
+            reader.lock.acquire()
+            self._held.append(reader.lock)
+            reader.close()
+        if self._writer is not None:
+            self._writer.close()  # the last one of all brings the WAL into the database
+        self._writer = None
 
     def reopen(self) -> None:
-        """End what `shut` began."""
-        with self._change:
-            self._is_shut = False
-            self._change.notify_all()
-        self._writing.release()
+        """End what `shut` began, or got to."""
+        while self._held:
+            self._held.pop().release()
 
     def drop(self) -> None:
         """Close all connections, and with them every lock; the next use opens others."""
-        self.shut()
-        self.reopen()
+        try:
+            self.shut()
+        finally:
+            self.reopen()
 
     def close(self) -> None:
         """Close all connections for good. Idempotent."""
-        self.shut()
         self._is_closed = True
-        self.reopen()
-
-    def _close_all(self) -> None:
-        idle, writer = self._idle, self._writer
-        self._idle, self._writer = [], None
-        for connection in [*idle, writer]:  # the last one of all brings the WAL into the database
-            if connection is not None:
-                connection.close()
+        self.drop()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -189,18 +199,26 @@ def roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def shorten_wal(connection: sqlite3.Connection, wal: Path) -> None:
+def shorten_wal(connection: sqlite3.Connection, wal: Path, limit_bytes: int) -> int:
     """Bring a long WAL into the database, even if readers follow so closely that SQLite never gets round to it.
 
-    It waits a moment for those who read now; who comes meanwhile needs the WAL no more. If it cannot, another time.
+    It waits a moment for those who read now; who comes meanwhile needs the WAL no more.
+
+    Returns:
+        How long it may be until this should be tried again: twice as long, if somebody goes on reading.
     """
     with suppress(OSError, sqlite3.Error):
-        if os.stat(wal).st_size > _LONGEST_WAL_BYTES:  # noqa: PTH116 (once per commit)
-            connection.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                connection.execute("PRAGMA busy_timeout=0")
+        size_bytes = os.stat(wal).st_size  # noqa: PTH116 (once per commit)
+        if size_bytes <= limit_bytes:
+            return limit_bytes
+        limit_bytes = 2 * size_bytes
+        connection.execute(f"PRAGMA busy_timeout={_PATIENCE_MS}")
+        try:
+            is_busy_still = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            connection.execute("PRAGMA busy_timeout=0")
+        return limit_bytes if is_busy_still else LONG_WAL_BYTES
+    return limit_bytes
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
