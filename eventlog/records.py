@@ -35,7 +35,7 @@ FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
-_INT64: Final = 1 << 63
+INT64: Final = 1 << 63
 
 scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
@@ -66,7 +66,7 @@ def triples(writes: list[Any]) -> Iterator[tuple[str, int, bytes]]:
 
 def time_field(time_ns: int) -> int | bytes:
     """What stands for a time in a body, whatever the writer's clock says."""
-    return time_ns if time_ns < _INT64 else time_ns.to_bytes(16, "big")
+    return time_ns if time_ns < INT64 else time_ns.to_bytes(16, "big")
 
 
 def array(items: Sequence[bytes]) -> bytes:

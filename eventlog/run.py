@@ -153,11 +153,13 @@ class Run:
         self._parts = parts
         self._codec = codec
         self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
+        self._encode_plain = None if self._plain_codec is None else self._plain_codec.encode_plain
         self._limits = limits
         self._clock = clock
         self._door = door
         self._evidence: list[bytes | None] | None = None
         self._channels: set[str] = set()  # names that were checked
+        self._form = delta.Form([], [], [])
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         nothing = Branches(storage, 0, 0, parts, codec)
         self._begin(nothing, nothing.empty_tip())
@@ -282,7 +284,12 @@ class Run:
                 `TooLargeError` say where and how much.
             NotFoundError: the branch or the run was deleted.
         """
-        return self._append_one(writes, None, task, step, id, meta, expected)
+        if id is not None:
+            return self._append_once(writes, None, task, step, id, meta, expected)
+        with self._lock:
+            if expected is not _UNSEEN:
+                self._check_expected(expected)
+            return self._write_draft(self._tip, self._draft(self._tip, writes, None, task, step, None, meta))
 
     def commit(
         self,
@@ -299,25 +306,12 @@ class Run:
         What was changed in place is found too. A channel that is not in `state` is deleted; a state that equals the
         head's is an event without writes. Otherwise as `append`.
         """
-        return self._append_one(None, state, task, step, id, meta, expected)
-
-    def _append_one(
-        self,
-        writes: Mapping[str, Any] | None,
-        state: Mapping[str, Any] | None,
-        task: str | None,
-        step: int | None,
-        event_id: str | None,
-        meta: Mapping[str, Any] | None,
-        expected: Event | str | None,
-    ) -> Event:
-        if event_id is None:
-            with self._lock:
-                if expected is not _UNSEEN:
-                    self._check_expected(expected)
-                tip = self._tip
-                return self._write_draft(tip, self._draft(tip, writes, state, task, step, None, meta))
-        return self._append_once(writes, state, task, step, event_id, meta, expected)
+        if id is not None:
+            return self._append_once(None, state, task, step, id, meta, expected)
+        with self._lock:
+            if expected is not _UNSEEN:
+                self._check_expected(expected)
+            return self._write_draft(self._tip, self._draft(self._tip, None, state, task, step, None, meta))
 
     def _append_once(
         self,
@@ -337,7 +331,7 @@ class Run:
         if self._is_new:
             fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
             if fresh._knows_id(event_id):  # noqa: SLF001 (its own)
-                return fresh._append_one(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
+                return fresh._append_once(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
         with self._lock:
             try:
                 done = self._done_before(event_id, draft)
@@ -475,7 +469,7 @@ class Run:
         """Write at `tip`, which is where this handle stands from then on."""
         if self._is_new:
             self._ensure_created()
-        written = self._branches.write(tip, (draft,))[0]
+        written = self._branches.write_one(tip, draft)
         if tip.shadows or draft.writes:
             self._accept(tip, draft)
         self._tip, self._state, self._newest = tip, None, written
@@ -563,14 +557,14 @@ class Run:
         if writes is None:
             found = self._found(tip, state)
         else:
-            _check_mapping(writes, "writes")
-            plain, rest = self._plain(writes)
-            found = self._encoded(tip, rest, path) if rest else []
-        if len(found) > self._limits.channels:
-            raise TooLargeError("channels in one event", len(found), self._limits.channels)
-        for channel, write in found:
-            if len(write[1]) > self._limits.value_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
+            if type(writes) is not dict:
+                _check_mapping(writes, "writes")
+            known = self._form.filled(writes, self._encode_plain, INLINE)
+            plain, rest = self._plain(writes) if known is None else (known, None)
+            if rest:
+                found = self._encoded(tip, rest, path)
+        if found:
+            self._check_limits(found)
         if task is not None and task is not self._task:
             self._task = check_id("task", task)
         if event_id is not None:
@@ -579,6 +573,13 @@ class Run:
         next_step = tip.step + 1 if step is None else self._given_step(tip, step)
         return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False))
 
+    def _check_limits(self, found: list[tuple[str, delta.Write]]) -> None:
+        if len(found) > self._limits.channels:
+            raise TooLargeError("channels in one event", len(found), self._limits.channels)
+        for channel, write in found:
+            if len(write[1]) > self._limits.value_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
+
     def _plain(self, writes: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
         """The writes that only set small plain values of channels known to be named right, and all others."""
         codec, limits = self._plain_codec, self._limits
@@ -586,7 +587,10 @@ class Run:
             return [], writes
         if not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
             return [], writes
-        return delta.plain_sets(writes, codec, INLINE)
+        plain, rest = delta.plain_sets(writes, codec, INLINE)
+        if not rest:
+            self._form = delta.Form([*writes], [*map(type, writes.values())], plain)
+        return plain, rest
 
     def _meta(self, meta: Mapping[str, Any]) -> bytes:
         if not isinstance(meta, dict):

@@ -276,8 +276,11 @@ class JournalFiles:
         except OSError as error:
             raise _refused(self.directory, error) from error
 
-    def write(self, data: bytes, at: int) -> None:
+    def write(self, data: bytes, at: int) -> int:
         """Write at a position.
+
+        Returns:
+            How many bytes there are.
 
         Raises:
             CapacityError: no room; nothing counts as written.
@@ -288,6 +291,7 @@ class JournalFiles:
             self._files.write(self._open.get(number) or self.fd(number), data, at & OFFSET_MASK)
         except OSError as error:
             raise _refused(self.directory, error) from error
+        return len(data)
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from one position to another of the same file; errors as for `fd`."""

@@ -388,7 +388,7 @@ class LocalStorage:
         begin = self._end
         for body, behind in whole_batches(data, begin):
             if body:
-                self._layers[-1].put(changes(body))
+                self._layers[-1].values.update(changes(body))
                 self._end = behind
             else:
                 number = (behind >> BITS) + 1
@@ -417,9 +417,10 @@ class LocalStorage:
         for key in deletes:
             parts += _head(_checked(key), REMOVED), key
         for key, value in puts:
-            if not 0 < len(key) <= _KEY_BYTES:
+            size = len(key)
+            if not 0 < size <= _KEY_BYTES:
                 _checked(key)
-            parts += _head(len(key), len(value)), key, value
+            parts += _head(size, len(value)), key, value
         body = b"".join(parts)
         if self._is_unusable or self._readonly:
             self._make_writable()
@@ -436,9 +437,25 @@ class LocalStorage:
                 with self._state:
                     self._caught_up()
             if expect:
-                self._check(expect)
+                known = self._layers[-1].values
+                for key, value in expect.items():
+                    if known.get(key, ABSENT) != value:  # or not known here
+                        self._check(expect)
+                        break
             if body:
-                self._append(body, puts, deletes)
+                if self._end & OFFSET_MASK >= FILE_BYTES:
+                    self._seal()
+                at = self._end
+                end = at + self._files.write(batch(body, at), at)
+                if end > self._room and self._mode == "full":
+                    self._make_room(end)
+                self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
+                known = self._layers[-1].values
+                with self._state:
+                    if deletes:
+                        known.update(dict.fromkeys(deletes))
+                    known.update(puts)
+                    self._end = end
             end = self._end
         finally:
             if is_held:
@@ -454,13 +471,10 @@ class LocalStorage:
         """The caller holds the writers' lock, so nothing can be committed meanwhile."""
         layers = self._layers
         lasts = self._lasts
-        newest = layers[-1].values
         differing: list[bytes] = []
         missing: list[bytes] = []
         for key, value in expect.items():
-            found = newest.get(key, ABSENT)
-            if found is ABSENT and len(layers) > 1:
-                found = overlay.lookup(layers, key)
+            found = overlay.lookup(layers, key)
             if found is ABSENT:
                 if not self._is_beyond(key, lasts, self._end):
                     missing.append(key)
@@ -473,23 +487,6 @@ class LocalStorage:
             differing += [key for key, found in below if found != expect[key]]
         if differing:
             raise ExpectationError(differing)
-
-    def _append(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
-        if self._end & OFFSET_MASK >= FILE_BYTES:
-            self._seal()
-        at = self._end
-        data = batch(body, at)
-        self._files.write(data, at)
-        end = at + len(data)
-        if end > self._room and self._mode == "full":
-            self._make_room(end)
-        self._words[END] = end  # from here on it is committed; whoever is interrupted now reads it from the file
-        layer = self._layers[-1]
-        with self._state:
-            if deletes:
-                layer.put((key, None) for key in deletes)
-            layer.put(puts)
-            self._end = end
 
     def _make_room(self, end: int) -> None:
         """Write zeros behind the end: a flush of bytes that the file has already spares the disk its new length.
@@ -506,8 +503,8 @@ class LocalStorage:
             self._spill()
         try:
             with self._state:
-                self._layers[-1].put((key, None) for key in deletes)
-                self._layers[-1].put(puts)
+                self._layers[-1].values.update(dict.fromkeys(deletes))
+                self._layers[-1].values.update(puts)
             self._pending += body
         except BaseException:  # interrupted half-way: what this handle shows would differ from what it writes
             self._failure, self._is_unusable = "it was interrupted within a commit", True
@@ -533,7 +530,7 @@ class LocalStorage:
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
         self._files.create(number)
-        self._words[END] = position(number, 0)  # as in _append
+        self._words[END] = position(number, 0)  # as in commit
         with self._state:  # one line: an interrupt between the two would make the layer twice
             self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
         if len(self._layers) > MAX_SEALED + 1:

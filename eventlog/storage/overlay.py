@@ -8,43 +8,41 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 ABSENT: Final = object()
 """Answer of a lookup: this layer says nothing about the key."""
 
 
 class Layer:
-    """The newest value of every key in one journal file; None where it was removed."""
+    """The newest value of every key in one journal file; None where it was removed.
 
-    __slots__ = ("_fresh", "_sorted", "number", "values")
+    `values` is brought up to date by who reads or writes the file. No key ever leaves it, so what was put since the
+    keys were last sorted is what stands at its end.
+    """
+
+    __slots__ = ("_count", "_sorted", "number", "values")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.values: dict[bytes, bytes | None] = {}
         self._sorted: dict[int, list[bytes]] = defaultdict(list)
-        self._fresh: list[bytes] = []
-
-    def put(self, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Take over changes; a later one of the same key counts."""
-        values, fresh = self.values, self._fresh
-        for key, value in pairs:
-            if key not in values:
-                fresh.append(key)
-            values[key] = value
+        self._count = 0
 
     def keys_between(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[bytes]:
         """The first `count` keys with ``start <= key < end``, or the last ones; a range lies within one kind of key."""
-        for key in self._fresh:
+        fresh = [*islice(reversed(self.values), len(self.values) - self._count)]
+        self._count += len(fresh)
+        for key in reversed(fresh):
             keys = self._sorted[key[0]]
             if keys and key < keys[-1]:
                 insort(keys, key)
             else:
                 keys.append(key)
-        self._fresh.clear()
         keys = self._sorted.get(start[0], [])
         low, high = bisect_left(keys, start), bisect_left(keys, end)
         return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
