@@ -386,19 +386,18 @@ class Run:
         operation needs it.
         """
         tip = self._scratch(self._tip)
+        task = None if task is None else check_id("task", task)
         drafts: list[Draft] = []
         seen = 0
         for index, writes in enumerate(batch):
-            _check_mapping(writes, "writes")
-            if not index or not OPERATIONS.isdisjoint(map(type, writes.values())):
-                for draft in drafts[seen:]:
-                    self._look_ahead(tip, draft)
+            plain = self._form.filled(writes, self._encode_plain, INLINE) if type(writes) is dict else None
+            if plain is None:
+                self._look_ahead(tip, drafts[seen:])
                 seen = len(drafts)
-            drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+                drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+            else:
+                drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False)))
             tip.step += 1
-            if not index:
-                self._look_ahead(tip, drafts[0])
-                seen = 1
         return drafts
 
     def _scratch(self, tip: Tip) -> Tip:
@@ -406,9 +405,10 @@ class Run:
         progress = tip.progress._replace(entries=dict(tip.entries))
         return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, lambda: progress)
 
-    def _look_ahead(self, tip: Tip, draft: Draft) -> None:
-        apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
-        self._accept(tip, draft)
+    def _look_ahead(self, tip: Tip, drafts: Iterable[Draft]) -> None:
+        for draft in drafts:
+            apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
+            self._accept(tip, draft)
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
