@@ -99,7 +99,8 @@ class Tip:
         shadows: what values to come are compared with, per channel that was compared before.
         anchored: the head's id and where task writes that follow it stand, None if not known; one, so that who reads
             beside the writer never sees the id of one event with the place of another.
-        kept: the records of those that this writer put.
+        named: key and record by which the head's id names it, None if not known.
+        kept: the records of task writes that this writer put.
         loaded: what `load` returned, as it is now.
     """
 
@@ -113,6 +114,7 @@ class Tip:
     fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
     anchored: tuple[str, tuple[int, int]] | None = None
+    named: tuple[bytes, bytes] | None = None
     kept: dict[bytes, Kept] = field(default_factory=dict)
     loaded: Progress | None = None
 
@@ -173,6 +175,8 @@ class Draft(NamedTuple):
     meta: bytes | None
     replaces: bool
     """Whether its id may name another event so far, which it then supersedes in the id index."""
+    is_under_id: bool = False
+    """Whether the id of the event before must still name that one, if the writer gave it one."""
 
     @property
     def changes(self) -> list[tuple[str, int, bytes, int]]:
@@ -309,7 +313,10 @@ class Branches:
         """The operations of an event that was read, or that was drafted and written."""
         if isinstance(writes, Draft):
             found = self.decoded_writes(at, writes.plain)
-            return {**found, **{channel: delta.to_operation(w.code, w.payload, self.codec) for channel, w in writes.writes}}
+            return {
+                **found,
+                **{channel: delta.to_operation(w.code, w.payload, self.codec) for channel, w in writes.writes},
+            }
         found = {}
         for channel, code, payload, _ in placed(writes, at):
             data = payload if isinstance(payload, bytes) else self.part(payload)
@@ -431,55 +438,83 @@ class Branches:
     def _deleted(self, branch: str) -> NotFoundError:
         return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
 
-    def write_one(self, tip: Tip, draft: Draft) -> Event:
-        """As `write`, of one event. One that only sets small values, behind a known head, takes the shortest way."""
-        plain, writes, step, time_ns, task, event_id, meta, _ = draft
+    def write_one(self, tip: Tip, draft: Draft) -> Event:  # noqa: C901 (the hot path calls little)
+        """As `write`, of one event: the hot path, which calls little. What is rare takes the long way."""
+        plain, writes, step, time_ns, task, event_id, meta, _, is_under_id = draft
         head, progress = tip.head, tip.loaded
-        if writes or event_id is not None or head is None or progress is None or tip.kept:
+        if head is None or progress is None:
             return self.write(tip, (draft,))[0]
         run, segment, parent = self.run, tip.segment, tip.digest
         number, seq = tip.at
-        seq += 1
+        at = (number, seq := seq + 1)
         entries, since, manifest, segments = progress
+        batch, end_key = _new(_Batch, ([], {})), head_key(run, number)
+        packed = None if event_id is None else packed_id(event_id)
+        body = [time_ns if time_ns < INT64 else time_field(time_ns), step, task, packed, meta, *plain]
+        changes = self._put_changes(batch, at, body, writes) if writes else None
         key = event_key(run, number, seq)
-        body = scalars([time_ns if time_ns < INT64 else time_field(time_ns), step, task, None, meta, *plain])
-        record, digest = event_record(key, parent, body)
-        since += len(record) + READ_COST
+        record, digest = event_record(key, parent, scalars(body))
+        cost, changed = len(record) + READ_COST, None
+        if changes is not None:
+            changed, cost = advanced(tip.entries, changes, at, len(record))
+        since += cost
         if since >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest) or segments >= MAX_SEGMENTS:
             return self.write(tip, (draft,))[0]
-        end_key, end = head_key(run, number), head_record(seq, digest)
+        end = head_record(seq, digest)
+        batch.puts.extend(((key, record), (end_key, end)))
+        batch.expect[end_key] = head
+        if is_under_id and tip.named is not None:
+            batch.expect[tip.named[0]] = tip.named[1]
+        anchored = named = None
+        if event_id is not None:
+            anchored = (event_id, self._put_id(batch, at, draft, event_id, 0))
+            named = batch.puts[-1]
+        if tip.kept:
+            self._put_references(batch, tip, at, draft)
         try:
-            self.storage.commit([(key, record), (end_key, end)], (), {end_key: head})
+            self.storage.commit(batch.puts, (), batch.expect)
         except ExpectationError as error:
             self._check_write(error, tip, segment, (draft,), fork=False)
-            raise _crowded() from error
-        tip.fresh.append(plain)
-        tip.at, tip.digest, tip.head, tip.step = (number, seq), digest, end, step
-        tip.given_id = tip.anchored = None
+            return self.write(tip, (draft,), tries=1)[0]
+        if plain:  # first, as in the body: the order of channels is that of their first writes
+            tip.fresh.append(plain)
+        if changed:
+            apply_changes(tip.entries, changed)
+        tip.at, tip.digest, tip.head, tip.step, tip.given_id = at, digest, end, step, event_id
+        tip.anchored, tip.named = anchored, named
         tip.loaded = _new(Progress, (entries, since, manifest, segments))
-        return Event(self, segment.branch, number, seq, digest, parent, step, time_ns, task, None, meta, plain)
+        if tip.kept:
+            tip.kept = {}
+        said = draft if writes else plain
+        return Event(self, segment.branch, number, seq, digest, parent, step, time_ns, task, event_id, meta, said)
 
-    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False) -> list[Event]:
+    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False, tries: int = 0) -> list[Event]:
         """Append `drafts` at `tip`, all or none, and move the tip; on a new branch that begins there, if `fork`.
+
+        `tries` is how often it was in vain before.
 
         Raises:
             ConflictError: the head is another one by now.
             IdConflictError: an id names another event.
             NotFoundError: the branch or its run was deleted.
         """
-        for attempt in range(_FORK_TRIES):
+        for attempt in range(tries, _FORK_TRIES):
             if tip.head is not None and not fork:
                 segment, batch = tip.segment, _new(_Batch, ([], {}))
             else:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
                 after = self._fill(batch, tip, segment, drafts)
+                if drafts[0].is_under_id and tip.named is not None:
+                    batch.expect[tip.named[0]] = tip.named[1]
                 anchored: tuple[str, tuple[int, int]] | None = None
+                named: tuple[bytes, bytes] | None = None
+                first = (segment.number, tip.at[1] + 1)
                 if (given := drafts[0].id) is not None:
-                    first = (segment.number, tip.at[1] + 1)
                     anchored = (given, self._put_id(batch, first, drafts[0], given, attempt))
-                    if tip.kept and not attempt:
-                        self._put_references(batch, tip, first, drafts[0])
+                    named = batch.puts[-1]
+                if tip.kept and not attempt:
+                    self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
             except DroppedError:
                 tip.loaded = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
@@ -487,7 +522,7 @@ class Branches:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
                 _move(tip, segment, drafts, after)
-                tip.anchored = anchored
+                tip.anchored, tip.named = anchored, named
                 return after.events
         raise _crowded()
 
@@ -514,7 +549,7 @@ class Branches:
         events: list[Event] = []
         changed: Entries = {}
         for draft in drafts:
-            plain, writes, step, time_ns, task, event_id, meta, _ = draft
+            plain, writes, step, time_ns, task, event_id, meta = draft[:7]
             seq += 1
             parent, changes = digest, None
             body = [time_field(time_ns), step, task, event_id and packed_id(event_id), meta, *plain]
@@ -617,6 +652,9 @@ class Branches:
             raise self._deleted(tip.segment.branch) from error
         if not fork and head_key(self.run, segment.number) in error.keys:
             self._raise_conflict(segment, tip, error)
+        if drafts[0].is_under_id and tip.named is not None and tip.named[0] in error.keys:
+            msg = f"the id {tip.given_id!r} names another event by now; read it again"
+            raise ConflictError(msg, tip.given_id) from error
         for draft in drafts:
             if draft.id is not None and not draft.replaces and id_key(self.run, draft.id) in error.keys:
                 msg = f"the id {draft.id!r} names another event of this run; choose another id"

@@ -23,6 +23,7 @@ caller-given event id ends its index key, because it is read in id order.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +63,12 @@ _read_place = struct.Struct(">cQIQ").unpack_from
 def digest(data: bytes, size: int) -> bytes:
     """A hash that nobody can make collide: strings from outside choose keys only through it."""
     return blake2b(data, digest_size=size).digest()
+
+
+@lru_cache(4096)
+def _id_digest(text: str) -> bytes:
+    """What stands for an id where it must not end the key."""
+    return digest(text.encode(), 8)
 
 
 def name_bytes(parts: Sequence[str]) -> bytes:
@@ -147,17 +154,17 @@ def id_of(key: bytes) -> str:
 
 def task_write_key(run: int, anchor: tuple[int, int], task: str) -> bytes:
     """Key of what a task wrote in the superstep after the event at `anchor`."""
-    return _task(TASK_WRITE, run, *anchor, digest(task.encode(), 8))
+    return _task(TASK_WRITE, run, *anchor, _id_digest(task))
 
 
 def waiting_key(run: int, event_id: str, task: str) -> bytes:
     """Key of what a task wrote in the superstep after an event that is to come."""
-    return _waiting(WAITING, run, digest(event_id.encode(), 8), digest(task.encode(), 8))
+    return _waiting(WAITING, run, _id_digest(event_id), _id_digest(task))
 
 
 def waiting_on(run: int, event_id: str) -> Range:
     """All that tasks wrote in the superstep after an event that is to come; another id may have the same hash."""
-    return _prefix(_run(WAITING, run) + digest(event_id.encode(), 8))
+    return _prefix(_run(WAITING, run) + _id_digest(event_id))
 
 
 def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from eventlog import delta
@@ -153,7 +153,7 @@ class Run:
         self._parts = parts
         self._codec = codec
         self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
-        self._encode_plain = None if self._plain_codec is None else self._plain_codec.encode_plain
+        self._encode_plain = codec.encode if self._plain_codec is None else self._plain_codec.encode_plain
         self._limits = limits
         self._clock = clock
         self._door = door
@@ -396,7 +396,7 @@ class Run:
                 seen = len(drafts)
                 drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
             else:
-                drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False)))
+                drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False, False)))
             tip.step += 1
         return drafts
 
@@ -417,21 +417,24 @@ class Run:
             for change in draft.changes:
                 self._tip.shadows.pop(change[0], None)
 
-    def prepare(
+    def prepare(  # noqa: PLR0913 (it says all that one superstep can)
         self,
         writes: Mapping[str, Any] | None = None,
         *,
+        encoded: Mapping[str, bytes] | None = None,
         state: Mapping[str, Any] | None = None,
         at: Where | None = None,
         task: str | None = None,
         step: int | None = None,
         id: str | None = None,  # noqa: A002 (the word users know)
         meta: Mapping[str, Any] | None = None,
+        is_under_id: bool = False,
     ) -> Prepared:
         """Encode one superstep now, to be written later by `write`: from another thread, say.
 
         Args:
             writes: as in `append`; or else `state`, as in `commit`.
+            encoded: beside `writes`, channels to be set to values that are bytes of the run's codec already.
             state: see `writes`.
             at: the event to write after. Where that is no branch's head any more, a new branch begins there, and this
                 handle moves to it; so two writers of the same event both succeed. A branch that was forked there and
@@ -440,16 +443,25 @@ class Run:
             id: as in `append`, but an id that names another event is taken over: it names the new one from then on.
             meta: as in `append`.
             step: as in `append`, but where it does not follow the step before, one more than that is taken.
+            is_under_id: whether `write` is to fail by a `ConflictError` if the event `at` is no longer the one that its
+                id names.
 
         Raises:
             NotFoundError: there is no event `at`; otherwise as `append`.
         """
         with self._lock:
-            tip = self._tip if at is None else self._tip_at(self._place(at))
+            tip = self._tip
+            if at is not None and (at is not self._newest or self._newest.digest != tip.digest):
+                tip = self._tip_at(self._place(at))
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
-            draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
-            return Prepared(tip, tip.at, draft, at is not None, self._codec)
+            draft = self._draft(tip, writes, state, task, step, id, meta)
+            plain, found = draft[:2]
+            if encoded:
+                more, larger = self._taken_over(encoded)
+                plain, found = plain + more, found + larger
+            draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
+            return _new(Prepared, (tip, tip.at, draft, at is not None, self._codec))
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
@@ -477,6 +489,10 @@ class Run:
 
     def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
         """Write after an event that is no head: on the branch that was forked there last, or on a new one."""
+        if draft.is_under_id:
+            base = self._event_at(at)
+            if base.given_id is not None and not self.is_current(base):
+                raise ConflictError(f"the id {base.given_id!r} names another event by now; read it again")
         fork = self._branches.untouched_fork(at)
         tip = self._branches.tip_at(at, fork)
         try:
@@ -556,6 +572,8 @@ class Run:
         found: list[tuple[str, delta.Write]] = []
         if writes is None:
             found = self._found(tip, state)
+        elif not writes:
+            _check_mapping(writes, "writes")
         else:
             if type(writes) is not dict:
                 _check_mapping(writes, "writes")
@@ -571,7 +589,24 @@ class Run:
             check_id("event id", event_id)
         encoded_meta = None if not meta else self._meta(meta)
         next_step = tip.step + 1 if step is None else self._given_step(tip, step)
-        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False))
+        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False, False))
+
+    def _taken_over(self, encoded: Mapping[str, bytes]) -> tuple[list[Any], list[tuple[str, delta.Write]]]:
+        """The writes that set channels to bytes of the run's codec: small ones as in an event's body, and others."""
+        if not (_STR.issuperset(map(type, encoded)) and self._channels.issuperset(encoded)):
+            for channel in encoded:
+                self._check_channel(channel)
+        if max(map(len, encoded.values())) <= INLINE <= self._limits.value_bytes:
+            return [*chain.from_iterable(zip(encoded, repeat(delta.SET), encoded.values()))], []
+        found = [(channel, delta.Write(delta.SET, payload, len(payload))) for channel, payload in encoded.items()]
+        self._check_limits(found)
+        return [], found
+
+    def _check_channel(self, channel: str) -> None:
+        if channel not in self._channels or type(channel) is not str:
+            if len(self._channels) >= _MAX_CHANNELS:
+                self._channels.clear()
+            self._channels.add(check_id("channel", channel))
 
     def _check_limits(self, found: list[tuple[str, delta.Write]]) -> None:
         if len(found) > self._limits.channels:
@@ -612,10 +647,7 @@ class Run:
     def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
         found = []
         for channel, value in writes.items():
-            if channel not in self._channels:
-                if len(self._channels) >= _MAX_CHANNELS:
-                    self._channels.clear()
-                self._channels.add(check_id("channel", channel))
+            self._check_channel(channel)
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
                 found.append((channel, delta.set_to(value, self._codec, place)))

@@ -403,7 +403,7 @@ class LocalStorage:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def commit(  # noqa: C901, PLR0912 (the hot path calls little)
+    def commit(  # noqa: C901, PLR0912, PLR0915 (the hot path calls little)
         self,
         puts: Sequence[tuple[bytes, bytes]],
         deletes: Sequence[bytes] = (),
@@ -438,8 +438,8 @@ class LocalStorage:
                     self._caught_up()
             if expect:
                 known = self._layers[-1].values
-                for key, value in expect.items():
-                    if known.get(key, ABSENT) != value:  # or not known here
+                for key in expect:
+                    if known.get(key, ABSENT) != expect[key]:  # or it lies below: look closer
                         self._check(expect)
                         break
             if body:
@@ -450,11 +450,11 @@ class LocalStorage:
                 if end > self._room and self._mode == "full":
                     self._make_room(end)
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
-                known = self._layers[-1].values
+                values = self._layers[-1].values
                 with self._state:
                     if deletes:
-                        known.update(dict.fromkeys(deletes))
-                    known.update(puts)
+                        values.update(dict.fromkeys(deletes))
+                    values.update(puts)
                     self._end = end
             end = self._end
         finally:
@@ -469,18 +469,21 @@ class LocalStorage:
 
     def _check(self, expect: Mapping[bytes, bytes | None]) -> None:
         """The caller holds the writers' lock, so nothing can be committed meanwhile."""
-        layers = self._layers
-        lasts = self._lasts
+        layers, lasts = self._layers, self._lasts
+        newest = layers[-1].values
         differing: list[bytes] = []
         missing: list[bytes] = []
         for key, value in expect.items():
-            found = overlay.lookup(layers, key)
+            found = newest.get(key, ABSENT)
+            if found is ABSENT and len(layers) > 1:
+                found = overlay.lookup(layers, key)
             if found is ABSENT:
-                if not self._is_beyond(key, lasts, self._end):
+                last = lasts.get(key[:_PREFIX_BYTES])
+                if not (last and last < key) and not self._is_beyond(key, lasts, self._end):
                     missing.append(key)
-                elif value is not None:
-                    differing.append(key)
-            elif found != value:
+                    continue
+                found = None
+            if found != value:
                 differing.append(key)
         if missing:
             below = zip(missing, self._lmdb.get(missing), strict=True)

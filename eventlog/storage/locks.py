@@ -69,7 +69,7 @@ class WriteLock:
                 _flock(self._fd, _EXCLUSIVE_NOW)  # type: ignore[arg-type]  # nearly always open, and free at once
             except (OSError, TypeError):
                 self._wait(timeout_s)
-            return True
+            return True  # noqa: TRY300 (an interrupt at this line must give the lock back, too)
         except BaseException:
             if is_taken:
                 with suppress(TypeError, OSError):  # closed meanwhile, or not locked
