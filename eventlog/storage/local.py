@@ -58,7 +58,7 @@ MAX_SEALED: Final = 4
 FLUSH_INTERVAL_S: Final = 0.5
 _REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
-_ROOM_BYTES: Final = 1 << 18
+_FIRST_BYTES: Final = 1 << 14
 _PATIENCE_S: Final = 0.005
 _GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
@@ -164,6 +164,8 @@ class LocalStorage:
                 self._lock.acquire(self._timeout_s)
                 self._holds_lock = True
         self._restart(self._folded())
+        if self._mode != "full":  # who writes a little needs no room
+            self._room = self._words[END] + _FIRST_BYTES
         if self._head is not None and self._head.has_failed and not self._readonly:
             self._write_anew()
 
@@ -447,8 +449,8 @@ class LocalStorage:
                     self._seal()
                 at = self._end
                 end = at + self._files.write(batch(body, at), at)
-                if end > self._room and self._mode == "full":
-                    self._make_room(end)
+                if end > self._room:
+                    self._room = self._files.make_room(end)
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
                 values = self._layers[-1].values
                 with self._state:
@@ -490,15 +492,6 @@ class LocalStorage:
             differing += [key for key, found in below if found != expect[key]]
         if differing:
             raise ExpectationError(differing)
-
-    def _make_room(self, end: int) -> None:
-        """Write zeros behind the end: a flush of bytes that the file has already spares the disk its new length.
-
-        The caller holds the writers' lock, so nobody's bytes are there.
-        """
-        self._room = end + _ROOM_BYTES
-        with suppress(StorageError):  # no room on the disk for what is not needed
-            self._files.write(bytes(_ROOM_BYTES), end)
 
     def _keep_back(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         """Take over a batch of ``"off"``, to be written with others; the caller has the turn."""
