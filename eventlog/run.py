@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
@@ -44,6 +44,7 @@ from eventlog.snapshots import (
     progress_at,
 )
 from eventlog.state import State
+from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
+
+T = TypeVar("T")
 
 _UNSEEN: Any = object()
 _STR = frozenset({str})
@@ -179,6 +182,8 @@ class Run:
         self._task_writes: TaskWrites | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
+        self._stretches = Stretches(branches)
+        self._asked: dict[str, tuple[object, Any]] = {}  # see _once
 
     def _open(self) -> None:
         segment = self._branches.segment_of(self._branch)
@@ -712,7 +717,22 @@ class Run:
             return self
 
     def is_stale(self) -> bool:
-        """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
+        """Whether the run was deleted, or made, since this handle was: open it again then.
+
+        Costs one small read; asked again while nothing is written, none.
+        """
+        return self._once("stale", self._is_new, self._is_stale)
+
+    def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
+        """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
+        position = self._storage.position()
+        now = (position, self._branches, of)
+        known = self._asked.get(what)
+        if known is None or known[0] != now or position is None:
+            known = self._asked[what] = (now, look())  # the position first: what is committed meanwhile changes it
+        return cast("T", known[1])
+
+    def _is_stale(self) -> bool:
         known = None if self._is_new else self._branches.run
         evidence = None if known is None else self._door.evidence(known)
         if evidence is not None and evidence == self._evidence:
@@ -776,19 +796,30 @@ class Run:
             with self._lock:  # another thread may append meanwhile: then the head's state is not what was asked for
                 if at == self._tip.at:
                     return self.state
-        return State(self._event_at(at), self._entries_at(at), self._branches)
+        event, entries = self._looked(at)
+        return State(event, entries, self._branches)
 
-    def _entries_at(self, at: tuple[int, int]) -> Entries:
-        """The entries at an event; from those at the event looked at last, if that lies a few steps before."""
+    def _looked(self, at: tuple[int, int]) -> tuple[Event, Entries]:
+        """An event and the entries there: from what was looked at last, as far as that goes."""
         branches = self._branches
         of, seen, entries = self._looked_at
         if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
-            entries = dict(entries)
+            entries = dict(entries)  # their values are read already
             play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+            found = branches.event(at)
         else:
-            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+            found, entries = self._read_at(at)
         self._looked_at = (branches, at, entries)
-        return entries
+        return branches.event_of(at, found), entries
+
+    def _read_at(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries]:
+        branches = self._branches
+        if self._stretches.branches is not branches:
+            self._stretches = Stretches(branches)
+        found = self._stretches.look(at)
+        if found is not None:
+            return found
+        return branches.event(at), progress_at(self._storage, branches.lineage, branches.run, at).entries
 
     def event(self, where: Where) -> Event:
         """The event itself; arguments and errors as for `at`."""
@@ -827,6 +858,15 @@ class Run:
             bounds = ids_below(self._branches.run, before)
             for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
                 yield id_of(key)
+
+    def greatest_id(self) -> str | None:
+        """The first of `given_ids`, None if there is none. Asked again while nothing is written it costs no read."""
+        return self._once("greatest id", self._is_new, lambda: next(self.given_ids(limit=1), None))
+
+    def _id_entry(self, event_id: str) -> list[int] | None:
+        if self._is_new:
+            return None
+        return self._once("id", event_id, lambda: self._branches.id_entry(event_id))
 
     def is_current(self, event: Event) -> bool:
         """Whether the id that an event was given still names it, and not one that was written under it since."""
@@ -924,7 +964,7 @@ class Run:
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):
-            entry = None if self._is_new else self._branches.id_entry(check_id("event id", where))
+            entry = self._id_entry(check_id("event id", where))
             if entry is not None:
                 return Anchor((entry[2], entry[3]), where)
             if not _AUTO_ID.fullmatch(where):
@@ -1011,6 +1051,8 @@ class Run:
 
     def _place(self, where: Where) -> tuple[int, int]:
         """Segment and seq of an event."""
+        if isinstance(where, str):
+            return self._place_of_id(where)
         if isinstance(where, State):
             where = self._of_state(where)
         if isinstance(where, Event):
@@ -1022,8 +1064,6 @@ class Run:
             ):
                 raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
             return at
-        if isinstance(where, str):
-            return self._place_of_id(where)
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
         return self._place_of_step(where)
@@ -1034,8 +1074,7 @@ class Run:
         return state.event
 
     def _place_of_id(self, event_id: str) -> tuple[int, int]:
-        check_id("event id", event_id)
-        entry = None if self._is_new else self._branches.id_entry(event_id)
+        entry = self._id_entry(check_id("event id", event_id))
         if entry is not None:
             return entry[0], entry[1]
         if not self._is_new and (parsed := _AUTO_ID.fullmatch(event_id)):

@@ -208,7 +208,7 @@ def whole_batches(data: bytes, start: int) -> Iterator[tuple[bytes, int]]:
 class Head:
     """The mapped header. A word is read and written by one native 8-byte access, so no process sees half of one."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: str, *, writable: bool) -> None:
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

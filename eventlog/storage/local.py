@@ -22,7 +22,6 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
@@ -47,6 +46,7 @@ from eventlog.storage.overlay import ABSENT, Layer, merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from eventlog.storage.base import Range
     from eventlog.storage.journal import Files
@@ -112,7 +112,7 @@ class LocalStorage:
         self._readonly = readonly
         self._mode = synchronous
         self._timeout_s = lock_timeout_s
-        self._directory = Path(os.path.realpath(os.fspath(location))) / "journal"
+        self._directory = self._lmdb.path / "journal"
         self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
         self._head_path = str(self._directory / "head")
         self._head_number = 0
@@ -171,9 +171,10 @@ class LocalStorage:
 
     def _open_journal(self) -> None:
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            if not os.path.isdir(self._directory):  # noqa: PTH112 (as for stat)
+                self._directory.mkdir(mode=0o700, exist_ok=True)
             self._lock.open()
-            self._head = Head(self._directory / "head", writable=True)
+            self._head = Head(self._head_path, writable=True)
             self._head_number = os.stat(self._head_path).st_ino  # noqa: PTH116 (as in _check_place)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be opened: {error}") from error
@@ -204,7 +205,7 @@ class LocalStorage:
 
     def _open_readonly(self) -> None:
         with suppress(FileNotFoundError):
-            self._head = Head(self._directory / "head", writable=False)
+            self._head = Head(self._head_path, writable=False)
         if self._head is not None and self._head.is_trusted:
             self._words = self._head.words
         else:  # after a reboot, and no writer came yet: read up to where one would cut
@@ -250,17 +251,16 @@ class LocalStorage:
             with self._state:
                 end = self._caught_up()
                 layers, lasts = self._layers, self._lasts
-                found = [overlay.lookup(layers, key) for key in keys]
+                found = overlay.lookups(layers, keys)
             if ABSENT not in found:
                 return cast("list[bytes | None]", found)
-            for index, value in enumerate(found):
-                if value is ABSENT and self._is_beyond(keys[index], lasts, end):
-                    found[index] = None
             missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
-            if not missing:
-                return cast("list[bytes | None]", found)
+            if layers[-1].values and all(self._is_beyond(key, lasts, end) for key in missing):
+                return [None if value is ABSENT else cast("bytes | None", value) for value in found]
             folded, below = self._lmdb.marked(missing)
             if self._is_older(folded, end):
+                if len(missing) == len(keys):
+                    return below
                 values = iter(below)
                 return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
 
@@ -301,6 +301,13 @@ class LocalStorage:
         self._layers = [layer for layer in self._layers if layer.number > folded] or self._layers[-1:]
         self._files.forget(min(folded, self._layers[0].number - 1))
 
+    def position(self) -> int:
+        """See ``Storage.position``: where the journal ends, with what ``"off"`` keeps back."""
+        self._check_usable()
+        if isinstance(self._words, list):
+            self._look_for_writer()
+        return self._words[END] + len(self._pending)
+
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -309,12 +316,38 @@ class LocalStorage:
         for key, _ in ranges:
             if not key:
                 raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
-        return self._scanned(ranges, reverse=reverse, left=limit)
+        above = self._above(ranges, reverse=reverse, limit=limit)
+        return self._scanned(ranges, reverse=reverse, left=limit) if above is None else iter(above)
+
+    def _above(self, ranges: Sequence[Range], *, reverse: bool, limit: int | None) -> list[tuple[bytes, bytes]] | None:
+        """All that a scan gives, if it is little and known to be in the newest layer alone; else None."""
+        count = _FIRST_PAGE_PAIRS if limit is None else min(limit, _FIRST_PAGE_PAIRS)
+        pairs: list[tuple[bytes, bytes]] = []
+        with self._state:
+            self._caught_up()
+            layer, lasts = self._layers[-1], self._lasts
+            if count < 1 or len(self._layers) > 1:
+                return None
+            for start, end in ranges:
+                prefix = start[:_PREFIX_BYTES]
+                last = lasts.get(prefix)
+                if not last or (end[:_PREFIX_BYTES] != prefix and end > _behind(prefix)):
+                    return None
+                keys = layer.keys_between(start, end, count, reverse=reverse)
+                is_full = len(keys) == count
+                if last >= (keys[0] if reverse and is_full else start):
+                    return None  # LMDB may hold something of it
+                pairs += layer.pairs_of(keys[::-1] if reverse else keys)
+                if is_full or len(pairs) > count:
+                    return pairs if len(pairs) == limit else None
+        return pairs
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[tuple[bytes, bytes]]:
         size = _FIRST_PAGE_PAIRS  # most readers want a few
         for start, end in ranges:
-            span: Range | None = (start, min(end, bytes([start[0] + 1])) if start[0] < 255 else end)  # noqa: PLR2004
+            if end[:1] != start[:1]:
+                end = min(end, _behind(start[:1]))  # noqa: PLW2901 (a range lies within one kind of key)
+            span: Range | None = (start, end)
             while span is not None and (left is None or left > 0):
                 page, span = self._page(*span, size if left is None else min(left, size), reverse=reverse)
                 page = page if left is None else page[:left]
@@ -331,12 +364,9 @@ class LocalStorage:
         while True:
             with self._state:
                 last, lasts = self._caught_up(), self._lasts
-            if start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, lasts, last):
-                with self._state:
-                    if self._lasts is lasts:  # no layer was dropped meanwhile, so LMDB holds nothing of the range
-                        page, edge = merged((), self._layers, start, end, count, is_cut=False, reverse=reverse)
-                        break
-                continue
+                is_empty = not self._layers[-1].values
+            if not is_empty and not lasts.get(start[:_PREFIX_BYTES]):
+                self._is_beyond(start, lasts, last)  # looks, so that `_above` knows next time
             folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
             if not self._is_older(folded, last):
                 continue
@@ -363,7 +393,7 @@ class LocalStorage:
         """For a readonly handle that was opened after a reboot: whether a writer came since."""
         if self._head is None:
             with suppress(FileNotFoundError):
-                self._head = Head(self._directory / "head", writable=False)
+                self._head = Head(self._head_path, writable=False)
         if self._head is not None and self._head.is_trusted:
             self._words = self._head.words
 
@@ -685,6 +715,8 @@ class LocalStorage:
 
     def _leave_folded(self) -> None:
         """Bring everything into LMDB: a log that is closed is one small step from being only that."""
+        if self._is_at_rest():
+            return
         with self._turn:
             self._spill()
             with suppress(BusyError):  # somebody else writes: the last one to close will do it
@@ -700,6 +732,13 @@ class LocalStorage:
                         self._lock.release()
         self._fold()
         self._flush_to(self._words[END])
+
+    def _is_at_rest(self) -> bool:
+        """Whether LMDB has everything, as it has where a log was only read."""
+        assert self._head is not None
+        end = self._words[END]
+        is_at_start = end == self._end and not end & OFFSET_MASK and len(self._layers) == 1
+        return is_at_start and not self._pending and self._head.flushed >= end
 
     def _check_usable(self) -> None:
         if self._is_unusable:
@@ -773,6 +812,11 @@ class _Worker:
         self._is_stopped = True
         self.hurry.set()
         self.wake.set()
+
+
+def _behind(prefix: bytes) -> bytes:
+    """The first key after all that begin so; after those whose last byte is the greatest a longer one of them."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix[-1] < 255 else prefix + b"\xff" * _KEY_BYTES  # noqa: PLR2004
 
 
 def _checked(key: bytes) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
 
 CODEC: Final = "langgraph/1"
+_OWN_HEAD: Final = tagged(OWN, b"")
 _BLOCKED: Final = frozenset({"msgpack_blocked", "msgpack_method_blocked"})
 
 
@@ -69,9 +70,9 @@ class SerdeCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
+        if data[:1] == _OWN_HEAD:
+            return unpacked(data[1:])
         tag, payload = split(data)
-        if tag == OWN:
-            return unpacked(payload)
         _blocked.types.clear()
         try:
             value = self.serde.loads_typed((tag, payload))
