@@ -295,6 +295,10 @@ class SqliteStorage:
                     raise files.busy(self._path, self._timeout_s) from error
             time.sleep(LOCK_POLL_S)
 
+    def position(self) -> None:
+        """None: to ask SQLite whether anybody committed costs as much as to read a value."""
+        self._check_usable()
+
     # --- flushing -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
