@@ -263,7 +263,8 @@ class Run:
         durability says.
 
         Args:
-            writes: per changed channel its new value, or `Extend`, `AppendText`, `Merge`, `Delete`, `Update`.
+            writes: per changed channel its new value, or `Extend`, `Splice`, `AppendText`, `Merge`, `Delete`,
+                `Update`.
             task: who did it.
             step: the superstep's number, greater than the head's; by default one more.
             id: names the event within the run. Appending the same again under one id is done once: the event that is

@@ -379,7 +379,7 @@ def placed(writes: list[Any], at: tuple[int, int]) -> Iterator[Change]:
             n += 1
         else:
             found = payload
-        growth = delta.unfolded(grown) if code == delta.MERGE else _size(found)
+        growth = delta.unfolded(grown) if code in delta.NETS else _size(found)
         yield channel, code, found, growth
 
 

@@ -11,9 +11,10 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"errors"},
-    {"ids", "layout", "patch", "types"},
+    {"align", "ids", "layout", "patch", "types"},
     {"events", "records"},
     {"codec"},
+    {"flat"},
     {"shadow"},
     {"delta", "diff"},
     {"storage"},

@@ -721,7 +721,7 @@ class TestMessages:
         value[2].tool_calls[0]["args"]["days"].append(3)
         write = found(shadow, value, SERDE)
         assert write is not None
-        assert write.code in delta.SETS
+        assert write.code == delta.SPLICE
 
 
 class TestArrays:

@@ -1,0 +1,146 @@
+"""Which stretches of one list stand for which of another: what was inserted, removed and replaced.
+
+Owns the search. It is bounded: first the common start and end; between them both lists are walked in step, and where
+they part it looks a little ahead for the nearest items that are the same. What it does not find is one stretch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+_WIDTHS: Final = (8, 64, 512)
+"""How far it looks ahead, in items of each list: near first."""
+_LOOKS: Final = 4096
+"""Items of either list that it may look ahead at, altogether."""
+
+
+class Edit(NamedTuple):
+    """A stretch of the old list, and the stretch of the new one that stands in its place.
+
+    Attributes:
+        start: where it begins in the old list.
+        removed: how many items it has there.
+        begin: where the other begins in the new list.
+        added: how many items that has.
+    """
+
+    start: int
+    removed: int
+    begin: int
+    added: int
+
+
+def edits(
+    sizes: tuple[int, int],
+    same: Callable[[int, int], bool],
+    old_token: Callable[[int], Hashable],
+    new_token: Callable[[int], Hashable],
+) -> list[Edit]:
+    """The stretches that differ, in order, with at least one item that is the same between any two.
+
+    Costs one `same` for each item that stays, and at most some thousands of `same` and of tokens beside.
+
+    Args:
+        sizes: items of the old list and of the new one.
+        same: whether the old item at an index is the new one at another.
+        old_token: of the old item at an index: equal to that of a new one which may be the same.
+        new_token: the same, of a new item.
+    """
+    old, new = sizes
+    start = _common(same, zip(range(old), range(new), strict=False))
+    back = zip(range(old - 1, start - 1, -1), range(new - 1, start - 1, -1), strict=False)
+    end = _common(same, back)
+    return _Walk((start, start), (old - end, new - end), same, old_token, new_token).edits()
+
+
+def _common(same: Callable[[int, int], bool], pairs: Iterable[tuple[int, int]]) -> int:
+    count = 0
+    for old, new in pairs:
+        if not same(old, new):
+            break
+        count += 1
+    return count
+
+
+def spliced(values: list[Any], changes: Iterable[tuple[int, int, Iterable[Any]]]) -> list[Any]:
+    """A new list with other items in the place of stretches: where each begins, how many go, and what comes."""
+    made: list[Any] = []
+    at = 0
+    for start, removed, items in changes:
+        made += values[at:start]
+        made += items
+        at = start + removed
+    made += values[at:]
+    return made
+
+
+class _Walk:
+    """Along both lists, between what they have in common."""
+
+    def __init__(
+        self,
+        begin: tuple[int, int],
+        end: tuple[int, int],
+        same: Callable[[int, int], bool],
+        old_token: Callable[[int], Hashable],
+        new_token: Callable[[int], Hashable],
+    ) -> None:
+        self.at, self.end, self.same = begin, end, same
+        self.old, self.new = _Ahead(old_token), _Ahead(new_token)
+
+    def edits(self) -> list[Edit]:
+        found = []
+        (old, new), (old_end, new_end) = self.at, self.end
+        while old < old_end and new < new_end:
+            if self.same(old, new):
+                old, new = old + 1, new + 1
+                continue
+            removed, added = self._parted(old, new)
+            found.append(Edit(old, removed, new, added))
+            old, new = old + removed, new + added
+        if old < old_end or new < new_end:
+            found.append(Edit(old, old_end - old, new, new_end - new))
+        return found
+
+    def _parted(self, old: int, new: int) -> tuple[int, int]:
+        """How many items to leave on either side until they are the same again; all if that is not found."""
+        most = self.end[0] - old, self.end[1] - new
+        for width in _WIDTHS:
+            if self.old.looks > _LOOKS or self.new.looks > _LOOKS:
+                break
+            found = self._nearest(old, new, min(width, most[0]), min(width, most[1]))
+            if found is not None:
+                return found
+        return most
+
+    def _nearest(self, old: int, new: int, old_width: int, new_width: int) -> tuple[int, int] | None:
+        places: dict[Hashable, int] = {}
+        for ahead in range(old_width):
+            places.setdefault(self.old.token(old + ahead), ahead)
+        near = [
+            (places[token] + ahead, places[token], ahead)
+            for ahead in range(new_width)
+            if (token := self.new.token(new + ahead)) in places
+        ]
+        for _, removed, added in sorted(near):
+            if self.same(old + removed, new + added):
+                return removed, added
+        return None
+
+
+class _Ahead:
+    """Tokens of one list, each made once."""
+
+    def __init__(self, token: Callable[[int], Hashable]) -> None:
+        self._token = token
+        self._known: dict[int, Hashable] = {}
+        self.looks = 0
+
+    def token(self, index: int) -> Hashable:
+        self.looks += 1
+        if index not in self._known:
+            self._known[index] = self._token(index)
+        return self._known[index]
