@@ -43,6 +43,7 @@ from eventlog.shadow import (
     is_same,
     same_keys,
     shadow_of,
+    shadow_of_end,
     size_of,
 )
 
@@ -242,7 +243,7 @@ def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: 
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     if shadow is None:
         return Write(EXTEND, payload, len(payload))
-    added = shadow_of(items, codec, path)
+    added = shadow_of_end(items, payload, codec, path)
     return Write(EXTEND, payload, len(payload), accept=lambda: shadow.extend(added))
 
 
@@ -257,7 +258,10 @@ def _splice(shadow: ListShadow, edits: list[tuple[int, int, list[Any]]], codec: 
     if depth and _height(items) + depth > MAX_DEPTH:
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     gone = sum(size_of(item, codec) for start, removed, _ in edits for item in shadow.items[start : start + removed])
-    changes = [(start, removed, shadow_of(added, codec, path)) for start, removed, added in edits]
+    if len(edits) == 1:
+        changes = [(*edits[0][:2], shadow_of_end(items, encoded, codec, path))]
+    else:
+        changes = [(start, removed, shadow_of(added, codec, path)) for start, removed, added in edits]
     numbers, at = [], 0
     for start, removed, added in edits:
         numbers += [start - at, removed, len(added)]

@@ -1,6 +1,11 @@
 """All that some values hold, laid out flat, so that one look tells whether it is still there.
 
 Owns the layout and the look, which is sound, quick where nothing changed, and runs nobody's code.
+
+A container holds the same as before if it has as many entries and these are the same objects. So it is enough to look
+at all containers, wherever they lie, and what they hold can be compared as one long row of objects. The collector knows
+what that is, at once for all: of a list its items, of a dict whose keys are strings its values, of an object of a class
+written in Python what its slots hold, its ``__dict__``, and last its class.
 """
 
 from __future__ import annotations
@@ -8,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 from functools import lru_cache
+from gc import get_referents
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
@@ -17,68 +23,71 @@ from xxhash import xxh3_128_digest
 
 from eventlog.codec import IMMUTABLE
 from eventlog.errors import UnserializableError
+from eventlog.identity import Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from eventlog.codec import Codec
 
 PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
 """Keys that equal what they read back as; a float may be NaN, and so may what a tuple holds."""
 _PYDANTIC: Final = frozenset({"__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"})
-_fields: Final = attrgetter("__dict__")
 _extra: Final = attrgetter("__pydantic_extra__")
 _private: Final = attrgetter("__pydantic_private__")
+_items: Final = dict.items
 
 
 class Flat:
-    """All that some values hold, each kind in a list of its own; the objects themselves, not copies.
+    """The containers in some values, each kind in a list of its own, and what they held; never copies.
 
-    An item that is the same object holds the same as before if each container in it has as many entries and these are
-    the same objects; so it is enough to look at all containers, wherever they lie.
+    Attributes:
+        empty: lists and dicts without entries.
+        sized: lists, and dicts whose keys are strings and nothing else ever was.
+        sizes: how many entries those have.
+        entries: what they hold: items and values.
+        dicts: the dicts among them.
+        names: the keys of those.
+        mixed: other dicts.
+        mixed_sizes: how many entries those have.
+        mixed_entries: their keys and values.
+        records: objects that are what their fields are; their ``__dict__`` stands among the dicts.
+        held: what those refer to. The row of each ends with its class, and there is no class in it beside: so the row
+            of all is the same only if that of each is.
+        opaque: what only its bytes tell about, with their digest.
     """
 
     __slots__ = (
-        "dict_sizes",
         "dicts",
         "empty",
-        "extras",
-        "field_counts",
-        "fields",
-        "keys",
-        "list_items",
-        "list_sizes",
-        "lists",
-        "models",
+        "entries",
+        "held",
+        "mixed",
+        "mixed_entries",
+        "mixed_sizes",
         "names",
         "opaque",
-        "privates",
         "records",
-        "types",
-        "values",
+        "sized",
+        "sizes",
     )
 
     def __init__(self, values: list[Any], codec: Codec) -> None:
-        self.empty: list[Any] = []  # lists and dicts
-        self.lists: list[list[Any]] = []
-        self.list_sizes: list[int] = []
-        self.list_items: list[Any] = []
-        self.dicts: list[dict[Any, Any]] = []
-        self.dict_sizes: list[int] = []
-        self.keys: list[Any] = []
-        self.values: list[Any] = []
-        self.records: list[Any] = []  # objects that are what their fields are
-        self.types: list[type] = []
-        self.field_counts: list[int] = []
-        self.names: list[str] = []
-        self.fields: list[Any] = []
-        self.models: list[Any] = []  # those of them that are pydantic's
-        self.extras: list[Any] = []
-        self.privates: list[Any] = []
-        self.opaque: list[tuple[Any, bytes]] = []  # what only its bytes tell about
+        self.empty: list[Any] = []
+        self.sized: list[Any] = []
+        self.dicts: list[dict[str, Any]] = []
+        self.mixed: list[dict[Any, Any]] = []
+        self.records: list[Any] = []
+        self.opaque: list[tuple[Any, bytes]] = []
         for value in values:
             if type(value) not in IMMUTABLE:
                 self._add(value, codec)
+        self.sizes = [*map(len, self.sized)]
+        self.entries = Kept(get_referents(*self.sized))
+        self.names = [*chain.from_iterable(self.dicts)]
+        self.mixed_sizes = [*map(len, self.mixed)]
+        self.mixed_entries = Kept(self._mixed_now())
+        self.held = Kept(get_referents(*self.records))
 
     def _add(self, value: Any, codec: Codec) -> None:
         try:
@@ -86,83 +95,94 @@ class Flat:
         except UnserializableError:  # something in it is not stored as it is: all of its bytes then
             self.opaque.append((value, xxh3_128_digest(codec.encode(value))))
 
-    def join(self, end: Flat) -> None:
-        """Lay out beside these what others hold."""
-        for name in Flat.__slots__:
-            getattr(self, name).extend(getattr(end, name))
-
     def _walk(self, value: Any, codec: Codec) -> None:
         cls = type(value)
-        if cls in (list, dict) and not value:
-            self.empty.append(value)
-            return
-        held: Iterable[Any] = ()
         if cls is list:
-            held = value
-            self.lists.append(value)
-            self.list_sizes.append(len(value))
-            self.list_items += value
+            self._walk_list(value, codec)
         elif cls is dict and PLAIN_KEYS.issuperset(map(type, value)):
-            held = value.values()
-            self.dicts.append(value)
-            self.dict_sizes.append(len(value))
-            self.keys += value
-            self.values += held
-        elif _is_record(cls):
-            held = self._walk_record(value)
+            self._walk_dict(value, codec)
+        elif _is_record(cls) and _ends_with_its_class(value):
+            self._walk_record(value, codec)
         elif not is_leaf(value):
             self.opaque.append((value, xxh3_128_digest(codec.encode(value))))
-        for item in held:
+
+    def _walk_list(self, value: list[Any], codec: Codec) -> None:
+        if not value:
+            self.empty.append(value)
+            return
+        self.sized.append(value)
+        for item in value:
             if type(item) not in IMMUTABLE:
                 self._walk(item, codec)
 
-    def _walk_record(self, value: Any) -> Iterable[Any]:
-        fields = vars(value)
+    def _walk_dict(self, value: dict[Any, Any], codec: Codec) -> None:
+        if not value:
+            self.empty.append(value)
+            return
+        if len(get_referents(value)) == len(value):
+            self.sized.append(value)
+            self.dicts.append(value)
+        else:  # the collector is shown keys that are not strings, and values that lie in an object itself are not
+            self.mixed.append(value)
+        for item in value.values():
+            if type(item) not in IMMUTABLE:
+                self._walk(item, codec)
+
+    def _walk_record(self, value: Any, codec: Codec) -> None:
         self.records.append(value)
-        self.types.append(type(value))
-        self.field_counts.append(len(fields))
-        self.names += fields
-        self.fields += fields.values()
-        if not hasattr(type(value), "__pydantic_extra__"):
-            return list(fields.values())
-        extra, private = _extra(value), _private(value)
-        self.models.append(value)
-        self.extras.append(extra)
-        self.privates.append(private)
-        return [*fields.values(), extra, private]
+        self._walk_dict(vars(value), codec)
+        if hasattr(type(value), "__pydantic_extra__"):
+            for held in (_extra(value), _private(value)):
+                if held is not None:
+                    self._walk(held, codec)
+
+    def join(self, end: Flat) -> None:
+        """Lay out beside these what others hold."""
+        for name in _LISTS:
+            added = getattr(end, name)
+            if added:
+                getattr(self, name).extend(added)
+        self.entries.add(end.entries)
+        self.mixed_entries.add(end.mixed_entries)
+        self.held.add(end.held)
 
     def is_held(self, codec: Codec) -> bool:
         """Whether all of it is still there."""
         return (
-            not any(self.empty)
-            and [*map(len, self.lists)] == self.list_sizes
-            and _are([*chain.from_iterable(self.lists)], self.list_items)
-            and [*map(len, self.dicts)] == self.dict_sizes
-            and _are([*chain.from_iterable(self.dicts)], self.keys)
-            and _are([*chain.from_iterable(map(_values, self.dicts))], self.values)
-            and self._are_records()
-            and all(xxh3_128_digest(codec.encode(value)) == digest for value, digest in self.opaque)
+            [*map(len, self.sized)] == self.sizes
+            and self.entries.are(get_referents(*self.sized, *self.empty))  # also: no key of the dicts is no string
+            and [*chain.from_iterable(self.dicts)] == self.names
+            and (not self.records or self.held.are(get_referents(*self.records)))
+            and (not self.mixed or self._are_mixed_held())
+            and (not self.opaque or self._are_opaque_held(codec))
         )
 
-    def _are_records(self) -> bool:
-        if not self.records:
-            return True
-        fields = [*map(_fields, self.records)]
-        return (
-            all(map(is_, map(type, self.records), self.types))
-            and [*map(len, fields)] == self.field_counts
-            and _are([*chain.from_iterable(fields)], self.names)
-            and _are([*chain.from_iterable(map(_values, fields))], self.fields)
-            and all(map(is_, map(_extra, self.models), self.extras))
-            and all(map(is_, map(_private, self.models), self.privates))
-        )
+    def _are_mixed_held(self) -> bool:
+        return [*map(len, self.mixed)] == self.mixed_sizes and self.mixed_entries.are(self._mixed_now())
+
+    def _are_opaque_held(self, codec: Codec) -> bool:
+        return all(xxh3_128_digest(codec.encode(value)) == digest for value, digest in self.opaque)
+
+    def _mixed_now(self) -> list[Any]:
+        return [*chain.from_iterable(chain.from_iterable(map(_items, self.mixed)))]
 
 
-_values: Final = dict.values
+_LISTS: Final = ("dicts", "empty", "mixed", "mixed_sizes", "names", "opaque", "records", "sized", "sizes")
 
 
-def _are(now: list[Any], then: list[Any]) -> bool:
-    return len(now) == len(then) and all(map(is_, now, then))
+def _ends_with_its_class(value: Any) -> bool:
+    row = get_referents(value)
+    others = {*map(type, row[:-1])}
+    return row[-1] is type(value) and (others <= _NO_CLASSES or not any(issubclass(other, type) for other in others))
+
+
+_NO_CLASSES: Final = IMMUTABLE | {dict, list, set}
+
+
+def is_leaf(value: Any) -> bool:
+    """Whether a value that is no container cannot change in place."""
+    cls = type(value)
+    return cls in IMMUTABLE or isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value)))
 
 
 def _is_made_of_fields(cls: type) -> bool:
@@ -181,9 +201,3 @@ _HEAP_TYPE: Final = 1 << 9
 def _slots_of(cls: type) -> tuple[str, ...]:
     slots = vars(cls).get("__slots__", ())
     return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-def is_leaf(value: Any) -> bool:
-    """Whether a value that is no container cannot change in place."""
-    cls = type(value)
-    return cls in IMMUTABLE or isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value)))

@@ -4,23 +4,24 @@ Owns shadows and the comparison. It is *sound*: a shadow keeps the structure of 
 leaves, references to what cannot; whatever else there is, is kept as a digest of its bytes. So a value that was changed
 in place, at any depth, differs from its shadow: types, order and the bits of a float count.
 
-It is made to be quick where nothing changed, and runs nobody's code then. The items of a list are laid out flat: all
-containers in it, and all that they hold, in a few lists that are compared by identity. Where that fails, for equal
-objects may have taken the place of those known, the bytes of each item decide.
+It is made to be quick where nothing changed, and runs nobody's code then. The items of a list are laid out flat, in
+blocks: all containers in them, and all that they hold, which is compared by identity. Where that fails, for equal
+objects may have taken the place of those known, the bytes of each item in the block decide.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain, repeat
-from operator import is_
 from typing import TYPE_CHECKING, Any, Final
 
 from xxhash import xxh3_128_digest
 
 from eventlog.align import Edit, edits, spliced
 from eventlog.codec import IMMUTABLE
+from eventlog.errors import UnserializableError
 from eventlog.flat import PLAIN_KEYS, Flat, is_leaf
+from eventlog.identity import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -29,24 +30,24 @@ if TYPE_CHECKING:
 
 _EXACT: Final = frozenset({str, bytes, int, bool, type(None)})
 """Types for which ``==`` between two of the same type is equality; not float (zeros, NaN), not datetime (zones)."""
-_BLOCK: Final = 128
+_BLOCK: Final = 256
 """Items that may change in place, which are laid out together: all are looked at again if one has changed."""
 
 
 class ListShadow:
     """Of a list: what its items are compared with, the objects that they were, and those laid out flat in blocks."""
 
-    __slots__ = ("blocks", "items", "objects")
+    __slots__ = ("blocks", "items", "kept")
 
     def __init__(self, items: list[Any], values: list[Any], codec: Codec) -> None:
         self.items = items
-        self.objects = list(values)
+        self.kept = Kept(list(values))
         self.blocks = _blocks(values, codec)
 
     def extend(self, end: ListShadow) -> None:
         """Take over the shadow of items that were put at the end."""
         self.items += end.items
-        self.objects += end.objects
+        self.kept.add(end.kept)
         if self.blocks and len(end.blocks) == 1 and self.blocks[-1].has_room(end.blocks[0]):
             self.blocks[-1].join(end.blocks[0])
         else:
@@ -55,7 +56,8 @@ class ListShadow:
     def splice(self, changes: Sequence[tuple[int, int, ListShadow]]) -> None:
         """Take over what was put in the place of stretches: where each begins, its length, and the shadow."""
         self.items = spliced(self.items, [(start, removed, end.items) for start, removed, end in changes])
-        self.objects = spliced(self.objects, [(start, removed, end.objects) for start, removed, end in changes])
+        comes = [(start, removed, end.kept.objects) for start, removed, end in changes]
+        self.kept = Kept(spliced(self.kept.objects, comes))
         for start, removed, end in reversed(changes):
             self._splice_blocks(start, removed, end)
 
@@ -76,7 +78,7 @@ class ListShadow:
 
     def is_held_by(self, values: list[Any], codec: Codec) -> bool:
         """Whether a list begins with the objects that these items were, and they hold what they held."""
-        return all(map(is_, self.objects, values)) and all(block.is_held(codec) for block in self.blocks)
+        return self.kept.are(values[: len(self.items)]) and all(block.is_held(codec) for block in self.blocks)
 
     def know(self, now: list[Any], held: list[bool], codec: Codec) -> None:
         """Let equal objects stand for those known, so that the next look is quick again.
@@ -88,14 +90,14 @@ class ListShadow:
         """
         at, blocks = 0, []
         for block, is_held in zip(self.blocks, held, strict=True):
-            objects, then = now[at : at + block.count], self.objects[at : at + block.count]
+            objects, then = now[at : at + block.count], self.kept.objects[at : at + block.count]
             if is_held and all(new is old or new is UNKNOWN for new, old in zip(objects, then, strict=True)):
                 now[at : at + block.count] = then
                 blocks.append(block)
             else:
                 blocks += _blocks(objects, codec)
             at += block.count
-        self.blocks, self.objects = blocks, now
+        self.blocks, self.kept = blocks, Kept(now)
 
 
 UNKNOWN: Final = object()
@@ -103,14 +105,21 @@ UNKNOWN: Final = object()
 
 
 class _Block:
-    """What some neighbors in a list hold. Those that left are still looked at, so that leaving costs nothing."""
+    """What some neighbors in a list hold. Those that left are still looked at, so that leaving costs nothing.
+
+    Attributes:
+        count: how many neighbors there are.
+        weight: how many are looked at, for they can change in place.
+        flat: what those hold, None if that is not known.
+    """
 
     __slots__ = ("count", "flat", "weight")
 
     def __init__(self, values: list[Any], codec: Codec) -> None:
         self.count = len(values)
-        self.weight = 0 if IMMUTABLE.issuperset(map(type, values)) else len(values)
-        self.flat: Flat | None = Flat([value for value in values if value is not UNKNOWN], codec)
+        changeable = [value for value in values if type(value) not in IMMUTABLE and value is not UNKNOWN]
+        self.weight = len(changeable)
+        self.flat = Flat(changeable, codec) if changeable else None
 
     def has_room(self, end: _Block) -> bool:
         """Whether the items of another block may join these."""
@@ -120,10 +129,12 @@ class _Block:
         """Take over the items of another block."""
         self.count += end.count
         self.weight += end.weight
-        if end.flat is None or self.weight > 4 * _BLOCK:
-            self.flat = None
-        elif self.flat is not None:
+        if self.weight == end.weight:
+            self.flat = end.flat
+        elif self.flat is not None and end.flat is not None and self.weight <= 4 * _BLOCK:
             self.flat.join(end.flat)
+        elif end.weight:
+            self.flat = None
 
     def leave(self, count: int) -> None:
         """Forget so many of the items."""
@@ -132,7 +143,7 @@ class _Block:
     def is_held(self, codec: Codec) -> bool:
         """Whether the items are known to hold what they held."""
         with suppress(Exception):  # whatever objects do that somebody else changes at this moment
-            return self.flat is not None and self.flat.is_held(codec)
+            return not self.weight or (self.flat is not None and self.flat.is_held(codec))
         return False
 
 
@@ -161,6 +172,16 @@ class _Leaf:
         self.size = len(encoded)
 
 
+class _Item(_Leaf):
+    """The same of an item, encoded as the only one of a list: as it is recorded, where it is put at the end alone."""
+
+    __slots__ = ()
+
+    def __init__(self, encoded: bytes) -> None:
+        super().__init__(encoded)
+        self.size -= 1
+
+
 # --- shadows ------------------------------------------------------------------------------------------------------
 
 
@@ -184,12 +205,27 @@ def items_of(values: list[Any], codec: Codec, path: str) -> list[Any]:
 
 
 def _item(value: Any, codec: Codec, path: str) -> Any:
-    return value if is_leaf(value) else _Leaf(codec.encode(value, path))
+    return value if is_leaf(value) else _Item(_alone(value, codec, path))
+
+
+def _alone(value: Any, codec: Codec, path: str) -> bytes:
+    try:
+        return codec.encode([value], path)
+    except UnserializableError:
+        codec.encode(value, path)  # again, to name the place without the list around it
+        raise
+
+
+def shadow_of_end(values: list[Any], encoded: bytes, codec: Codec, path: str) -> ListShadow:
+    """As `shadow_of`, of a list of which the bytes are known."""
+    if len(values) == 1 and not is_leaf(values[0]):
+        return ListShadow([_Item(encoded)], values, codec)
+    return ListShadow(items_of(values, codec, path), values, codec)
 
 
 def is_opaque(shadow: Any) -> bool:
     """Whether a shadow says of its value only whether it is the same."""
-    return type(shadow) is _Leaf
+    return isinstance(shadow, _Leaf)
 
 
 def size_of(shadow: Any, codec: Codec) -> int:
@@ -198,7 +234,7 @@ def size_of(shadow: Any, codec: Codec) -> int:
         return 1 + sum(size_of(item, codec) for item in shadow.items)
     if type(shadow) is DictShadow:
         return 1 + sum(_key_size(key) + size_of(item, codec) for key, item in shadow.items.items())
-    return shadow.size if type(shadow) is _Leaf else len(codec.encode(shadow))
+    return shadow.size if isinstance(shadow, _Leaf) else len(codec.encode(shadow))
 
 
 def _key_size(key: Any) -> int:
@@ -213,8 +249,11 @@ def is_same(shadow: Any, value: Any, codec: Codec, path: str) -> bool:
     if shadow is value:
         return True
     cls = type(value)
-    if type(shadow) is _Leaf:
-        return cls not in IMMUTABLE and bool(xxh3_128_digest(codec.encode(value, path)) == shadow.digest)
+    if isinstance(shadow, _Leaf):
+        if cls in IMMUTABLE:
+            return False
+        encoded = _alone(value, codec, path) if type(shadow) is _Item else codec.encode(value, path)
+        return bool(xxh3_128_digest(encoded) == shadow.digest)
     if cls is list:
         return (
             type(shadow) is ListShadow and len(shadow.items) == len(value) and begins_with(value, shadow, codec, path)
@@ -262,7 +301,7 @@ def _matching(
     shadow: ListShadow, held: list[bool], values: list[Any], codec: Codec, path: str
 ) -> Callable[[int, int], bool]:
     """What tells whether the item at an index was the one that is now at another."""
-    items, objects = shadow.items, shadow.objects
+    items, objects = shadow.items, shadow.kept.objects
     is_held = [*chain.from_iterable(map(repeat, held, [block.count for block in shadow.blocks]))]
 
     def same(old: int, new: int) -> bool:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"errors"},
-    {"align", "ids", "layout", "patch", "types"},
+    {"align", "identity", "ids", "layout", "patch", "types"},
     {"events", "records"},
     {"codec"},
     {"flat"},
