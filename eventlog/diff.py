@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from eventlog.align import edits
 from eventlog.codec import encode
 from eventlog.errors import InvalidInputError
-from eventlog.types import dataclass_fields
+from eventlog.types import dataclass_fields, held_by_model, is_model_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -127,8 +127,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Diff:
         new: the same, after.
 
     Returns:
-        The changes; a dataclass is compared field by field. What is neither plain data nor known to the log's codec
-        is the same if type and ``repr`` are.
+        The changes; a dataclass or a model of pydantic's is compared field by field. What is neither plain data nor
+        known to the log's codec is the same if type and ``repr`` are.
     """
     channels = [*old, *(channel for channel in new if channel not in old)]
     found: list[Change] = []
@@ -188,7 +188,7 @@ def _token(value: Any) -> Any:
 
 
 def _keyed(value: Any) -> dict[Any, tuple[Any, Any]] | None:
-    """The items of a dict or the fields of a dataclass, found by a strict form of the key; None for anything else."""
+    """The items of a dict, the fields of a dataclass or model, by a strict form of the key; None for anything else."""
     if isinstance(value, dict):
         return {_strict(key): (key, item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -196,6 +196,8 @@ def _keyed(value: Any) -> dict[Any, tuple[Any, Any]] | None:
             return {name: (name, item) for name, item in dataclass_fields(value).items()}
         except (InvalidInputError, TypeError):
             return None
+    if is_model_type(type(value)):
+        return {name: (name, item) for name, item in held_by_model(value).items()}
     return None
 
 

@@ -21,9 +21,11 @@ from uuid import UUID
 
 from xxhash import xxh3_128_digest
 
+from eventlog.arrays import is_scalar_type
 from eventlog.codec import IMMUTABLE
 from eventlog.errors import UnserializableError
 from eventlog.identity import Kept
+from eventlog.types import slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ PLAIN_KEYS: Final = frozenset({str, int, bytes, bool, type(None), UUID})
 _PYDANTIC: Final = frozenset({"__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"})
 _extra: Final = attrgetter("__pydantic_extra__")
 _private: Final = attrgetter("__pydantic_private__")
+_given: Final = attrgetter("__pydantic_fields_set__")
 _items: Final = dict.items
 
 
@@ -54,6 +57,9 @@ class Flat:
         records: objects that are what their fields are; their ``__dict__`` stands among the dicts.
         held: what those refer to. The row of each ends with its class, and there is no class in it beside: so the row
             of all is the same only if that of each is.
+        given: where the codec writes them, the sets of names that pydantic keeps beside the fields of a model.
+        given_sizes: how many names are in each.
+        given_names: those names.
         opaque: what only its bytes tell about, with their digest.
     """
 
@@ -61,6 +67,9 @@ class Flat:
         "dicts",
         "empty",
         "entries",
+        "given",
+        "given_names",
+        "given_sizes",
         "held",
         "mixed",
         "mixed_entries",
@@ -78,6 +87,7 @@ class Flat:
         self.dicts: list[dict[str, Any]] = []
         self.mixed: list[dict[Any, Any]] = []
         self.records: list[Any] = []
+        self.given: list[set[str]] = []
         self.opaque: list[tuple[Any, bytes]] = []
         for value in values:
             if type(value) not in IMMUTABLE:
@@ -88,6 +98,8 @@ class Flat:
         self.mixed_sizes = [*map(len, self.mixed)]
         self.mixed_entries = Kept(self._mixed_now())
         self.held = Kept(get_referents(*self.records))
+        self.given_sizes = [*map(len, self.given)]
+        self.given_names = Kept(get_referents(*self.given))
 
     def _add(self, value: Any, codec: Codec) -> None:
         try:
@@ -132,6 +144,8 @@ class Flat:
         self.records.append(value)
         self._walk_dict(vars(value), codec)
         if hasattr(type(value), "__pydantic_extra__"):
+            if getattr(codec, "keeps_given", True):
+                self.given.append(_given(value))
             for held in (_extra(value), _private(value)):
                 if held is not None:
                     self._walk(held, codec)
@@ -145,6 +159,7 @@ class Flat:
         self.entries.add(end.entries)
         self.mixed_entries.add(end.mixed_entries)
         self.held.add(end.held)
+        self.given_names.add(end.given_names)
 
     def is_held(self, codec: Codec) -> bool:
         """Whether all of it is still there."""
@@ -153,12 +168,16 @@ class Flat:
             and self.entries.are(get_referents(*self.sized, *self.empty))  # also: no key of the dicts is no string
             and [*chain.from_iterable(self.dicts)] == self.names
             and (not self.records or self.held.are(get_referents(*self.records)))
+            and (not self.given or self._are_given_held())
             and (not self.mixed or self._are_mixed_held())
             and (not self.opaque or self._are_opaque_held(codec))
         )
 
     def _are_mixed_held(self) -> bool:
         return [*map(len, self.mixed)] == self.mixed_sizes and self.mixed_entries.are(self._mixed_now())
+
+    def _are_given_held(self) -> bool:
+        return [*map(len, self.given)] == self.given_sizes and self.given_names.are(get_referents(*self.given))
 
     def _are_opaque_held(self, codec: Codec) -> bool:
         return all(xxh3_128_digest(codec.encode(value)) == digest for value, digest in self.opaque)
@@ -167,7 +186,19 @@ class Flat:
         return [*chain.from_iterable(chain.from_iterable(map(_items, self.mixed)))]
 
 
-_LISTS: Final = ("dicts", "empty", "mixed", "mixed_sizes", "names", "opaque", "records", "sized", "sizes")
+_LISTS: Final = (
+    "dicts",
+    "empty",
+    "given",
+    "given_sizes",
+    "mixed",
+    "mixed_sizes",
+    "names",
+    "opaque",
+    "records",
+    "sized",
+    "sizes",
+)
 
 
 def _ends_with_its_class(value: Any) -> bool:
@@ -182,22 +213,19 @@ _NO_CLASSES: Final = IMMUTABLE | {dict, list, set}
 def is_leaf(value: Any) -> bool:
     """Whether a value that is no container cannot change in place."""
     cls = type(value)
-    return cls in IMMUTABLE or isinstance(value, enum.Enum) or (cls is tuple and IMMUTABLE.issuperset(map(type, value)))
+    if cls is tuple:
+        return IMMUTABLE.issuperset(map(type, value))
+    return cls in IMMUTABLE or isinstance(value, enum.Enum) or is_scalar_type(cls)
 
 
 def _is_made_of_fields(cls: type) -> bool:
     """Whether objects of a class are what their fields are: dataclasses and pydantic's models, with no slots beside."""
     if not (dataclasses.is_dataclass(cls) or hasattr(cls, "__pydantic_extra__")):
         return False
-    slots = {slot for base in cls.__mro__ for slot in _slots_of(base)}
+    slots = {slot for base in cls.__mro__ for slot in slots_of(base)}
     builtins = [base for base in cls.__mro__ if base is not object and not base.__flags__ & _HEAP_TYPE]
     return slots <= _PYDANTIC and not builtins and cls.__dictoffset__ != 0
 
 
 _is_record = cast("Callable[[type], bool]", lru_cache(1024)(_is_made_of_fields))
 _HEAP_TYPE: Final = 1 << 9
-
-
-def _slots_of(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)

@@ -54,6 +54,7 @@ class SerdeCodec:
     """The engine's codec on a LangGraph serializer; of values that are packed already, their bytes."""
 
     name = CODEC
+    keeps_given = False
     plain: frozenset[type] = frozenset({Packed})
 
     def __init__(self, serde: SerializerProtocol) -> None:

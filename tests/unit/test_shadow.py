@@ -619,7 +619,7 @@ class TestInPlace:
 class Asked:
     """LangGraph's codec; how often it was asked to encode."""
 
-    name = SERDE.name
+    name, keeps_given = SERDE.name, False
 
     def __init__(self) -> None:
         self.calls = 0
