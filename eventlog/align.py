@@ -6,10 +6,8 @@ they part it looks a little ahead for the nearest items that are the same. What 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable  # noqa: TC003 (a named tuple looks them up)
+from typing import Any, Final, NamedTuple
 
 _WIDTHS: Final = (8, 64, 512)
 """How far it looks ahead, in items of each list: near first."""
@@ -33,36 +31,65 @@ class Edit(NamedTuple):
     added: int
 
 
-def edits(
-    sizes: tuple[int, int],
-    same: Callable[[int, int], bool],
-    old_token: Callable[[int], Hashable],
-    new_token: Callable[[int], Hashable],
-) -> list[Edit]:
-    """The stretches that differ, in order, with at least one item that is the same between any two.
+def _nothing(_old: int, _new: int) -> int:
+    return 0
 
-    Costs one `same` for each item that stays, and at most some thousands of `same` and of tokens beside.
 
-    Args:
+class Sides(NamedTuple):
+    """Two lists, as far as it takes to compare them.
+
+    Attributes:
         sizes: items of the old list and of the new one.
         same: whether the old item at an index is the new one at another.
         old_token: of the old item at an index: equal to that of a new one which may be the same.
         new_token: the same, of a new item.
+        run: how many items from two indexes on are the same in step, as far as that is known at once.
+        run_back: the same, from two indexes back.
     """
-    old, new = sizes
-    start = _common(same, zip(range(old), range(new), strict=False))
-    back = zip(range(old - 1, start - 1, -1), range(new - 1, start - 1, -1), strict=False)
-    end = _common(same, back)
-    return _Walk((start, start), (old - end, new - end), same, old_token, new_token).edits()
+
+    sizes: tuple[int, int]
+    same: Callable[[int, int], bool]
+    old_token: Callable[[int], Hashable]
+    new_token: Callable[[int], Hashable]
+    run: Callable[[int, int], int] = _nothing
+    run_back: Callable[[int, int], int] = _nothing
 
 
-def _common(same: Callable[[int, int], bool], pairs: Iterable[tuple[int, int]]) -> int:
-    count = 0
-    for old, new in pairs:
-        if not same(old, new):
+def edits(sides: Sides) -> list[Edit]:
+    """The stretches that differ, in order, with at least one item that is the same between any two.
+
+    Costs one `same` for each item that stays and is in no run, and at most some thousands of `same` and of tokens
+    beside.
+    """
+    old, new = sides.sizes
+    start = _ahead(sides, (0, 0), (old, new))
+    end = _behind(sides, start)
+    return _Walk(sides, (start, start), (old - end, new - end)).edits()
+
+
+def _ahead(sides: Sides, at: tuple[int, int], end: tuple[int, int]) -> int:
+    """How many items are the same in step."""
+    count, most = 0, min(end[0] - at[0], end[1] - at[1])
+    while count < most:
+        old, new = at[0] + count, at[1] + count
+        step = sides.run(old, new) or int(sides.same(old, new))
+        if not step:
             break
-        count += 1
-    return count
+        count += step
+    return min(count, most)
+
+
+def _behind(sides: Sides, start: int) -> int:
+    """How many items at the end are the same, behind the first ones."""
+    old, new = sides.sizes
+    count, most = 0, min(old, new) - start
+    while count < most:
+        step = sides.run_back(old - 1 - count, new - 1 - count)
+        step = step or int(sides.same(old - 1 - count, new - 1 - count))
+        if not step:
+            break
+        count += step
+    return min(count, most)
 
 
 def spliced(values: list[Any], changes: Iterable[tuple[int, int, Iterable[Any]]]) -> list[Any]:
@@ -80,29 +107,22 @@ def spliced(values: list[Any], changes: Iterable[tuple[int, int, Iterable[Any]]]
 class _Walk:
     """Along both lists, between what they have in common."""
 
-    def __init__(
-        self,
-        begin: tuple[int, int],
-        end: tuple[int, int],
-        same: Callable[[int, int], bool],
-        old_token: Callable[[int], Hashable],
-        new_token: Callable[[int], Hashable],
-    ) -> None:
-        self.at, self.end, self.same = begin, end, same
-        self.old, self.new = _Ahead(old_token), _Ahead(new_token)
+    def __init__(self, sides: Sides, begin: tuple[int, int], end: tuple[int, int]) -> None:
+        self.sides, self.at, self.end = sides, begin, end
+        self.old, self.new = _Ahead(sides.old_token), _Ahead(sides.new_token)
 
     def edits(self) -> list[Edit]:
         found = []
-        (old, new), (old_end, new_end) = self.at, self.end
-        while old < old_end and new < new_end:
-            if self.same(old, new):
-                old, new = old + 1, new + 1
+        old, new = self.at
+        while old < self.end[0] and new < self.end[1]:
+            if step := _ahead(self.sides, (old, new), self.end):
+                old, new = old + step, new + step
                 continue
             removed, added = self._parted(old, new)
             found.append(Edit(old, removed, new, added))
             old, new = old + removed, new + added
-        if old < old_end or new < new_end:
-            found.append(Edit(old, old_end - old, new, new_end - new))
+        if old < self.end[0] or new < self.end[1]:
+            found.append(Edit(old, self.end[0] - old, new, self.end[1] - new))
         return found
 
     def _parted(self, old: int, new: int) -> tuple[int, int]:
@@ -126,7 +146,7 @@ class _Walk:
             if (token := self.new.token(new + ahead)) in places
         ]
         for _, removed, added in sorted(near):
-            if self.same(old + removed, new + added):
+            if self.sides.same(old + removed, new + added):
                 return removed, added
         return None
 

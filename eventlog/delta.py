@@ -34,6 +34,7 @@ from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
 from eventlog.flat import PLAIN_KEYS
+from eventlog.pieces import Pieces
 from eventlog.records import array, scalar
 from eventlog.shadow import (
     DictShadow,
@@ -385,6 +386,25 @@ def unfolded(number: int) -> int:
 
 
 # --- applying ---------------------------------------------------------------------------------------------------
+
+
+def replayed(value: Any, operations: Iterable[tuple[int, bytes]], codec: Codec) -> Any:
+    """`value` after operations, in order; as `applied`, at the cost of what they say, however long a list is."""
+    pieces: Pieces | None = None
+    for code, payload in operations:
+        if code == SPLICE or (pieces is not None and code == EXTEND):
+            pieces = Pieces(value) if pieces is None else pieces
+            _put(pieces, code, payload, codec)
+        else:
+            value = applied(value if pieces is None else pieces.values(), code, payload, codec)
+            pieces = None
+    return value if pieces is None else pieces.values()
+
+
+def _put(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> None:
+    edits = [(pieces.size, 0, codec.decode(payload))] if code == EXTEND else _edits(payload, codec)
+    for edit in reversed(edits):
+        pieces.put(*edit)
 
 
 def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:

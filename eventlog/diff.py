@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from eventlog.align import edits
+from eventlog.align import Sides, edits
 from eventlog.codec import encode
 from eventlog.errors import InvalidInputError
 from eventlog.types import dataclass_fields, held_by_model, is_model_type
@@ -170,9 +170,9 @@ def _steps(a: Any, b: Any) -> list[Step] | None:
 
 def _item_steps(a: list[Any] | tuple[Any, ...], b: list[Any] | tuple[Any, ...]) -> list[Step]:
     steps: list[Step] = []
-    for start, removed, begin, added in edits(
-        (len(a), len(b)), lambda i, j: is_same(a[i], b[j]), lambda i: _token(a[i]), lambda j: _token(b[j])
-    ):
+    sizes = len(a), len(b)
+    sides = Sides(sizes, lambda i, j: is_same(a[i], b[j]), lambda i: _token(a[i]), lambda j: _token(b[j]))
+    for start, removed, begin, added in edits(sides):
         for k in range(max(removed, added)):
             old = a[start + k] if k < removed else _ABSENT
             new = b[begin + k] if k < added else _ABSENT

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 _HEADER: Final = tuple.__basicsize__
 _WIDTH: Final = ctypes.sizeof(ctypes.c_void_p)
+_NEAR: Final = 16
 _read: Final = ctypes.string_at
 
 
@@ -46,7 +47,32 @@ class Kept:
 
     def are(self, objects: list[Any]) -> bool:
         """Whether these are the same objects, in the same order. Runs no code of theirs."""
+        return self._known() == _addresses(objects)
+
+    def run(self, at: int, other: Kept, other_at: int) -> int:
+        """How many objects, from an index on, are the ones that others are from another index on."""
+        here, there = self._known(), other._known()
+        count, width = 0, _NEAR
+        while True:
+            one = here[(at + count) * _WIDTH : (at + count + width) * _WIDTH]
+            two = there[(other_at + count) * _WIDTH : (other_at + count + width) * _WIDTH]
+            if one != two or len(one) < width * _WIDTH:
+                return count + _common_start(one, two) // _WIDTH
+            count, width = count + width, width * 2
+
+    def _known(self) -> bytearray:
         known = len(self._addresses) // _WIDTH
         if known < len(self.objects):
             self._addresses += _addresses(self.objects[known:])
-        return self._addresses == _addresses(objects)
+        return self._addresses
+
+
+def _common_start(one: bytearray, two: bytearray) -> int:
+    low, high = 0, min(len(one), len(two))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == two[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

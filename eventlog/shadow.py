@@ -12,12 +12,13 @@ objects may have taken the place of those known, the bytes of each item in the b
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from xxhash import xxh3_128_digest
 
-from eventlog.align import Edit, edits, spliced
+from eventlog.align import Edit, Sides, edits, spliced
 from eventlog.codec import IMMUTABLE
 from eventlog.errors import UnserializableError
 from eventlog.flat import PLAIN_KEYS, Flat, is_leaf
@@ -80,24 +81,39 @@ class ListShadow:
         """Whether a list begins with the objects that these items were, and they hold what they held."""
         return self.kept.are(values[: len(self.items)]) and all(block.is_held(codec) for block in self.blocks)
 
-    def know(self, now: list[Any], held: list[bool], codec: Codec) -> None:
+    def known_by(self, held: list[bool]) -> list[Any]:
+        """Per item the object that is equal to it, where its block holds what it held; else `UNKNOWN`."""
+        objects, at = list(self.kept.objects), 0
+        for block, is_held in zip(self.blocks, held, strict=True):
+            if not is_held:
+                objects[at : at + block.count] = repeat(UNKNOWN, block.count)
+            at += block.count
+        return objects
+
+    def know(self, values: list[Any], found: list[Edit], held: list[bool], codec: Codec) -> None:
         """Let equal objects stand for those known, so that the next look is quick again.
 
         Args:
-            now: per item the object that is equal to it, or `UNKNOWN`.
+            values: a list that has these items but for `found`.
+            found: the edits by which it differs.
             held: per block whether its items hold what they held.
             codec: the run's.
         """
+        then = self.kept.objects
+        with_gone = spliced(values, [(e.begin, e.added, then[e.start : e.start + e.removed]) for e in found])
+        if all(held) and self.kept.are(with_gone):
+            return
+        without = spliced(values, [(e.begin, e.added, repeat(UNKNOWN, e.removed)) for e in found])
         at, blocks = 0, []
         for block, is_held in zip(self.blocks, held, strict=True):
-            objects, then = now[at : at + block.count], self.kept.objects[at : at + block.count]
-            if is_held and all(new is old or new is UNKNOWN for new, old in zip(objects, then, strict=True)):
-                now[at : at + block.count] = then
+            span = slice(at, at + block.count)
+            if is_held and Kept(then[span]).are(with_gone[span]):
+                without[span] = then[span]
                 blocks.append(block)
             else:
-                blocks += _blocks(objects, codec)
+                blocks += _blocks(without[span], codec)
             at += block.count
-        self.blocks, self.kept = blocks, Kept(now)
+        self.blocks, self.kept = blocks, Kept(without)
 
 
 UNKNOWN: Final = object()
@@ -276,7 +292,7 @@ def begins_with(values: list[Any], shadow: ListShadow, codec: Codec, path: str) 
     known = len(shadow.items)
     if not all(same(index, index) for index in range(known)):
         return False
-    shadow.know(values[:known], held, codec)
+    shadow.know(values[:known], [], held, codec)
     return True
 
 
@@ -286,15 +302,37 @@ def edits_of(shadow: ListShadow, values: list[Any], codec: Codec, path: str) -> 
     if now >= known and shadow.is_held_by(values, codec):
         return [Edit(known, 0, known, now - known)] if now > known else []
     held = [block.is_held(codec) for block in shadow.blocks]
-    found = edits(
+    sides = Sides(
         (known, now),
         _matching(shadow, held, values, codec, path),
         lambda index: _token(shadow.items[index], codec),
         lambda index: _token(_item(values[index], codec, path), codec),
+        *_runs(shadow.known_by(held), values),
     )
-    kept = spliced(values, [(edit.begin, edit.added, repeat(UNKNOWN, edit.removed)) for edit in found])
-    shadow.know(kept, held, codec)
+    found = edits(sides)
+    shadow.know(values, found, held, codec)
     return found
+
+
+def _runs(then: list[Any], now: list[Any]) -> tuple[Callable[[int, int], int], Callable[[int, int], int]]:
+    """What tells of how many objects, from two indexes on and back, that they are the same ones."""
+    last, new_last = len(then) - 1, len(now) - 1
+
+    @cache
+    def rows(way: int) -> tuple[Kept, Kept]:
+        return Kept(then[::way]), Kept(now[::way])
+
+    def run(one: int, other: int) -> int:
+        old, new = rows(1)
+        return old.run(one, new, other) if then[one] is now[other] else 0
+
+    def run_back(one: int, other: int) -> int:
+        if then[one] is not now[other]:
+            return 0
+        old, new = rows(-1)
+        return old.run(last - one, new, new_last - other)
+
+    return run, run_back
 
 
 def _matching(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS = [
     {"errors"},
-    {"align", "arrays", "identity", "ids", "layout", "patch", "types"},
+    {"align", "arrays", "identity", "ids", "layout", "patch", "pieces", "types"},
     {"events", "records"},
     {"codec"},
     {"flat"},

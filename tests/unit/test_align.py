@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlog.align import Edit, edits, spliced
+from eventlog.align import Edit, Sides, edits, spliced
 
 
 def found(old: list[Any], new: list[Any], token: Any = lambda item: item) -> list[Edit]:
-    return edits((len(old), len(new)), lambda i, j: old[i] == new[j], lambda i: token(old[i]), lambda j: token(new[j]))
+    sides = Sides((len(old), len(new)), lambda i, j: old[i] == new[j], lambda i: token(old[i]), lambda j: token(new[j]))
+    plain = edits(sides)
+    assert edits(sides._replace(run=runs(old, new), run_back=runs(old, new, -1))) == plain
+    return plain
+
+
+def runs(old: list[Any], new: list[Any], way: int = 1) -> Any:
+    """Up to three items are known at once to be the same."""
+
+    def run(i: int, j: int) -> int:
+        pairs = zip(old[i::way], new[j::way], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], islice(pairs, 3)))
+
+    return run
 
 
 def check(old: list[Any], new: list[Any], token: Any = lambda item: item) -> list[Edit]:

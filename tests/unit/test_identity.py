@@ -56,3 +56,13 @@ def test_what_is_added_is_kept_too() -> None:
     assert not kept.are([a, b, a, c])
     kept.add(Kept([]))
     assert kept.are([a, b, c, a])
+
+
+def test_how_long_a_run_is() -> None:
+    for n in (0, 1, 5, 15, 16, 17, 40, 500):
+        some: list[Any] = [object() for _ in range(n)]
+        for same in {0, 1, n // 2, n - 1, n} & {*range(n + 1)}:
+            others = [*some[:same], *(object() for _ in range(n - same))]
+            assert Kept(some).run(0, Kept(others), 0) == same
+            assert Kept(["a", *some]).run(1, Kept(["b", "c", *others]), 2) == same
+            assert Kept(some).run(0, Kept(others[:same]), 0) == same
