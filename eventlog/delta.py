@@ -138,6 +138,9 @@ class Known(Protocol):
     def shadow(self) -> Any:
         """What its next value is compared with."""
 
+    def made_shadow(self) -> Any:
+        """The same, where it was made before; else None."""
+
     def value(self) -> Any:
         """Its value, a new object."""
 
@@ -172,7 +175,9 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
             return set_to(_carried_out(operation, known.value(), path), codec, path)
     if isinstance(operation, Splice):
         return _splice_of(known.shadow(), operation, codec, path, 0)
-    return _at_end(operation, shadow=None, codec=codec, path=path, depth=0)
+    made = known.made_shadow() if isinstance(operation, Extend) else None
+    shadow = made if isinstance(made, ListShadow) else None
+    return _at_end(operation, shadow=shadow, codec=codec, path=path, depth=0)
 
 
 def _check_argument(operation: Any, path: str) -> None:

@@ -15,7 +15,7 @@ import enum
 from functools import lru_cache
 from gc import get_referents
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
@@ -131,10 +131,11 @@ class Flat:
         if not value:
             self.empty.append(value)
             return
-        if len(get_referents(value)) == len(value):
+        row = get_referents(value)
+        if len(row) == len(value) and all(map(is_, row, value.values())):
             self.sized.append(value)
             self.dicts.append(value)
-        else:  # the collector is shown keys that are not strings, and values that lie in an object itself are not
+        else:  # keys that are not strings are in the row, values that lie in an object are not, or its order is another
             self.mixed.append(value)
         for item in value.values():
             if type(item) not in IMMUTABLE:

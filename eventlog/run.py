@@ -126,6 +126,9 @@ class _Known(NamedTuple):
     def shadow(self) -> Any:
         return self.run._shadow(self.tip, self.channel)  # noqa: SLF001 (its own)
 
+    def made_shadow(self) -> Any:
+        return self.tip.shadows.get(self.channel)
+
     def value(self) -> Any:
         return self.run._value(self.tip, self.channel)  # noqa: SLF001 (its own)
 

@@ -25,6 +25,8 @@ from eventlog import (
     UnserializableError,
     Update,
     delta,
+    register,
+    unregister,
 )
 from eventlog.codec import MAX_DEPTH, MSGPACK
 from eventlog.shadow import shadow_of
@@ -444,6 +446,9 @@ class Known:
     def shadow(self) -> Any:
         return shadow_of(self.kept, MSGPACK)
 
+    def made_shadow(self) -> Any:
+        return None
+
     def value(self) -> Any:
         return copied(self.kept)
 
@@ -540,6 +545,28 @@ class TestOperations:
                 self.apply(value, Splice(edits))
         with pytest.raises(InvalidInputError, match="Splice removes 1 at 0, there is a list of 0"):
             self.apply(..., Splice([(0, 1, [])]))
+
+    def test_splices_and_extends_in_turn_do_not_read_the_list_again(self) -> None:
+        read: list[int] = []
+
+        class Item:
+            def __init__(self, n: int) -> None:
+                self.n = n
+
+        register(Item, "item", lambda item: item.n, lambda n: read.append(n) or Item(n))
+        try:
+            with EventLog.open("memory:") as log:
+                run = log.run("r")
+                run.append({"l": [Item(n) for n in range(100)]})
+                for n in range(100, 120):
+                    run.append({"l": Extend([Item(n)])})
+                    run.append({"l": Splice([(0, 1, [])])})
+                    run.append({"l": Splice([(50, 1, [Item(-n)])])})
+                assert len(read) < 400
+                assert len(run.state["l"]) == 100
+                assert list(log.verify()) == []
+        finally:
+            unregister(Item)
 
     def test_an_edit_of_a_long_list_has_the_bytes_of_its_items(self) -> None:
         items = [f"{n:04}" * 125 for n in range(2000)]

@@ -525,6 +525,22 @@ class TestInPlace:
             assign(*spot[:2], before)
             assert found(shadow, value) is None, spot
 
+    @pytest.mark.parametrize("names", [("about", "tags", "text"), ("tags", "text", "about"), ("text", "tags", "about")])
+    def test_fields_that_change_places_whatever_order_they_were_set_in(self, names: tuple[str, ...]) -> None:
+        """Python keeps the fields of objects of one class in one order at first, and in their own one later."""
+        before = [Note("a"), object.__new__(Note)]
+        for n, name in enumerate(names):
+            setattr(before[1], name, f"value {n}")
+        first, last = getattr(before[1], names[0]), getattr(before[1], names[2])
+
+        def change(value: Any) -> None:
+            fields = vars(value[1])
+            fields[names[0]], fields[names[2]] = last, first
+            name, field_value = fields.popitem()
+            fields[name] = field_value
+
+        check(before, change)
+
     def test_growing_and_changing_what_is_old_at_once(self) -> None:
         check([{"n": 1}, {"n": 2}], lambda v: (v[0].update(n=1.0), v.append({"n": 3})))
         check([Note("a")], lambda v: (v[0].tags.append(1), v.append(Note("b"))))
