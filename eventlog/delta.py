@@ -176,7 +176,7 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
     if isinstance(operation, Splice):
         return _splice_of(known.shadow(), operation, codec, path, 0)
     made = known.made_shadow() if isinstance(operation, Extend) else None
-    shadow = made if isinstance(made, ListShadow) else None
+    shadow = made if isinstance(made, ListShadow) and made.was_spliced else None  # else nobody may ask for it again
     return _at_end(operation, shadow=shadow, codec=codec, path=path, depth=0)
 
 

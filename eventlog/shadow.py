@@ -38,12 +38,13 @@ _BLOCK: Final = 256
 class ListShadow:
     """Of a list: what its items are compared with, the objects that they were, and those laid out flat in blocks."""
 
-    __slots__ = ("blocks", "items", "kept")
+    __slots__ = ("blocks", "items", "kept", "was_spliced")
 
     def __init__(self, items: list[Any], values: list[Any], codec: Codec) -> None:
         self.items = items
         self.kept = Kept(list(values))
         self.blocks = _blocks(values, codec)
+        self.was_spliced = False
 
     def extend(self, end: ListShadow) -> None:
         """Take over the shadow of items that were put at the end."""
@@ -57,6 +58,7 @@ class ListShadow:
     def splice(self, changes: Sequence[tuple[int, int, ListShadow]]) -> None:
         """Take over what was put in the place of stretches: where each begins, its length, and the shadow."""
         self.items = spliced(self.items, [(start, removed, end.items) for start, removed, end in changes])
+        self.was_spliced = True
         comes = [(start, removed, end.kept.objects) for start, removed, end in changes]
         self.kept = Kept(spliced(self.kept.objects, comes))
         for start, removed, end in reversed(changes):
