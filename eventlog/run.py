@@ -129,6 +129,9 @@ class _Known(NamedTuple):
     def shadow(self) -> Any:
         return self.run._shadow(self.tip, self.channel)  # noqa: SLF001 (its own)
 
+    def made_shadow(self) -> Any:
+        return self.tip.shadows.get(self.channel)
+
     def value(self) -> Any:
         return self.run._value(self.tip, self.channel)  # noqa: SLF001 (its own)
 
@@ -270,7 +273,8 @@ class Run:
         durability says.
 
         Args:
-            writes: per changed channel its new value, or `Extend`, `AppendText`, `Merge`, `Delete`, `Update`.
+            writes: per changed channel its new value, or `Extend`, `Splice`, `AppendText`, `Merge`, `Delete`,
+                `Update`.
             task: who did it.
             step: the superstep's number, greater than the head's; by default one more.
             id: names the event within the run. Appending the same again under one id is done once: the event that is

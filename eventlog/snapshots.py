@@ -446,7 +446,7 @@ def placed(writes: list[Any], at: tuple[int, int]) -> Iterator[Change]:
             n += 1
         else:
             found = payload
-        growth = delta.unfolded(grown) if code == delta.MERGE else _size(found)
+        growth = delta.unfolded(grown) if code in delta.NETS else _size(found)
         yield channel, code, found, growth
 
 
@@ -602,12 +602,8 @@ def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloa
 def decoded_value(entry: Entry, codec: Codec) -> Any:
     """The value of a read entry: a new object each time."""
     assert entry.full is not None
-    value = codec.decode(entry.full)
-    for code, payload in _flat_ops(entry, ()):
-        data = payload if isinstance(payload, bytes) else payload.data
-        assert data is not None
-        value = delta.applied(value, code, data, codec)
-    return value
+    ops = [(code, payload if isinstance(payload, bytes) else payload.data) for code, payload in _flat_ops(entry, ())]
+    return delta.replayed(codec.decode(entry.full), ops, codec)  # type: ignore[arg-type] # all of it is read
 
 
 def encoded_value(entry: Entry, codec: Codec) -> bytes:

@@ -52,6 +52,7 @@ class SerdeCodec:
     """The engine's codec on a LangGraph serializer."""
 
     name = CODEC
+    keeps_given = False
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self.serde = serde

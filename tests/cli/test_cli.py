@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import AppendText, Delete, EventLog, Extend, Merge, register_codec
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, register_codec
 from eventlog.cli import main
 from eventlog.codec import MsgpackCodec
 from eventlog.storage import open_storage
@@ -134,6 +134,18 @@ def test_log_tells_each_step_newest_first(cli):
         "1 2026-11-23 agent messages +2",
         "0 2026-11-23 start spent = 0, messages = [1 item], doc = {2 keys}",
     ]
+
+
+def test_log_tells_of_a_splice_what_came_and_what_went(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("r")
+        run.append({"l": [1, 2, 3, 4]})
+        run.append({"l": Splice([(0, 0, ["a"]), (1, 2, [])])})
+        run.append({"l": Splice([(0, 1, [])])})
+    assert main(["-s", str(tmp_path / "log"), "log", "r"]) == 0
+    last, before, _ = capsys.readouterr().out.splitlines()
+    assert "l -1" in last
+    assert "l +1 -2" in before
 
 
 def test_log_of_a_branch_goes_back_past_its_fork(cli):
