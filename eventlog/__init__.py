@@ -39,6 +39,7 @@ from eventlog.events import (
 )
 from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.log import EventLog
+from eventlog.query import blame, history
 from eventlog.run import Prepared, Run
 from eventlog.state import State
 
@@ -80,7 +81,9 @@ __all__ = [
     "UnserializableError",
     "Update",
     "__version__",
+    "blame",
     "check_id",
+    "history",
     "known_codec",
     "packed_id",
     "register",

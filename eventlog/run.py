@@ -235,6 +235,15 @@ class Run:
                 self._state = State(self.head, dict(self._tip.entries), self._branches)
             return self._state
 
+    def value(self, channel: str, default: Any = None) -> Any:
+        """One channel's value at the head, decoded anew; `default` if there is no such channel.
+
+        As ``state.get(channel, default)``, at a cost that does not grow with the number of channels.
+        """
+        with self._lock:
+            tip = self._tip
+            return self._value(tip, channel) if channel in tip.entries else default
+
     def __len__(self) -> int:
         """How many events lead to the head, those before a fork included."""
         return self._tip.at[1] + 1
@@ -669,11 +678,20 @@ class Run:
                 segment = self._branches.segment_of(branch)
                 if segment is None and not self._tip.is_empty:
                     raise NotFoundError(f"branch {branch!r} of run {self.name!r} is gone: it or its run was deleted")
+                if segment is not None and self._stands_at_head(segment):
+                    return self
                 self._branch = branch
                 self._open()
             else:
                 self._take_number(self._door.find())
             return self
+
+    def _stands_at_head(self, segment: Segment) -> bool:
+        """Whether nobody wrote to the branch since this handle did: then it keeps what it has read."""
+        tip = self._tip
+        if segment != tip.segment or tip.head is None:
+            return False
+        return self._storage.get([head_key(self._branches.run, segment.number)])[0] == tip.head
 
     def is_stale(self) -> bool:
         """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""

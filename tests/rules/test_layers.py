@@ -23,6 +23,7 @@ LAYERS = [
     {"state", "verify"},
     {"run"},
     {"log"},
+    {"query"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,396 @@
+"""Items of a store, on an event log: what both stores stand on.
+
+Owns how a namespace is a run and a key is a channel of it. All that one call puts into a namespace is one event, so it
+is there whole or not at all, and a memory has a history that can be diffed, replayed and forked like any other.
+
+```
+ run      ("~store", "~", "~", label, ...)     a namespace; a saver's runs have at most two parts, so no thread's name
+                                               is ever a namespace's
+ channel  key                                  an item; ``~k`` and a hash, where the key cannot name a channel
+          ~v key  |  ~h hash                   the item's vectors, written and removed by the same events
+```
+
+An item's channel holds a dict: ``value``, ``created`` and ``updated``, nanoseconds since the epoch, and where they say
+something ``ttl`` and ``expires`` (nanoseconds, and since the epoch), ``vectors`` (True) and ``key``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from eventlog import (
+    ConflictError,
+    Delete,
+    EventLog,
+    InvalidIdError,
+    InvalidInputError,
+    Merge,
+    NotFoundError,
+    UnknownTypeError,
+    Update,
+    check_id,
+    known_codec,
+)
+from eventlog import history as history_of
+from savers.saver import MARK, Handles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from eventlog import Codec, Event, Run, State
+
+    Namespace = tuple[str, ...]
+    Writes = dict[str, Any]
+
+STORE: Final = "~store"
+"""First part of the names of a store's runs."""
+
+LABEL_BYTES: Final = 4096
+REFRESH_FRACTION: Final = 20
+"""Reading an item moves its expiry only where it moves by at least this part (1/20) of its time to live: a hot key is
+not written at each read, and may go that much earlier than its last reading says."""
+
+_ROOM: Final = (STORE, MARK, MARK)
+_HASHED: Final = "~k"
+_HASHED_VECTORS: Final = "~h"
+_VECTORS: Final = "~v"
+_PLAIN_BYTES: Final = 255 - len(_VECTORS)
+_TRIES: Final = 100
+
+
+class Kept(NamedTuple):
+    """An item as it lies in its channel; times in nanoseconds since the epoch."""
+
+    key: str
+    value: dict[str, Any]
+    created_ns: int
+    updated_ns: int
+    ttl_ns: int | None
+    expires_ns: int | None
+    has_vectors: bool
+
+
+class Put(NamedTuple):
+    """What a key is to hold.
+
+    Attributes:
+        value: the item's value; None removes the item.
+        vectors: what its vectors' channel is to hold; None for an item without.
+        ttl_ns: how long it lives after it was last written or read; None for ever.
+    """
+
+    value: Mapping[str, Any] | None
+    vectors: Any = None
+    ttl_ns: int | None = None
+
+
+class Origin(NamedTuple):
+    """Who writes: what the events of a call say beside the items."""
+
+    task: str | None = None
+    meta: Mapping[str, Any] | None = None
+
+
+NOBODY: Final = Origin()
+
+
+def moment(time_ns: int) -> dt.datetime:
+    """A time in UTC, to the microsecond."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanoseconds // 1000)
+
+
+def channel_of(key: str) -> str:
+    """The channel of an item."""
+    if not key.startswith(MARK):
+        try:
+            return check_id("key", key, _PLAIN_BYTES)
+        except InvalidIdError:
+            pass  # empty, too long, or with control characters
+    try:
+        return _HASHED + blake2b(key.encode(), digest_size=20).hexdigest()
+    except UnicodeEncodeError as error:
+        raise InvalidIdError("key", "holds a lone surrogate, which UTF-8 cannot carry") from error
+
+
+def vectors_of(channel: str) -> str:
+    """The channel of the vectors of the item in `channel`."""
+    hashed = channel.removeprefix(_HASHED)
+    return _VECTORS + channel if hashed == channel else _HASHED_VECTORS + hashed
+
+
+def is_item(channel: str) -> bool:
+    """Whether a channel holds an item, and not what lies beside one."""
+    return not channel.startswith(MARK) or channel.startswith(_HASHED)
+
+
+def kept_in(channel: str, found: dict[str, Any]) -> Kept:
+    """The item that a channel's value says."""
+    get = found.get
+    return Kept(
+        get("key", channel),
+        found["value"],
+        found["created"],
+        found["updated"],
+        get("ttl"),
+        get("expires"),
+        "vectors" in found,
+    )
+
+
+def check_namespace(namespace: object) -> Namespace:
+    """`namespace`, if it is a tuple of labels.
+
+    Raises:
+        InvalidInputError: no tuple; its subclass `InvalidIdError`: a label is empty, too long, or not printable.
+    """
+    if not isinstance(namespace, tuple):
+        raise InvalidInputError(f"a namespace is a tuple of strings, not {namespace!r:.80}")
+    for label in namespace:
+        check_id("namespace label", label, LABEL_BYTES)
+    return namespace
+
+
+def _engines_own() -> Codec:
+    codec = known_codec("msgpack/1")
+    assert codec is not None, "the engine registers it"
+    return codec
+
+
+ENGINES_OWN: Final = _engines_own()
+"""The codec of every store that is not given one."""
+
+
+class Shelf:
+    """One namespace's run, and what is remembered of it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.lock = threading.Lock()
+        """Held by a writer of this process, so that they queue here instead of running into each other's events."""
+        self.lasting: tuple[str | None, int | None] = (None, None)
+        """A head, and when the first of the items there expires; nothing of an empty run does."""
+
+    def is_stale(self) -> bool:
+        """See `Run.is_stale`."""
+        return self.run.is_stale()
+
+
+class Items:
+    """The items of one log, by namespace and key. May be used from any thread.
+
+    Args:
+        log: the log.
+        codec: turns values into bytes.
+        clock: nanoseconds since the epoch.
+    """
+
+    def __init__(self, log: EventLog, codec: Codec, clock: Callable[[], int] = time.time_ns) -> None:
+        self.log = log
+        self.codec = codec
+        self.clock = clock
+        self._shelves: Handles[Shelf] = Handles(log, lambda name, codec: Shelf(log.run(name, codec=codec)))
+
+    def frozen(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of a value that nobody else can reach, by way of its bytes.
+
+        Raises:
+            UnserializableError: something in it cannot be read back equal.
+        """
+        copied: dict[str, Any] = self.codec.decode(self.codec.encode(dict(value), key))
+        return copied
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def run(self, namespace: Namespace) -> Run:
+        """The run of a namespace: a handle of the caller's own."""
+        return self.log.run(_ROOM + namespace, codec=self.codec)
+
+    def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
+        """The namespaces that begin with the labels of `prefix`, sorted; also those that hold nothing any more."""
+        depth, start = len(_ROOM), _ROOM + prefix
+        names = self.log.runs(within=STORE)
+        return [name[depth:] for name in names if isinstance(name, tuple) and name[: len(start)] == start]
+
+    def get(self, namespace: Namespace, key: str) -> Kept | None:
+        """The item under a key now, expired or not."""
+        channel = channel_of(key)
+        shelf = self._current(namespace)
+        found = None if shelf is None else shelf.run.value(channel)
+        return None if found is None else kept_in(channel, found)
+
+    def state(self, namespace: Namespace) -> State | None:
+        """All channels of a namespace now, in the order in which they came; None if there is no such namespace."""
+        shelf = self._current(namespace)
+        return None if shelf is None else shelf.run.state
+
+    def history(self, namespace: Namespace, key: str) -> Iterator[tuple[Event, Kept | None]]:
+        """What was under a key, oldest first, with the event that wrote it; None where that removed it.
+
+        Events that only moved the expiry are left out.
+        """
+        channel = channel_of(key)
+        before: Kept | None = None
+        for event, found in history_of(self.run(namespace), channel):
+            kept = None if isinstance(found, Delete) else kept_in(channel, found)
+            if kept is None or before is None or kept[:4] != before[:4]:
+                yield event, kept
+            before = kept
+
+    def _current(self, namespace: Namespace) -> Shelf | None:
+        """A namespace as it is now, whoever wrote it."""
+        name = _ROOM + namespace
+        shelf = self._shelves.to_read(name, self.codec)
+        try:
+            shelf.run.refresh()
+        except NotFoundError:  # its run was deleted at this moment
+            return None
+        return shelf
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def put(self, namespace: Namespace, puts: Mapping[str, Put], origin: Origin = NOBODY) -> None:
+        """Put and remove items of one namespace, in one event: the last writer wins.
+
+        `created` of an item that is there already stays. Removing what is not there leaves no trace.
+
+        Raises:
+            UnserializableError: a value cannot be read back equal. Nothing was written.
+            ConflictError: too many others write there at once. Nothing was written.
+        """
+        self._append(namespace, lambda run: self._puts(run, puts), origin)
+
+    def _puts(self, run: Run, puts: Mapping[str, Put]) -> Writes:
+        now = self.clock()
+        writes: Writes = {}
+        for key, put in puts.items():
+            channel = channel_of(key)
+            old = _old(run, channel)
+            vectors = put.vectors if put.value is not None else None
+            if put.value is not None:
+                writes[channel] = Update(_listed(key, channel, put, now if old is None else old.created_ns or now, now))
+            elif old is not None:
+                writes[channel] = Delete()
+            if vectors is not None:
+                writes[vectors_of(channel)] = vectors
+            elif old is not None and old.has_vectors:
+                writes[vectors_of(channel)] = Delete()
+        return writes
+
+    def refresh(self, namespace: Namespace, keys: Iterable[str]) -> None:
+        """Let items that were read live as long again as they were given; see `REFRESH_FRACTION`."""
+        self._append(namespace, lambda run: self._refreshed(run, keys), NOBODY)
+
+    def _refreshed(self, run: Run, keys: Iterable[str]) -> Writes:
+        now = self.clock()
+        writes: Writes = {}
+        for channel in map(channel_of, keys):
+            found = run.value(channel)
+            if found is not None and is_due(kept_in(channel, found), now):
+                writes[channel] = Merge({"expires": now + found["ttl"]})
+        return writes
+
+    def sweep(self) -> int:
+        """Remove what has expired; how many items that was."""
+        return sum(map(self._sweep, self.namespaces()))
+
+    def _sweep(self, namespace: Namespace) -> int:
+        shelf = self._current(namespace)
+        if shelf is None or self._nothing_expired(shelf):
+            return 0
+        return self._append(namespace, self._expired, NOBODY)
+
+    def _nothing_expired(self, shelf: Shelf) -> bool:
+        head, first = shelf.lasting
+        if head != shelf.run.head_id:
+            state = shelf.run.state
+            ends = [kept.expires_ns for kept in items_in(state) if kept.expires_ns is not None]
+            first = min(ends, default=None)
+            shelf.lasting = (None if state.event is None else state.event.id, first)
+        return first is None or first > self.clock()
+
+    def _expired(self, run: Run) -> Writes:
+        now = self.clock()
+        writes: Writes = {}
+        for kept in items_in(run.state):
+            if is_expired(kept, now):
+                channel = channel_of(kept.key)
+                writes[channel] = Delete()
+                if kept.has_vectors:
+                    writes[vectors_of(channel)] = Delete()
+        return writes
+
+    def _append(self, namespace: Namespace, make: Callable[[Run], Writes], origin: Origin) -> int:
+        """Append what `make` makes of the run as it is, again where somebody was first; how many items it wrote."""
+        name = _ROOM + namespace
+        for _ in range(_TRIES):
+            shelf = self._shelves.to_write(name, self.codec)
+            with shelf.lock:
+                try:
+                    return _appended(shelf.run, make, origin)
+                except NotFoundError:  # somebody deleted the run
+                    self._shelves.forget(name)
+                except ConflictError:
+                    self._catch_up(shelf)
+        raise ConflictError(f"too many writers of the namespace {namespace!r} at once; try again")
+
+    def _catch_up(self, shelf: Shelf) -> None:
+        try:
+            shelf.run.refresh()
+        except NotFoundError:
+            self._shelves.forget(shelf.run.name)
+
+
+def _appended(run: Run, make: Callable[[Run], Writes], origin: Origin) -> int:
+    head = run.head_id
+    writes = make(run)
+    if writes:
+        run.append(writes, task=origin.task, meta=origin.meta, expected=head)
+    return sum(map(is_item, writes))
+
+
+def items_in(state: State) -> Iterator[Kept]:
+    """The items of a namespace, in the order in which they came."""
+    return (kept_in(channel, state[channel]) for channel in state if is_item(channel))
+
+
+def is_expired(kept: Kept, now_ns: int) -> bool:
+    """Whether an item's time is over."""
+    return kept.expires_ns is not None and kept.expires_ns <= now_ns
+
+
+def is_due(kept: Kept, now_ns: int) -> bool:
+    """Whether reading an item now moves its expiry by enough to write that down."""
+    if kept.ttl_ns is None or kept.expires_ns is None:
+        return False
+    return (now_ns + kept.ttl_ns - kept.expires_ns) * REFRESH_FRACTION >= kept.ttl_ns
+
+
+class _Old(NamedTuple):
+    created_ns: int | None
+    has_vectors: bool
+
+
+def _old(run: Run, channel: str) -> _Old | None:
+    """What a put has to know of the item before it; a value of a type that is gone can be replaced and removed, too."""
+    try:
+        found = run.value(channel)
+    except UnknownTypeError:
+        return _Old(None, vectors_of(channel) in run.state)
+    return None if found is None else _Old(found["created"], "vectors" in found)
+
+
+def _listed(key: str, channel: str, put: Put, created_ns: int, now_ns: int) -> dict[str, Any]:
+    assert put.value is not None
+    listed = {"value": dict(put.value), "created": created_ns, "updated": now_ns}
+    if put.ttl_ns is not None:
+        listed |= {"ttl": put.ttl_ns, "expires": now_ns + put.ttl_ns}
+    if put.vectors is not None:
+        listed["vectors"] = True
+    if key != channel:
+        listed["key"] = key
+    return listed
