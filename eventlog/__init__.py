@@ -4,7 +4,7 @@ Each superstep's writes are appended as one immutable event; any past state is m
 pointer. What is public is listed here; everything else may change.
 """
 
-from eventlog.codec import Codec, known_codec, register, register_codec, unregister
+from eventlog.codec import MSGPACK, Codec, known_codec, register, register_codec, unregister
 from eventlog.diff import Change, Diff
 from eventlog.errors import (
     BusyError,
@@ -46,6 +46,7 @@ from eventlog.state import State
 __version__ = "0.1.0"
 
 __all__ = [
+    "MSGPACK",
     "AppendText",
     "Branch",
     "BusyError",

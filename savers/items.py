@@ -33,7 +33,6 @@ from eventlog import (
     UnknownTypeError,
     Update,
     check_id,
-    known_codec,
 )
 from eventlog import history as history_of
 from savers.saver import MARK, Handles
@@ -153,16 +152,6 @@ def check_namespace(namespace: object) -> Namespace:
     for label in namespace:
         check_id("namespace label", label, LABEL_BYTES)
     return namespace
-
-
-def _engines_own() -> Codec:
-    codec = known_codec("msgpack/1")
-    assert codec is not None, "the engine registers it"
-    return codec
-
-
-ENGINES_OWN: Final = _engines_own()
-"""The codec of every store that is not given one."""
 
 
 class Shelf:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-from eventlog import EventLog, InvalidInputError, blame, check_id
+from eventlog import MSGPACK, EventLog, InvalidInputError, blame, check_id
 from savers.base import BaseStore, Item, check_count
 from savers.filters import check_filter
-from savers.items import ENGINES_OWN, Items, Put, channel_of, check_namespace, moment
+from savers.items import Items, Put, channel_of, check_namespace, moment
 from savers.searches import Listing, found, listed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class EventLogStore(BaseStore):
     def __init__(self, log: EventLog | str | os.PathLike[str], *, serde: Codec | None = None) -> None:
         self._owns_log = not isinstance(log, EventLog)
         self.log = log if isinstance(log, EventLog) else EventLog.open(log)
-        self.serde: Codec = serde or ENGINES_OWN
+        self.serde: Codec = serde or MSGPACK
         self._items = Items(self.log, self.serde)
 
     def put(self, key: str, value: Mapping[str, Any], *, namespace: Namespace = ()) -> None:

@@ -24,10 +24,9 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from eventlog import EventLog, blame
+from eventlog import MSGPACK, EventLog, blame
 from savers.filters import matches
 from savers.items import (
-    ENGINES_OWN,
     Items,
     Put,
     channel_of,
@@ -113,7 +112,7 @@ class EventLogStore(BaseStore):
         self.ttl_config = None if ttl is None else ttl.copy()
         ttl_ns((ttl or {}).get("default_ttl"))
         self._index = None if index is None else Index(index)
-        self._items = Items(log, ENGINES_OWN, clock)
+        self._items = Items(log, MSGPACK, clock)
         self._sweeper: Sweeper | None = None
         self._lock = threading.Lock()
         self._owns_log = False

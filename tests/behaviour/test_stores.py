@@ -59,7 +59,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLogSt
 
 def kept(store: EventLogStore, key: str = KEY) -> list[Any]:
     """Every value that a key ever had, oldest first; None where it was deleted."""
-    return [state.get("value") for _, state in store.history(key).refresh().replay()]
+    return [value for _, value in store.history(key)]
 
 
 # --- put, get, delete -----------------------------------------------------------------------------------------------
@@ -240,10 +240,10 @@ def test_a_key_has_a_history(store):
     store.delete(KEY)
     store.put(KEY, {"n": 2})
     assert kept(store) == [{"n": 1}, {"n": 1, "m": [1]}, {"n": 1, "m": [1, 2]}, None, {"n": 2}]
-    run = store.history(KEY)
-    assert run.at(1)["value"] == {"n": 1, "m": [1]}
-    assert isinstance(run.event(3).writes["value"], Delete)
-    assert "value" not in run.at(3)
+    run = store.run()
+    assert run.at(1)[KEY]["value"] == {"n": 1, "m": [1]}
+    assert isinstance(run.event(3).writes[KEY], Delete)
+    assert KEY not in run.at(3)
     assert [event.step for event in run.events()] == [0, 1, 2, 3, 4]
 
 
@@ -259,7 +259,7 @@ def test_reading_writes_nothing(store):
     before = store.log.stats().bytes, store.log.runs()
     assert store.get("nobody") is None
     store.delete("nobody")
-    assert len(store.history("nobody")) == 0
+    assert list(store.history("nobody")) == []
     assert store.get(KEY) == {"n": 1}
     assert (store.log.stats().bytes, store.log.runs()) == before
 
@@ -313,7 +313,7 @@ def test_a_key_whose_run_was_deleted_is_empty(store):
     other = EventLogStore(store.log)
     store.put(KEY, {"n": 1})
     assert other.get(KEY) == {"n": 1}
-    store.log.delete(store.history(KEY).name)
+    store.log.delete(store.run().name)
     for each in (store, other):
         assert each.get(KEY) is None
         each.delete(KEY)
