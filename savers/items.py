@@ -58,6 +58,10 @@ _HASHED: Final = "~k"
 _HASHED_VECTORS: Final = "~h"
 _VECTORS: Final = "~v"
 _PLAIN_BYTES: Final = 255 - len(_VECTORS)
+_WHOLE_BYTES: Final = 4096
+"""An item of at most so many bytes is written whole when it is put: in a large namespace, deltas of a hot key would
+outnumber what they save before its run has reason to put them together."""
+_EXPIRES: Final = "expires"
 _TRIES: Final = 100
 
 
@@ -136,7 +140,7 @@ def kept_in(channel: str, found: dict[str, Any]) -> Kept:
         found["created"],
         found["updated"],
         get("ttl"),
-        get("expires"),
+        get(_EXPIRES),
         "vectors" in found,
     )
 
@@ -223,12 +227,9 @@ class Items:
         Events that only moved the expiry are left out.
         """
         channel = channel_of(key)
-        before: Kept | None = None
         for event, found in history_of(self.run(namespace), channel):
-            kept = None if isinstance(found, Delete) else kept_in(channel, found)
-            if kept is None or before is None or kept[:4] != before[:4]:
-                yield event, kept
-            before = kept
+            if not _only_refreshed(event.writes[channel]):
+                yield event, None if isinstance(found, Delete) else kept_in(channel, found)
 
     def _current(self, namespace: Namespace) -> Shelf | None:
         """A namespace as it is now, whoever wrote it."""
@@ -261,7 +262,8 @@ class Items:
             old = _old(run, channel)
             vectors = put.vectors if put.value is not None else None
             if put.value is not None:
-                writes[channel] = Update(_listed(key, channel, put, now if old is None else old.created_ns or now, now))
+                item = _listed(key, channel, put, now if old is None else old.created_ns or now, now)
+                writes[channel] = item if len(self.codec.encode(item, key)) <= _WHOLE_BYTES else Update(item)
             elif old is not None:
                 writes[channel] = Delete()
             if vectors is not None:
@@ -280,7 +282,7 @@ class Items:
         for channel in map(channel_of, keys):
             found = run.value(channel)
             if found is not None and is_due(kept_in(channel, found), now):
-                writes[channel] = Merge({"expires": now + found["ttl"]})
+                writes[channel] = Merge({_EXPIRES: now + found["ttl"]})
         return writes
 
     def sweep(self) -> int:
@@ -359,6 +361,10 @@ def is_due(kept: Kept, now_ns: int) -> bool:
     return (now_ns + kept.ttl_ns - kept.expires_ns) * REFRESH_FRACTION >= kept.ttl_ns
 
 
+def _only_refreshed(write: Any) -> bool:
+    return isinstance(write, Merge) and list(write.changes) == [_EXPIRES]
+
+
 class _Old(NamedTuple):
     created_ns: int | None
     has_vectors: bool
@@ -377,7 +383,7 @@ def _listed(key: str, channel: str, put: Put, created_ns: int, now_ns: int) -> d
     assert put.value is not None
     listed = {"value": dict(put.value), "created": created_ns, "updated": now_ns}
     if put.ttl_ns is not None:
-        listed |= {"ttl": put.ttl_ns, "expires": now_ns + put.ttl_ns}
+        listed |= {"ttl": put.ttl_ns, _EXPIRES: now_ns + put.ttl_ns}
     if put.vectors is not None:
         listed["vectors"] = True
     if key != channel:
