@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
-    from eventlog.snapshots import Entries
+    from eventlog.snapshots import Entries, Progress
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
@@ -65,6 +65,8 @@ _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
 _MAX_CHANNELS = 1 << 16
+_FEW_EVENTS = 100
+"""How many events of others a handle reads one by one when it is refreshed, before it looks for a manifest."""
 _NEIGHBORS = 4
 """How far the state looked at last may lie before the one that is wanted, to be the shorter way than a manifest."""
 
@@ -680,11 +682,27 @@ class Run:
                     raise NotFoundError(f"branch {branch!r} of run {self.name!r} is gone: it or its run was deleted")
                 if segment is not None and self._stands_at_head(segment):
                     return self
-                self._branch = branch
+                before, self._branch = self._tip, branch
                 self._open()
+                self._read_on(before)
             else:
                 self._take_number(self._door.find())
             return self
+
+    def _read_on(self, before: Tip) -> None:
+        """Go on from what this handle has read already, where others only appended a few events to that."""
+        tip, known = self._tip, before.loaded
+        if known is None or tip.segment != before.segment or tip.at[0] != before.at[0]:
+            return
+        if not 0 < tip.at[1] - before.at[1] <= _FEW_EVENTS:
+            return
+
+        def load() -> Progress:
+            branches, entries = self._branches, dict(before.entries)
+            since = play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
+            return known._replace(entries=entries, since=known.since + since)
+
+        tip.load = load
 
     def _stands_at_head(self, segment: Segment) -> bool:
         """Whether nobody wrote to the branch since this handle did: then it keeps what it has read."""

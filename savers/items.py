@@ -341,6 +341,8 @@ def _appended(run: Run, make: Callable[[Run], Writes], origin: Origin) -> int:
     writes = make(run)
     if writes:
         run.append(writes, task=origin.task, meta=origin.meta, expected=head)
+    elif run.refresh().head_id != head:
+        raise ConflictError("there was nothing to do in a state that is not the newest")
     return sum(map(is_item, writes))
 
 
