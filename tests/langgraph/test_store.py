@@ -1,4 +1,4 @@
-"""What LangGraph asks of a store, sentence by sentence of its contract; upstream's store is asked the same where it can.
+"""What LangGraph asks of a store, sentence by sentence of its contract; upstream's is asked the same where it can be.
 
 Where the contract says that stores differ, ours alone is asked.
 """
