@@ -17,36 +17,31 @@ something ``ttl`` and ``expires`` (nanoseconds, and since the epoch), ``vectors`
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog import (
-    ConflictError,
     Delete,
-    EventLog,
     InvalidIdError,
     InvalidInputError,
     Merge,
-    NotFoundError,
     UnknownTypeError,
     Update,
     check_id,
 )
 from eventlog import history as history_of
-from savers.saver import MARK, Handles
+from savers.namespaces import STORE, Namespaces
+from savers.saver import MARK
+from savers.shelves import NOBODY, Shelves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from eventlog import Codec, Event, Run, State
+    from eventlog import Codec, Event, EventLog, Run, State
+    from savers.shelves import Origin, Shelf, Writes
 
     Namespace = tuple[str, ...]
-    Writes = dict[str, Any]
-
-STORE: Final = "~store"
-"""First part of the names of a store's runs."""
 
 LABEL_BYTES: Final = 4096
 REFRESH_FRACTION: Final = 20
@@ -62,7 +57,6 @@ _WHOLE_BYTES: Final = 4096
 """An item of at most so many bytes is written whole when it is put: in a large namespace, deltas of a hot key would
 outnumber what they save before its run has reason to put them together."""
 _EXPIRES: Final = "expires"
-_TRIES: Final = 100
 
 
 class Kept(NamedTuple):
@@ -89,16 +83,6 @@ class Put(NamedTuple):
     value: Mapping[str, Any] | None
     vectors: Any = None
     ttl_ns: int | None = None
-
-
-class Origin(NamedTuple):
-    """Who writes: what the events of a call say beside the items."""
-
-    task: str | None = None
-    meta: Mapping[str, Any] | None = None
-
-
-NOBODY: Final = Origin()
 
 
 def moment(time_ns: int) -> dt.datetime:
@@ -158,21 +142,6 @@ def check_namespace(namespace: object) -> Namespace:
     return namespace
 
 
-class Shelf:
-    """One namespace's run, and what is remembered of it."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.lock = threading.Lock()
-        """Held by a writer of this process, so that they queue here instead of running into each other's events."""
-        self.lasting: tuple[str | None, int | None] = (None, None)
-        """A head, and when the first of the items there expires; nothing of an empty run does."""
-
-    def is_stale(self) -> bool:
-        """See `Run.is_stale`."""
-        return self.run.is_stale()
-
-
 class Items:
     """The items of one log, by namespace and key. May be used from any thread.
 
@@ -186,7 +155,8 @@ class Items:
         self.log = log
         self.codec = codec
         self.clock = clock
-        self._shelves: Handles[Shelf] = Handles(log, lambda name, codec: Shelf(log.run(name, codec=codec)))
+        self.names = Namespaces(log, codec)
+        self._shelves = Shelves(log, codec)
 
     def frozen(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of a value that nobody else can reach, by way of its bytes.
@@ -203,22 +173,16 @@ class Items:
         """The run of a namespace: a handle of the caller's own."""
         return self.log.run(_ROOM + namespace, codec=self.codec)
 
-    def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
-        """The namespaces that begin with the labels of `prefix`, sorted; also those that hold nothing any more."""
-        depth, start = len(_ROOM), _ROOM + prefix
-        names = self.log.runs(within=STORE)
-        return [name[depth:] for name in names if isinstance(name, tuple) and name[: len(start)] == start]
-
     def get(self, namespace: Namespace, key: str) -> Kept | None:
         """The item under a key now, expired or not."""
         channel = channel_of(key)
-        shelf = self._current(namespace)
+        shelf = self._shelves.current(_ROOM + namespace)
         found = None if shelf is None else shelf.run.value(channel)
         return None if found is None else kept_in(channel, found)
 
     def state(self, namespace: Namespace) -> State | None:
         """All channels of a namespace now, in the order in which they came; None if there is no such namespace."""
-        shelf = self._current(namespace)
+        shelf = self._shelves.current(_ROOM + namespace)
         return None if shelf is None else shelf.run.state
 
     def history(self, namespace: Namespace, key: str) -> Iterator[tuple[Event, Kept | None]]:
@@ -231,16 +195,6 @@ class Items:
             if not _only_refreshed(event.writes[channel]):
                 yield event, None if isinstance(found, Delete) else kept_in(channel, found)
 
-    def _current(self, namespace: Namespace) -> Shelf | None:
-        """A namespace as it is now, whoever wrote it."""
-        name = _ROOM + namespace
-        shelf = self._shelves.to_read(name, self.codec)
-        try:
-            shelf.run.refresh()
-        except NotFoundError:  # its run was deleted at this moment
-            return None
-        return shelf
-
     # --- writing --------------------------------------------------------------------------------------------------
 
     def put(self, namespace: Namespace, puts: Mapping[str, Put], origin: Origin = NOBODY) -> None:
@@ -252,9 +206,9 @@ class Items:
             UnserializableError: a value cannot be read back equal. Nothing was written.
             ConflictError: too many others write there at once. Nothing was written.
         """
-        self._append(namespace, lambda run: self._puts(run, puts), origin)
+        self._shelves.append(_ROOM + namespace, lambda run: self._puts(run, namespace, puts), origin)
 
-    def _puts(self, run: Run, puts: Mapping[str, Put]) -> Writes:
+    def _puts(self, run: Run, namespace: Namespace, puts: Mapping[str, Put]) -> Writes:
         now = self.clock()
         writes: Writes = {}
         for key, put in puts.items():
@@ -270,11 +224,13 @@ class Items:
                 writes[vectors_of(channel)] = vectors
             elif old is not None and old.has_vectors:
                 writes[vectors_of(channel)] = Delete()
+        if writes and run.head_id is None:
+            self.names.add(namespace)
         return writes
 
     def refresh(self, namespace: Namespace, keys: Iterable[str]) -> None:
         """Let items that were read live as long again as they were given; see `REFRESH_FRACTION`."""
-        self._append(namespace, lambda run: self._refreshed(run, keys), NOBODY)
+        self._shelves.append(_ROOM + namespace, lambda run: self._refreshed(run, keys))
 
     def _refreshed(self, run: Run, keys: Iterable[str]) -> Writes:
         now = self.clock()
@@ -287,22 +243,22 @@ class Items:
 
     def sweep(self) -> int:
         """Remove what has expired; how many items that was."""
-        return sum(map(self._sweep, self.namespaces()))
+        return sum(map(self._sweep, self.names.within()))
 
     def _sweep(self, namespace: Namespace) -> int:
-        shelf = self._current(namespace)
+        shelf = self._shelves.current(_ROOM + namespace)
         if shelf is None or self._nothing_expired(shelf):
             return 0
-        return self._append(namespace, self._expired, NOBODY)
+        return sum(map(is_item, self._shelves.append(_ROOM + namespace, self._expired)))
 
     def _nothing_expired(self, shelf: Shelf) -> bool:
-        head, first = shelf.lasting
+        head, first = shelf.known
         if head != shelf.run.head_id:
             state = shelf.run.state
             ends = [kept.expires_ns for kept in items_in(state) if kept.expires_ns is not None]
             first = min(ends, default=None)
-            shelf.lasting = (None if state.event is None else state.event.id, first)
-        return first is None or first > self.clock()
+            shelf.known = (None if state.event is None else state.event.id, first)
+        return bool(first is None or first > self.clock())
 
     def _expired(self, run: Run) -> Writes:
         now = self.clock()
@@ -314,36 +270,6 @@ class Items:
                 if kept.has_vectors:
                     writes[vectors_of(channel)] = Delete()
         return writes
-
-    def _append(self, namespace: Namespace, make: Callable[[Run], Writes], origin: Origin) -> int:
-        """Append what `make` makes of the run as it is, again where somebody was first; how many items it wrote."""
-        name = _ROOM + namespace
-        for _ in range(_TRIES):
-            shelf = self._shelves.to_write(name, self.codec)
-            with shelf.lock:
-                try:
-                    return _appended(shelf.run, make, origin)
-                except NotFoundError:  # somebody deleted the run
-                    self._shelves.forget(name)
-                except ConflictError:
-                    self._catch_up(shelf)
-        raise ConflictError(f"too many writers of the namespace {namespace!r} at once; try again")
-
-    def _catch_up(self, shelf: Shelf) -> None:
-        try:
-            shelf.run.refresh()
-        except NotFoundError:
-            self._shelves.forget(shelf.run.name)
-
-
-def _appended(run: Run, make: Callable[[Run], Writes], origin: Origin) -> int:
-    head = run.head_id
-    writes = make(run)
-    if writes:
-        run.append(writes, task=origin.task, meta=origin.meta, expected=head)
-    elif run.refresh().head_id != head:
-        raise ConflictError("there was nothing to do in a state that is not the newest")
-    return sum(map(is_item, writes))
 
 
 def items_in(state: State) -> Iterator[Kept]:

@@ -55,7 +55,7 @@ def found(
         Namespace after namespace, sorted, and in the order in which they were put; lazy, so that who stops early reads
         no more.
     """
-    for namespace in items.namespaces(prefix):
+    for namespace in items.names.within(prefix):
         state = items.state(namespace)
         for kept in () if state is None else items_in(state):
             if but_expired_ns is not None and is_expired(kept, but_expired_ns):
@@ -69,7 +69,7 @@ def listed(items: Items, listing: Listing, *, but_expired_ns: int | None = None)
     listing.check()
     result: list[Namespace] = []
     last: Namespace | None = None
-    for namespace in items.namespaces():
+    for namespace in items.names.within():
         cut = namespace[: listing.max_depth]
         if len(result) == listing.offset + listing.limit:
             break

@@ -15,8 +15,9 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp,
 from eventlog import InvalidIdError, InvalidInputError, check_id
 from savers.base import check_count
 from savers.filters import check_filter
-from savers.items import Origin, channel_of, check_namespace
+from savers.items import channel_of, check_namespace
 from savers.searches import Listing
+from savers.shelves import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from langgraph.store.base import Op, Result
 
     from eventlog import Event, Run
-    from savers.items import Kept, Namespace, Origin
+    from savers.items import Kept, Namespace
     from savers.langgraph.index import Embedded
+    from savers.shelves import Origin
 
     Hit = tuple[Namespace, Kept, float | None]
 
@@ -240,7 +241,7 @@ class EventLogStore(BaseStore):
         omitted_ns = self._omitted_ns()
         near: list[tuple[Any, ...]] = []
         rest: list[tuple[Any, ...]] = []
-        for namespace in self._items.namespaces(op.namespace_prefix):
+        for namespace in self._items.names.within(op.namespace_prefix):
             state = self._items.state(namespace)
             if state is None:
                 continue

@@ -700,14 +700,14 @@ class TestLooking:
         other.append({"c1": Merge({"by": "other"})})
         assert run.refresh().value("c1") == {"n": 1, "m": 1, "by": "other"}
 
-    def test_refreshing_a_handle_that_nobody_was_ahead_of_reads_two_small_records(
+    def test_refreshing_a_handle_that_nobody_was_ahead_of_reads_a_few_small_records(
         self, counted: CountingStorage, log: EventLog, run: Run
     ) -> None:
         run.append({f"c{n}": n for n in range(500)})
         state = run.state
         with counted.counted() as tally:
             assert run.refresh().state is state
-        assert tally.reads == 2
+        assert tally.reads <= 3  # branch, segment, head
         assert tally.read < 200
         other = log.run("r")
         assert other.value("c1") == 1

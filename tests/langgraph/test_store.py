@@ -372,7 +372,23 @@ def test_a_search_does_not_read_each_item_by_a_call_of_its_own():
         with storage.counted() as tally:
             reader.search(NS)
             reader.get(NS, "7")
-        assert tally.reads < 12
+        assert tally.reads < 20
+
+
+def test_a_search_costs_what_it_is_for_however_many_other_namespaces_there_are():
+    costs = []
+    for others in (10, 300):
+        storage = CountingStorage(MemoryStorage())
+        with EventLog(storage) as log:
+            store = EventLogStore(log)
+            store.batch([PutOp(("users", f"{n}"), "k", {"n": n}) for n in range(others)])
+            store.list_namespaces()
+            with storage.counted() as tally:
+                assert [item.value for item in store.search(("users", "7"))] == [{"n": 7}]
+                assert store.list_namespaces(prefix=("users", "7")) == [("users", "7")]
+                store.put(("users", "7"), "k", {"n": 7})
+            costs.append((tally.reads, tally.touched))
+    assert costs[0] == costs[1]
 
 
 # --- namespaces -------------------------------------------------------------------------------------------------------
