@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from hashlib import blake2b
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from savers.saver import MARK
@@ -60,8 +60,8 @@ class Namespaces:
         """The namespaces that begin with the labels of `prefix`, sorted; also those that hold nothing any more."""
         shelf = self._shelves.current(_NAMES)
         ordered = [] if shelf is None else _known(shelf).ordered
-        first = bisect_left(ordered, prefix)
-        return takewhile(lambda name: name[: len(prefix)] == prefix, islice(ordered, first, None))
+        following = (ordered[index] for index in range(bisect_left(ordered, prefix), len(ordered)))
+        return takewhile(lambda name: name[: len(prefix)] == prefix, following)
 
 
 def _known(shelf: Shelf) -> _Known:

@@ -382,7 +382,8 @@ def test_a_search_costs_what_it_is_for_however_many_other_namespaces_there_are()
         with EventLog(storage) as log:
             store = EventLogStore(log)
             store.batch([PutOp(("users", f"{n}"), "k", {"n": n}) for n in range(others)])
-            store.list_namespaces()
+            for _ in range(2):
+                store.search(("users", "7"))
             with storage.counted() as tally:
                 assert [item.value for item in store.search(("users", "7"))] == [{"n": 7}]
                 assert store.list_namespaces(prefix=("users", "7")) == [("users", "7")]
