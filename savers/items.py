@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -255,17 +256,15 @@ class Items:
         head, first = shelf.known
         if head != shelf.run.head_id:
             state = shelf.run.state
-            ends = [kept.expires_ns for kept in items_in(state) if kept.expires_ns is not None]
-            first = min(ends, default=None)
+            first = min((kept.expires_ns for _, kept in _mortal(state) if kept.expires_ns is not None), default=None)
             shelf.known = (None if state.event is None else state.event.id, first)
         return bool(first is None or first > self.clock())
 
     def _expired(self, run: Run) -> Writes:
         now = self.clock()
         writes: Writes = {}
-        for kept in items_in(run.state):
+        for channel, kept in _mortal(run.state):
             if is_expired(kept, now):
-                channel = channel_of(kept.key)
                 writes[channel] = Delete()
                 if kept.has_vectors:
                     writes[vectors_of(channel)] = Delete()
@@ -277,6 +276,15 @@ def items_in(state: State) -> Iterator[Kept]:
     return (kept_in(channel, state[channel]) for channel in state if is_item(channel))
 
 
+def _mortal(state: State) -> Iterator[tuple[str, Kept]]:
+    """The items that expire some time, by channel; what holds a value of a type that is gone is left as it is."""
+    for channel in filter(is_item, state):
+        with suppress(UnknownTypeError):
+            kept = kept_in(channel, state[channel])
+            if kept.expires_ns is not None:
+                yield channel, kept
+
+
 def is_expired(kept: Kept, now_ns: int) -> bool:
     """Whether an item's time is over."""
     return kept.expires_ns is not None and kept.expires_ns <= now_ns
@@ -284,7 +292,7 @@ def is_expired(kept: Kept, now_ns: int) -> bool:
 
 def is_due(kept: Kept, now_ns: int) -> bool:
     """Whether reading an item now moves its expiry by enough to write that down."""
-    if kept.ttl_ns is None or kept.expires_ns is None:
+    if not kept.ttl_ns or kept.expires_ns is None:
         return False
     return (now_ns + kept.ttl_ns - kept.expires_ns) * REFRESH_FRACTION >= kept.ttl_ns
 

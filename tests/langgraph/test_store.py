@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
+import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -602,7 +605,7 @@ def test_an_index_that_cannot_be_one(store):
 
 
 def test_numpy_is_named_where_it_is_missing(store, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "numpy", None)
+    monkeypatch.setitem(sys.modules, "numpy", None)
     with pytest.raises(InvalidInputError, match=r"eventlog-savers\[vector\]"):
         EventLogStore(store.log, index=indexed())
 
@@ -760,6 +763,29 @@ def test_a_sweep_leaves_what_was_put_anew_and_takes_vectors_along(timed):
     assert timed().sweep_ttl() == 2
     assert keys(store.search(NS, query="b")) == ["a"]
     assert len(store.run(NS).state) == 2
+
+
+def test_a_sweep_goes_past_what_it_cannot_read(timed):
+    module = types.ModuleType("a_module_that_goes")
+    sys.modules[module.__name__] = module
+    exec("from dataclasses import dataclass\n@dataclass\nclass Gone:\n    x: int\n", module.__dict__)
+    store = timed()
+    store.put(("a",), "gone", {"x": module.Gone(1)}, ttl=1)
+    store.put(("a",), "brief", {"n": 1}, ttl=1)
+    store.put(("b",), "brief", {"n": 1}, ttl=1)
+    del sys.modules[module.__name__]
+    timed.clock.go(2)
+    assert timed().sweep_ttl() == 2
+    store.delete(("a",), "gone")
+    assert store.list_namespaces() == []
+
+
+def test_an_item_without_any_time_to_live_is_expired_at_once(timed):
+    store = timed(omit_expired=True)
+    store.put(NS, "a", {"n": 1}, ttl=0)
+    assert store.get(NS, "a") is None
+    assert timed().get(NS, "a") is not None
+    assert len(store.run(NS)) == 1
 
 
 def test_the_sweeper_sweeps_until_it_is_stopped(timed):
@@ -1021,6 +1047,34 @@ def test_several_stores_may_write_one_namespace_at_once(tmp_path):
         assert len(history) == 90
         assert len({item.created_at for item in history}) == 1
         assert list(log.verify()) == []
+
+
+WRITER = """
+import sys
+from eventlog import EventLog
+from savers.langgraph import EventLogStore
+with EventLog.open(sys.argv[1]) as log:
+    store = EventLogStore(log)
+    for number in range(20):
+        store.put(("users", "42"), "shared", {"by": sys.argv[2], "n": number})
+        store.put(("users", "42"), sys.argv[2], {"n": number})
+        assert store.get(("users", "42"), sys.argv[2]).value == {"n": number}
+"""
+
+
+def test_several_processes_may_write_one_namespace_at_once(tmp_path):
+    with EventLogStore.from_conn_string(tmp_path / "log") as store:
+        store.put(NS, "shared", {"by": "nobody"})
+        created = store.get(NS, "shared").created_at
+        writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "log"), name]) for name in "abc"]
+        assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+        assert [store.get(NS, name).value for name in "abc"] == [{"n": 19}] * 3
+        assert len(store.run(NS)) == 1 + 3 * 2 * 20
+        shared = [item for _, item in store.history(NS, "shared")]
+        assert {item.created_at for item in shared} == {created}
+        for name in "abc":
+            assert [item.value["n"] for item in shared if item.value["by"] == name] == list(range(20))
+        assert list(store.log.verify()) == []
 
 
 def test_a_namespace_whose_run_was_deleted_begins_anew(store):
