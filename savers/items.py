@@ -5,7 +5,7 @@ is there whole or not at all, and a memory has a history that can be diffed, rep
 
 ```
  run      ("~store", "~", "~", label, ...)     a namespace; a saver's runs have at most two parts, so no thread's name
-                                               is ever a namespace's
+                                               is ever a namespace's; labels that cannot stand in a name are hashed
  channel  key                                  an item; ``~k`` and a hash, where the key cannot name a channel
           ~v key  |  ~h hash                   the item's vectors, written and removed by the same events
 ```
@@ -92,17 +92,25 @@ def moment(time_ns: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanoseconds // 1000)
 
 
+def run_name(namespace: Namespace) -> tuple[str, ...]:
+    """The name of a namespace's run."""
+    return (*_ROOM, *(_plain_or_hashed("namespace label", label, LABEL_BYTES) for label in namespace))
+
+
 def channel_of(key: str) -> str:
     """The channel of an item."""
-    if not key.startswith(MARK):
-        try:
-            return check_id("key", key, _PLAIN_BYTES)
-        except InvalidIdError:
-            pass  # empty, too long, or with control characters
+    return _plain_or_hashed("key", key, _PLAIN_BYTES)
+
+
+def _plain_or_hashed(what: str, text: str, max_bytes: int) -> str:
+    """A string as it may stand in a name: itself, unless it is empty, too long, not printable or like one of ours."""
+    if not text.startswith(MARK):
+        with suppress(InvalidIdError):
+            return check_id(what, text, max_bytes)
     try:
-        return _HASHED + blake2b(key.encode(), digest_size=20).hexdigest()
+        return _HASHED + blake2b(text.encode(), digest_size=20).hexdigest()
     except UnicodeEncodeError as error:
-        raise InvalidIdError("key", "holds a lone surrogate, which UTF-8 cannot carry") from error
+        raise InvalidIdError(what, "holds a lone surrogate, which UTF-8 cannot carry") from error
 
 
 def vectors_of(channel: str) -> str:
@@ -172,18 +180,18 @@ class Items:
 
     def run(self, namespace: Namespace) -> Run:
         """The run of a namespace: a handle of the caller's own."""
-        return self.log.run(_ROOM + namespace, codec=self.codec)
+        return self.log.run(run_name(namespace), codec=self.codec)
 
     def get(self, namespace: Namespace, key: str) -> Kept | None:
         """The item under a key now, expired or not."""
         channel = channel_of(key)
-        shelf = self._shelves.current(_ROOM + namespace)
+        shelf = self._shelves.current(run_name(namespace))
         found = None if shelf is None else shelf.run.value(channel)
         return None if found is None else kept_in(channel, found)
 
     def state(self, namespace: Namespace) -> State | None:
         """All channels of a namespace now, in the order in which they came; None if there is no such namespace."""
-        shelf = self._shelves.current(_ROOM + namespace)
+        shelf = self._shelves.current(run_name(namespace))
         return None if shelf is None else shelf.run.state
 
     def history(self, namespace: Namespace, key: str) -> Iterator[tuple[Event, Kept | None]]:
@@ -207,7 +215,7 @@ class Items:
             UnserializableError: a value cannot be read back equal. Nothing was written.
             ConflictError: too many others write there at once. Nothing was written.
         """
-        self._shelves.append(_ROOM + namespace, lambda run: self._puts(run, namespace, puts), origin)
+        self._shelves.append(run_name(namespace), lambda run: self._puts(run, namespace, puts), origin)
 
     def _puts(self, run: Run, namespace: Namespace, puts: Mapping[str, Put]) -> Writes:
         now = self.clock()
@@ -231,7 +239,7 @@ class Items:
 
     def refresh(self, namespace: Namespace, keys: Iterable[str]) -> None:
         """Let items that were read live as long again as they were given; see `REFRESH_FRACTION`."""
-        self._shelves.append(_ROOM + namespace, lambda run: self._refreshed(run, keys))
+        self._shelves.append(run_name(namespace), lambda run: self._refreshed(run, keys))
 
     def _refreshed(self, run: Run, keys: Iterable[str]) -> Writes:
         now = self.clock()
@@ -247,10 +255,10 @@ class Items:
         return sum(map(self._sweep, self.names.within()))
 
     def _sweep(self, namespace: Namespace) -> int:
-        shelf = self._shelves.current(_ROOM + namespace)
+        shelf = self._shelves.current(run_name(namespace))
         if shelf is None or self._nothing_expired(shelf):
             return 0
-        return sum(map(is_item, self._shelves.append(_ROOM + namespace, self._expired)))
+        return sum(map(is_item, self._shelves.append(run_name(namespace), self._expired)))
 
     def _nothing_expired(self, shelf: Shelf) -> bool:
         head, first = shelf.known

@@ -15,7 +15,7 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, ListNamespacesOp,
 from eventlog import InvalidIdError, InvalidInputError, check_id
 from savers.base import check_count
 from savers.filters import check_filter
-from savers.items import channel_of, check_namespace
+from savers.items import channel_of, run_name
 from savers.searches import Listing
 from savers.shelves import Origin
 
@@ -52,8 +52,6 @@ def _checked_put(op: PutOp) -> PutOp:
     if not namespace:
         raise InvalidNamespaceError("a namespace has at least one label")
     if op.value is not None:
-        if namespace[0] == "langgraph":
-            raise InvalidNamespaceError(f'the first label of a namespace is not "langgraph", as in {namespace}')
         _check_value(op.value)
     ttl_ns(op.ttl)
     return op._replace(namespace=namespace, key=_key(op.key))
@@ -84,7 +82,8 @@ def checked_namespace(labels: Sequence[str]) -> Namespace:
             raise InvalidNamespaceError(
                 f"the labels of a namespace are strings that are not empty and hold no period, unlike {label!r:.80}"
             )
-    return check_namespace(namespace)
+    run_name(namespace)
+    return namespace
 
 
 def listing_of(op: ListNamespacesOp) -> Listing:
