@@ -32,6 +32,7 @@ from eventlog.layout import (
 )
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.records import (
+    INT64,
     ROOT_DIGEST,
     event_record,
     head_record,
@@ -77,10 +78,6 @@ if TYPE_CHECKING:
     from eventlog.storage import Storage
     from eventlog.tasks import Kept
 
-    _After = tuple[list[bytes], Progress, list[list[Any]] | None, Entries]
-    """Digests before and after each event; the progress; what `Tip.fresh` is, if the entries are new ones, else None;
-    and what the tip's entries do not show yet."""
-
 MAIN = "main"
 _FORK_TRIES = 100
 _new = tuple.__new__  # makes a named tuple at half the cost, where one is made per event
@@ -102,7 +99,8 @@ class Tip:
         shadows: what values to come are compared with, per channel that was compared before.
         anchored: the head's id and where task writes that follow it stand, None if not known; one, so that who reads
             beside the writer never sees the id of one event with the place of another.
-        kept: the records of those that this writer put.
+        named: key and record by which the head's id names it, None if not known.
+        kept: the records of task writes that this writer put.
         loaded: what `load` returned, as it is now.
     """
 
@@ -116,6 +114,7 @@ class Tip:
     fresh: list[list[Any]] = field(default_factory=list)
     shadows: dict[str, Any] = field(default_factory=dict)
     anchored: tuple[str, tuple[int, int]] | None = None
+    named: tuple[bytes, bytes] | None = None
     kept: dict[bytes, Kept] = field(default_factory=dict)
     loaded: Progress | None = None
 
@@ -176,6 +175,8 @@ class Draft(NamedTuple):
     meta: bytes | None
     replaces: bool
     """Whether its id may name another event so far, which it then supersedes in the id index."""
+    is_under_id: bool = False
+    """Whether the id of the event before must still name that one, if the writer gave it one."""
 
     @property
     def changes(self) -> list[tuple[str, int, bytes, int]]:
@@ -187,6 +188,41 @@ class Draft(NamedTuple):
 class _Batch(NamedTuple):
     puts: list[tuple[bytes, bytes]]
     expect: dict[bytes, bytes | None]
+
+
+class _After(NamedTuple):
+    """Where a tip stands once a batch is written.
+
+    Attributes:
+        events: what was written.
+        head: the record that says where the segment ends then.
+        progress: of the last event.
+        fresh: what `Tip.fresh` is, if the entries are new ones; else None.
+        changed: what the tip's entries do not show yet.
+    """
+
+    events: list[Event]
+    head: bytes
+    progress: Progress
+    fresh: list[list[Any]] | None
+    changed: Entries
+
+
+def _move(tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After) -> None:
+    """Move the tip behind what was written."""
+    events, tip.head, tip.loaded, fresh, changed = after
+    last = events[-1]
+    if fresh is not None:
+        tip.fresh = fresh
+    else:
+        if drafts[0].plain:  # first, as in the body: the order of channels is that of their first writes
+            tip.fresh.append(drafts[0].plain)
+        if changed:
+            apply_changes(tip.entries, changed)
+    tip.segment, tip.at, tip.digest = segment, (segment.number, last.seq), last.digest
+    tip.step, tip.given_id = last.step, last.given_id
+    if tip.kept:
+        tip.kept = {}
 
 
 class Branches:
@@ -270,21 +306,17 @@ class Branches:
         digest, parent, body = read
         time_ns, step, task, event_id, meta, writes = body
         return Event(
-            self.name,
-            self.lineage.segment(at[0]).branch,
-            at,
-            (digest, parent),
-            step,
-            time_ns,
-            task,
-            event_id,
-            meta,
-            writes,
-            self.decoded_meta,
-            self._decoded_writes,
+            self, self.lineage.segment(at[0]).branch, *at, digest, parent, step, time_ns, task, event_id, meta, writes
         )
 
-    def _decoded_writes(self, at: tuple[int, int], writes: list[Any]) -> Mapping[str, Any]:
+    def decoded_writes(self, at: tuple[int, int], writes: list[Any] | Draft) -> Mapping[str, Any]:
+        """The operations of an event that was read, or that was drafted and written."""
+        if isinstance(writes, Draft):
+            found = self.decoded_writes(at, writes.plain)
+            return {
+                **found,
+                **{channel: delta.to_operation(w.code, w.payload, self.codec) for channel, w in writes.writes},
+            }
         found = {}
         for channel, code, payload, _ in placed(writes, at):
             data = payload if isinstance(payload, bytes) else self.part(payload)
@@ -406,24 +438,81 @@ class Branches:
     def _deleted(self, branch: str) -> NotFoundError:
         return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
 
-    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False) -> list[Event]:
+    def write_one(self, tip: Tip, draft: Draft) -> Event:  # noqa: C901 (the hot path calls little)
+        """As `write`, of one event: the hot path, which calls little. What is rare takes the long way."""
+        plain, writes, step, time_ns, task, event_id, meta, _, is_under_id = draft
+        head, progress = tip.head, tip.loaded
+        if head is None or progress is None:
+            return self.write(tip, (draft,))[0]
+        run, segment, parent = self.run, tip.segment, tip.digest
+        number, seq = tip.at
+        at = (number, seq := seq + 1)
+        entries, since, manifest, segments = progress
+        batch, end_key = _new(_Batch, ([], {})), head_key(run, number)
+        packed = None if event_id is None else packed_id(event_id)
+        body = [time_ns if time_ns < INT64 else time_field(time_ns), step, task, packed, meta, *plain]
+        changes = self._put_changes(batch, at, body, writes) if writes else None
+        key = event_key(run, number, seq)
+        record, digest = event_record(key, parent, scalars(body))
+        cost, changed = len(record) + READ_COST, None
+        if changes is not None:
+            changed, cost = advanced(tip.entries, changes, at, len(record))
+        since += cost
+        if since >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest) or segments >= MAX_SEGMENTS:
+            return self.write(tip, (draft,))[0]
+        end = head_record(seq, digest)
+        batch.puts.extend(((key, record), (end_key, end)))
+        batch.expect[end_key] = head
+        if is_under_id and tip.named is not None:
+            batch.expect[tip.named[0]] = tip.named[1]
+        anchored = named = None
+        if event_id is not None:
+            anchored = (event_id, self._put_id(batch, at, draft, event_id, 0))
+            named = batch.puts[-1]
+        if tip.kept:
+            self._put_references(batch, tip, at, draft)
+        try:
+            self.storage.commit(batch.puts, (), batch.expect)
+        except ExpectationError as error:
+            self._check_write(error, tip, segment, (draft,), fork=False)
+            return self.write(tip, (draft,), tries=1)[0]
+        if plain:  # first, as in the body: the order of channels is that of their first writes
+            tip.fresh.append(plain)
+        if changed:
+            apply_changes(tip.entries, changed)
+        tip.at, tip.digest, tip.head, tip.step, tip.given_id = at, digest, end, step, event_id
+        tip.anchored, tip.named = anchored, named
+        tip.loaded = _new(Progress, (entries, since, manifest, segments))
+        if tip.kept:
+            tip.kept = {}
+        said = draft if writes else plain
+        return Event(self, segment.branch, number, seq, digest, parent, step, time_ns, task, event_id, meta, said)
+
+    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False, tries: int = 0) -> list[Event]:
         """Append `drafts` at `tip`, all or none, and move the tip; on a new branch that begins there, if `fork`.
+
+        `tries` is how often it was in vain before.
 
         Raises:
             ConflictError: the head is another one by now.
             IdConflictError: an id names another event.
             NotFoundError: the branch or its run was deleted.
         """
-        for attempt in range(_FORK_TRIES):
+        for attempt in range(tries, _FORK_TRIES):
             if tip.head is not None and not fork:
                 segment, batch = tip.segment, _new(_Batch, ([], {}))
             else:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
                 after = self._fill(batch, tip, segment, drafts)
+                if drafts[0].is_under_id and tip.named is not None:
+                    batch.expect[tip.named[0]] = tip.named[1]
+                anchored: tuple[str, tuple[int, int]] | None = None
+                named: tuple[bytes, bytes] | None = None
                 first = (segment.number, tip.at[1] + 1)
-                given = drafts[0].id
-                anchored = None if given is None else (given, self._put_id(batch, first, drafts[0], given, attempt))
+                if (given := drafts[0].id) is not None:
+                    anchored = (given, self._put_id(batch, first, drafts[0], given, attempt))
+                    named = batch.puts[-1]
                 if tip.kept and not attempt:
                     self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
@@ -432,59 +521,10 @@ class Branches:
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
-                tip.anchored = anchored
-                return self._moved(tip, segment, drafts, after)
+                _move(tip, segment, drafts, after)
+                tip.anchored, tip.named = anchored, named
+                return after.events
         raise _crowded()
-
-    def _moved(self, tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After) -> list[Event]:
-        """Move the tip behind what was written; returns the events."""
-        digests, progress, fresh, changed = after
-        if fresh is not None:
-            tip.fresh = fresh
-        else:
-            if drafts[0].plain:  # first, as in the body: the order of channels is that of their first writes
-                tip.fresh.append(drafts[0].plain)
-            if changed:
-                apply_changes(tip.entries, changed)
-        seq, last = tip.at[1], drafts[-1]
-        tip.segment, tip.at, tip.digest = segment, (segment.number, seq + len(drafts)), digests[-1]
-        tip.loaded, tip.head, tip.step, tip.given_id = (
-            progress,
-            head_record(tip.at[1], tip.digest),
-            last.step,
-            last.id,
-        )
-        if tip.kept:
-            tip.kept = {}
-        return [
-            self._drafted(segment, seq + index, digests[index - 1 : index + 1], draft)
-            for index, draft in enumerate(drafts, 1)
-        ]
-
-    def _drafted(self, segment: Segment, seq: int, digests: list[bytes], draft: Draft) -> Event:
-        parent, digest = digests
-        plain, writes, step, time_ns, task, event_id, meta, _ = draft
-        return Event(
-            self.name,
-            segment.branch,
-            (segment.number, seq),
-            (digest, parent),
-            step,
-            time_ns,
-            task,
-            event_id,
-            meta,
-            (plain, writes) if writes else plain,
-            self.decoded_meta,
-            self._drafted_writes if writes else self._decoded_writes,
-        )
-
-    def _drafted_writes(
-        self, at: tuple[int, int], drafted: tuple[list[Any], list[tuple[str, delta.Write]]]
-    ) -> Mapping[str, Any]:
-        plain, writes = drafted
-        found = {channel: delta.to_operation(write.code, write.payload, self.codec) for channel, write in writes}
-        return {**self._decoded_writes(at, plain), **found}
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to where there is no head yet, and a batch that makes it, or expects it there."""
@@ -499,67 +539,56 @@ class Branches:
         self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
     ) -> _After:
         """Add the events of `drafts`. The tip stays as it is, for the commit may fail."""
-        number, seq, digest = segment.number, tip.at[1], tip.digest
-        entries, since, manifest, segments = tip.progress
+        run, number, branch, seq, digest = self.run, segment.number, segment.branch, tip.at[1], tip.digest
+        entries, since, manifest, segments = tip.loaded or tip.progress
         fresh: list[list[Any]] | None = None  # None while the entries are the tip's own
         is_tips = segment is tip.segment
         if len(drafts) > 1 or not is_tips:
             entries, fresh, segments = dict(tip.entries), [], segments + (not is_tips)
         room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
-        digests = [digest]
+        events: list[Event] = []
         changed: Entries = {}
         for draft in drafts:
+            plain, writes, step, time_ns, task, event_id, meta = draft[:7]
             seq += 1
-            at = (number, seq)
-            size, digest, changes = self._put_event(batch, at, digest, draft)
-            digests.append(digest)
-            cost = size + READ_COST
+            parent, changes = digest, None
+            body = [time_field(time_ns), step, task, event_id and packed_id(event_id), meta, *plain]
+            if writes:
+                changes = self._put_changes(batch, (number, seq), body, writes)
+            key = event_key(run, number, seq)
+            record, digest = event_record(key, parent, scalars(body))
+            batch.puts.append((key, record))
+            said = draft if writes else plain
+            events.append(Event(self, branch, number, seq, digest, parent, step, time_ns, task, event_id, meta, said))
+            cost = len(record) + READ_COST
             if changes is not None:
                 if fresh is None:
                     entries = tip.entries
                 elif fresh:
                     put_fresh(entries, fresh)
                     fresh = []
-                changed, cost = advanced(entries, changes, at, size)
+                changed, cost = advanced(entries, changes, (number, seq), len(record))
             since += cost
             is_due = since >= room or segments >= MAX_SEGMENTS
             if is_due and fresh is None:
                 entries, fresh = dict(tip.entries), []
             if fresh is not None:
-                if draft.plain:
-                    fresh.append(draft.plain)
+                if plain:
+                    fresh.append(plain)
                 if changes is not None:
                     put_fresh(entries, fresh)
                     fresh = []
                     apply_changes(entries, changed)
             if is_due:
                 put_fresh(entries, fresh or ())
-                manifest = self._put_manifest(batch, at, entries)
+                manifest = self._put_manifest(batch, (number, seq), entries)
                 fresh, since, segments = [], 0, 0
                 room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
-        key = head_key(self.run, number)
+        key = head_key(run, number)
+        head = head_record(seq, digest)
         batch.expect[key] = tip.head if is_tips else None
-        batch.puts.append((key, head_record(seq, digest)))
-        return digests, _new(Progress, (entries, since, manifest, segments)), fresh, changed
-
-    def _put_event(
-        self, batch: _Batch, at: tuple[int, int], parent: bytes, draft: Draft
-    ) -> tuple[int, bytes, list[Change] | None]:
-        """Add an event and its parts.
-
-        Returns:
-            Its size, its digest, and the changes beside its plain ones with their places; None if there are none.
-        """
-        plain, writes, step, time_ns, task, event_id, meta, _ = draft
-        body: list[Any] = [time_field(time_ns), step, task, event_id and packed_id(event_id), meta]
-        changes: list[Change] | None = None
-        body += plain
-        if writes:
-            changes = self._put_changes(batch, at, body, writes)
-        key = event_key(self.run, *at)
-        record, digest = event_record(key, parent, scalars(body))
-        batch.puts.append((key, record))
-        return len(record), digest, changes
+        batch.puts.append((key, head))
+        return _new(_After, (events, head, _new(Progress, (entries, since, manifest, segments)), fresh, changed))
 
     def _put_changes(
         self, batch: _Batch, at: tuple[int, int], body: list[Any], writes: list[tuple[str, delta.Write]]
@@ -623,6 +652,9 @@ class Branches:
             raise self._deleted(tip.segment.branch) from error
         if not fork and head_key(self.run, segment.number) in error.keys:
             self._raise_conflict(segment, tip, error)
+        if drafts[0].is_under_id and tip.named is not None and tip.named[0] in error.keys:
+            msg = f"the id {tip.given_id!r} names another event by now; read it again"
+            raise ConflictError(msg, tip.given_id) from error
         for draft in drafts:
             if draft.id is not None and not draft.replaces and id_key(self.run, draft.id) in error.keys:
                 msg = f"the id {draft.id!r} names another event of this run; choose another id"

@@ -21,6 +21,7 @@ nested in place.
 from __future__ import annotations
 
 from itertools import islice
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgpack
@@ -117,6 +118,35 @@ def plain_sets(writes: Mapping[str, Any], codec: PlainCodec, most: int) -> tuple
     except (ValueError, OverflowError):  # a large integer, a string without UTF-8 form
         return [], writes
     return (found, others) if len(b"".join(found[2::3])) <= most else ([], writes)
+
+
+class Form(NamedTuple):
+    """What the events of a loop have in common: the very names, the types of the values, and so the operations.
+
+    Attributes:
+        names: the channels.
+        types: of their values; all plain.
+        plain: as `plain_sets` returns it, with whatever payloads.
+    """
+
+    names: list[str]
+    types: list[type]
+    plain: list[Any]
+
+    def filled(self, writes: Mapping[str, Any], encode: Callable[[Any], bytes], most: int) -> list[Any] | None:
+        """As `plain_sets`, of writes in this form; None if they are not, or not that small."""
+        values = writes.values()
+        if [*map(type, values)] != self.types or not all(map(is_, writes, self.names)):
+            return None
+        try:
+            payloads = [*map(encode, values)]
+        except (TypeError, ValueError, OverflowError):  # as in plain_sets; or a type that says it equals another
+            return None
+        if len(b"".join(payloads)) > most:
+            return None
+        plain = self.plain.copy()
+        plain[2::3] = payloads
+        return plain
 
 
 class Known(Protocol):

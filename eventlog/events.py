@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 RunName = str | tuple[str, ...]
 """A string, or a tuple of strings for runs within runs."""
@@ -55,11 +55,24 @@ class Update:
 OPERATIONS: Final = frozenset({Extend, AppendText, Delete, Merge, Update})
 
 
+class Source(Protocol):
+    """What an event was read from, or written to."""
+
+    @property
+    def name(self) -> RunName:
+        """The run's."""
+
+    def decoded_writes(self, at: tuple[int, int], writes: Any) -> Mapping[str, Any]:
+        """The writes of the event at a place, of what it keeps of them."""
+
+    def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
+        """What an event says beside its writes, of what it keeps of that."""
+
+
 class Event:
     """The immutable record of one superstep: who, when, what changed.
 
     Attributes:
-        run: name of the run.
         branch: name of the branch that wrote it.
         segment: number of the stretch it lies in; with `seq`, its place.
         seq: how many events lie before it, from the run's beginning along its own history.
@@ -71,15 +84,13 @@ class Event:
     """
 
     __slots__ = (
-        "_decode_meta",
-        "_decode_writes",
         "_meta",
+        "_source",
         "_writes",
         "branch",
         "digest",
         "given_id",
         "parent_digest",
-        "run",
         "segment",
         "seq",
         "step",
@@ -89,31 +100,36 @@ class Event:
 
     def __init__(  # noqa: PLR0913, PLR0917 (a noun has as many facts as it has)
         self,
-        run: RunName,
+        source: Source,
         branch: str,
-        place: tuple[int, int],
-        digests: tuple[bytes, bytes],
+        segment: int,
+        seq: int,
+        digest: bytes,
+        parent_digest: bytes,
         step: int,
         time_ns: int,
         task: str | None,
         given_id: str | None,
         meta: bytes | None,
         writes: Any,
-        decode_meta: Callable[[bytes | None], Mapping[str, Any]],
-        decode_writes: Callable[[tuple[int, int], Any], Mapping[str, Any]],
     ) -> None:
-        self.run = run
+        self._source = source
         self.branch = branch
-        self.segment, self.seq = place
-        self.digest, self.parent_digest = digests
+        self.segment = segment
+        self.seq = seq
+        self.digest = digest
+        self.parent_digest = parent_digest
         self.step = step
         self.time_ns = time_ns
         self.task = task
         self.given_id = given_id
         self._meta = meta
         self._writes = writes
-        self._decode_meta = decode_meta
-        self._decode_writes = decode_writes
+
+    @property
+    def run(self) -> RunName:
+        """Name of the run."""
+        return self._source.name
 
     @property
     def id(self) -> str:
@@ -132,12 +148,12 @@ class Event:
 
         Decoded anew at each access. Appending it to a branch at the same state makes the same change.
         """
-        return self._decode_writes((self.segment, self.seq), self._writes)
+        return self._source.decoded_writes((self.segment, self.seq), self._writes)
 
     @property
     def meta(self) -> Mapping[str, Any]:
         """What the writer said beside the writes; empty if nothing."""
-        return self._decode_meta(self._meta)
+        return self._source.decoded_meta(self._meta)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Event) and (self.run, self.digest) == (other.run, other.digest)

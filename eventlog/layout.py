@@ -23,6 +23,7 @@ caller-given event id ends its index key, because it is read in id order.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -50,7 +51,8 @@ RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, P
 MAX_SEQ: Final = (1 << 63) - 1
 
 _place = struct.Struct(">cQIQ").pack
-_numbered = struct.Struct(">cQIQI").pack
+numbered_key: Final = struct.Struct(">cQIQI").pack
+"""Key of the `n`-th of several at one event: kind, run, segment, seq, n."""
 _segment = struct.Struct(">cQI").pack
 _child = struct.Struct(">cQIQI").pack
 _run = struct.Struct(">cQ").pack
@@ -64,13 +66,20 @@ def digest(data: bytes, size: int) -> bytes:
     return blake2b(data, digest_size=size).digest()
 
 
+@lru_cache(4096)
+def _id_digest(text: str) -> bytes:
+    """What stands for an id where it must not end the key."""
+    return digest(text.encode(), 8)
+
+
 def name_bytes(parts: Sequence[str]) -> bytes:
     """One run name as bytes, injective: every part with its length before it."""
     encoded = [part.encode() for part in parts]
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 
 
-def name_key(parts: Sequence[str]) -> bytes:
+@lru_cache(256)
+def name_key(parts: tuple[str, ...]) -> bytes:
     """The catalogue's key of a run name."""
     return NAME + digest(parts[0].encode(), 8) + digest(name_bytes(parts), 16)
 
@@ -122,12 +131,7 @@ def event_key(run: int, segment: int, seq: int) -> bytes:
 
 def part_key(run: int, segment: int, seq: int, n: int) -> bytes:
     """Key of the `n`-th large payload of an event."""
-    return _numbered(PART, run, segment, seq, n)
-
-
-def snapshot_key(run: int, segment: int, seq: int, n: int) -> bytes:
-    """Key of the `n`-th channel value materialised at an event."""
-    return _numbered(SNAPSHOT, run, segment, seq, n)
+    return numbered_key(PART, run, segment, seq, n)
 
 
 def manifest_key(run: int, segment: int, seq: int) -> bytes:
@@ -147,17 +151,17 @@ def id_of(key: bytes) -> str:
 
 def task_write_key(run: int, anchor: tuple[int, int], task: str) -> bytes:
     """Key of what a task wrote in the superstep after the event at `anchor`."""
-    return _task(TASK_WRITE, run, *anchor, digest(task.encode(), 8))
+    return _task(TASK_WRITE, run, *anchor, _id_digest(task))
 
 
 def waiting_key(run: int, event_id: str, task: str) -> bytes:
     """Key of what a task wrote in the superstep after an event that is to come."""
-    return _waiting(WAITING, run, digest(event_id.encode(), 8), digest(task.encode(), 8))
+    return _waiting(WAITING, run, _id_digest(event_id), _id_digest(task))
 
 
 def waiting_on(run: int, event_id: str) -> Range:
     """All that tasks wrote in the superstep after an event that is to come; another id may have the same hash."""
-    return _prefix(_run(WAITING, run) + digest(event_id.encode(), 8))
+    return _prefix(_run(WAITING, run) + _id_digest(event_id))
 
 
 def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:

@@ -10,8 +10,8 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
@@ -44,6 +44,7 @@ from eventlog.snapshots import (
     progress_at,
 )
 from eventlog.state import State
+from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
+
+T = TypeVar("T")
 
 _UNSEEN: Any = object()
 _STR = frozenset({str})
@@ -155,11 +158,13 @@ class Run:
         self._parts = parts
         self._codec = codec
         self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
+        self._encode_plain = codec.encode if self._plain_codec is None else self._plain_codec.encode_plain
         self._limits = limits
         self._clock = clock
         self._door = door
         self._evidence: list[bytes | None] | None = None
         self._channels: set[str] = set()  # names that were checked
+        self._form = delta.Form([], [], [])
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         nothing = Branches(storage, 0, 0, parts, codec)
         self._begin(nothing, nothing.empty_tip())
@@ -179,6 +184,8 @@ class Run:
         self._task_writes: TaskWrites | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
+        self._stretches = Stretches(branches)
+        self._asked: dict[str, tuple[object, Any]] = {}  # see _once
 
     def _open(self) -> None:
         segment = self._branches.segment_of(self._branch)
@@ -293,7 +300,12 @@ class Run:
                 `TooLargeError` say where and how much.
             NotFoundError: the branch or the run was deleted.
         """
-        return self._append_one(writes, None, task, step, id, meta, expected)
+        if id is not None:
+            return self._append_once(writes, None, task, step, id, meta, expected)
+        with self._lock:
+            if expected is not _UNSEEN:
+                self._check_expected(expected)
+            return self._write_draft(self._tip, self._draft(self._tip, writes, None, task, step, None, meta))
 
     def commit(
         self,
@@ -310,25 +322,12 @@ class Run:
         What was changed in place is found too. A channel that is not in `state` is deleted; a state that equals the
         head's is an event without writes. Otherwise as `append`.
         """
-        return self._append_one(None, state, task, step, id, meta, expected)
-
-    def _append_one(
-        self,
-        writes: Mapping[str, Any] | None,
-        state: Mapping[str, Any] | None,
-        task: str | None,
-        step: int | None,
-        event_id: str | None,
-        meta: Mapping[str, Any] | None,
-        expected: Event | str | None,
-    ) -> Event:
-        if event_id is None:
-            with self._lock:
-                if expected is not _UNSEEN:
-                    self._check_expected(expected)
-                tip = self._tip
-                return self._write_draft(tip, self._draft(tip, writes, state, task, step, None, meta))
-        return self._append_once(writes, state, task, step, event_id, meta, expected)
+        if id is not None:
+            return self._append_once(None, state, task, step, id, meta, expected)
+        with self._lock:
+            if expected is not _UNSEEN:
+                self._check_expected(expected)
+            return self._write_draft(self._tip, self._draft(self._tip, None, state, task, step, None, meta))
 
     def _append_once(
         self,
@@ -348,7 +347,7 @@ class Run:
         if self._is_new:
             fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
             if fresh._knows_id(event_id):  # noqa: SLF001 (its own)
-                return fresh._append_one(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
+                return fresh._append_once(writes, state, task, step, event_id, meta, expected)  # noqa: SLF001 (its own)
         with self._lock:
             try:
                 done = self._done_before(event_id, draft)
@@ -403,19 +402,18 @@ class Run:
         operation needs it.
         """
         tip = self._scratch(self._tip)
+        task = None if task is None else check_id("task", task)
         drafts: list[Draft] = []
         seen = 0
         for index, writes in enumerate(batch):
-            _check_mapping(writes, "writes")
-            if not index or not OPERATIONS.isdisjoint(map(type, writes.values())):
-                for draft in drafts[seen:]:
-                    self._look_ahead(tip, draft)
+            plain = self._form.filled(writes, self._encode_plain, INLINE) if type(writes) is dict else None
+            if plain is None:
+                self._look_ahead(tip, drafts[seen:])
                 seen = len(drafts)
-            drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+                drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
+            else:
+                drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False, False)))
             tip.step += 1
-            if not index:
-                self._look_ahead(tip, drafts[0])
-                seen = 1
         return drafts
 
     def _scratch(self, tip: Tip) -> Tip:
@@ -423,9 +421,10 @@ class Run:
         progress = tip.progress._replace(entries=dict(tip.entries))
         return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, lambda: progress)
 
-    def _look_ahead(self, tip: Tip, draft: Draft) -> None:
-        apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
-        self._accept(tip, draft)
+    def _look_ahead(self, tip: Tip, drafts: Iterable[Draft]) -> None:
+        for draft in drafts:
+            apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
+            self._accept(tip, draft)
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
@@ -434,21 +433,24 @@ class Run:
             for change in draft.changes:
                 self._tip.shadows.pop(change[0], None)
 
-    def prepare(
+    def prepare(  # noqa: PLR0913 (it says all that one superstep can)
         self,
         writes: Mapping[str, Any] | None = None,
         *,
+        encoded: Mapping[str, bytes] | None = None,
         state: Mapping[str, Any] | None = None,
         at: Where | None = None,
         task: str | None = None,
         step: int | None = None,
         id: str | None = None,  # noqa: A002 (the word users know)
         meta: Mapping[str, Any] | None = None,
+        is_under_id: bool = False,
     ) -> Prepared:
         """Encode one superstep now, to be written later by `write`: from another thread, say.
 
         Args:
             writes: as in `append`; or else `state`, as in `commit`.
+            encoded: beside `writes`, channels to be set to values that are bytes of the run's codec already.
             state: see `writes`.
             at: the event to write after. Where that is no branch's head any more, a new branch begins there, and this
                 handle moves to it; so two writers of the same event both succeed. A branch that was forked there and
@@ -457,16 +459,25 @@ class Run:
             id: as in `append`, but an id that names another event is taken over: it names the new one from then on.
             meta: as in `append`.
             step: as in `append`, but where it does not follow the step before, one more than that is taken.
+            is_under_id: whether `write` is to fail by a `ConflictError` if the event `at` is no longer the one that its
+                id names.
 
         Raises:
             NotFoundError: there is no event `at`; otherwise as `append`.
         """
         with self._lock:
-            tip = self._tip if at is None else self._tip_at(self._place(at))
+            tip = self._tip
+            if at is not None and (at is not self._newest or self._newest.digest != tip.digest):
+                tip = self._tip_at(self._place(at))
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
-            draft = self._draft(tip, writes, state, task, step, id, meta)._replace(replaces=True)
-            return Prepared(tip, tip.at, draft, at is not None, self._codec)
+            draft = self._draft(tip, writes, state, task, step, id, meta)
+            plain, found = draft[:2]
+            if encoded:
+                more, larger = self._taken_over(encoded)
+                plain, found = plain + more, found + larger
+            draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
+            return _new(Prepared, (tip, tip.at, draft, at is not None, self._codec))
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
@@ -486,7 +497,7 @@ class Run:
         """Write at `tip`, which is where this handle stands from then on."""
         if self._is_new:
             self._ensure_created()
-        written = self._branches.write(tip, (draft,))[0]
+        written = self._branches.write_one(tip, draft)
         if tip.shadows or draft.writes:
             self._accept(tip, draft)
         self._tip, self._state, self._newest = tip, None, written
@@ -494,6 +505,10 @@ class Run:
 
     def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
         """Write after an event that is no head: on the branch that was forked there last, or on a new one."""
+        if draft.is_under_id:
+            base = self._event_at(at)
+            if base.given_id is not None and not self.is_current(base):
+                raise ConflictError(f"the id {base.given_id!r} names another event by now; read it again")
         fork = self._branches.untouched_fork(at)
         tip = self._branches.tip_at(at, fork)
         try:
@@ -573,22 +588,48 @@ class Run:
         found: list[tuple[str, delta.Write]] = []
         if writes is None:
             found = self._found(tip, state)
-        else:
+        elif not writes:
             _check_mapping(writes, "writes")
-            plain, rest = self._plain(writes)
-            found = self._encoded(tip, rest, path) if rest else []
-        if len(found) > self._limits.channels:
-            raise TooLargeError("channels in one event", len(found), self._limits.channels)
-        for channel, write in found:
-            if len(write[1]) > self._limits.value_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
+        else:
+            if type(writes) is not dict:
+                _check_mapping(writes, "writes")
+            known = self._form.filled(writes, self._encode_plain, INLINE)
+            plain, rest = self._plain(writes) if known is None else (known, None)
+            if rest:
+                found = self._encoded(tip, rest, path)
+        if found:
+            self._check_limits(found)
         if task is not None and task is not self._task:
             self._task = check_id("task", task)
         if event_id is not None:
             check_id("event id", event_id)
         encoded_meta = None if not meta else self._meta(meta)
         next_step = tip.step + 1 if step is None else self._given_step(tip, step)
-        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False))
+        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False, False))
+
+    def _taken_over(self, encoded: Mapping[str, bytes]) -> tuple[list[Any], list[tuple[str, delta.Write]]]:
+        """The writes that set channels to bytes of the run's codec: small ones as in an event's body, and others."""
+        if not (_STR.issuperset(map(type, encoded)) and self._channels.issuperset(encoded)):
+            for channel in encoded:
+                self._check_channel(channel)
+        if max(map(len, encoded.values())) <= INLINE <= self._limits.value_bytes:
+            return [*chain.from_iterable(zip(encoded, repeat(delta.SET), encoded.values()))], []
+        found = [(channel, delta.Write(delta.SET, payload, len(payload))) for channel, payload in encoded.items()]
+        self._check_limits(found)
+        return [], found
+
+    def _check_channel(self, channel: str) -> None:
+        if channel not in self._channels or type(channel) is not str:
+            if len(self._channels) >= _MAX_CHANNELS:
+                self._channels.clear()
+            self._channels.add(check_id("channel", channel))
+
+    def _check_limits(self, found: list[tuple[str, delta.Write]]) -> None:
+        if len(found) > self._limits.channels:
+            raise TooLargeError("channels in one event", len(found), self._limits.channels)
+        for channel, write in found:
+            if len(write[1]) > self._limits.value_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
 
     def _plain(self, writes: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
         """The writes that only set small plain values of channels known to be named right, and all others."""
@@ -597,7 +638,10 @@ class Run:
             return [], writes
         if not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
             return [], writes
-        return delta.plain_sets(writes, codec, INLINE)
+        plain, rest = delta.plain_sets(writes, codec, INLINE)
+        if not rest:
+            self._form = delta.Form([*writes], [*map(type, writes.values())], plain)
+        return plain, rest
 
     def _meta(self, meta: Mapping[str, Any]) -> bytes:
         if not isinstance(meta, dict):
@@ -619,10 +663,7 @@ class Run:
     def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
         found = []
         for channel, value in writes.items():
-            if channel not in self._channels:
-                if len(self._channels) >= _MAX_CHANNELS:
-                    self._channels.clear()
-                self._channels.add(check_id("channel", channel))
+            self._check_channel(channel)
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
                 found.append((channel, delta.set_to(value, self._codec, place)))
@@ -712,7 +753,22 @@ class Run:
         return self._storage.get([head_key(self._branches.run, segment.number)])[0] == tip.head
 
     def is_stale(self) -> bool:
-        """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
+        """Whether the run was deleted, or made, since this handle was: open it again then.
+
+        Costs one small read; asked again while nothing is written, none.
+        """
+        return self._once("stale", self._is_new, self._is_stale)
+
+    def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
+        """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
+        position = self._storage.position()
+        now = (position, self._branches, of)
+        known = self._asked.get(what)
+        if known is None or known[0] != now or position is None:
+            known = self._asked[what] = (now, look())  # the position first: what is committed meanwhile changes it
+        return cast("T", known[1])
+
+    def _is_stale(self) -> bool:
         known = None if self._is_new else self._branches.run
         evidence = None if known is None else self._door.evidence(known)
         if evidence is not None and evidence == self._evidence:
@@ -776,19 +832,30 @@ class Run:
             with self._lock:  # another thread may append meanwhile: then the head's state is not what was asked for
                 if at == self._tip.at:
                     return self.state
-        return State(self._event_at(at), self._entries_at(at), self._branches)
+        event, entries = self._looked(at)
+        return State(event, entries, self._branches)
 
-    def _entries_at(self, at: tuple[int, int]) -> Entries:
-        """The entries at an event; from those at the event looked at last, if that lies a few steps before."""
+    def _looked(self, at: tuple[int, int]) -> tuple[Event, Entries]:
+        """An event and the entries there: from what was looked at last, as far as that goes."""
         branches = self._branches
         of, seen, entries = self._looked_at
         if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
-            entries = dict(entries)
+            entries = dict(entries)  # their values are read already
             play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+            found = branches.event(at)
         else:
-            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+            found, entries = self._read_at(at)
         self._looked_at = (branches, at, entries)
-        return entries
+        return branches.event_of(at, found), entries
+
+    def _read_at(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries]:
+        branches = self._branches
+        if self._stretches.branches is not branches:
+            self._stretches = Stretches(branches)
+        found = self._stretches.look(at)
+        if found is not None:
+            return found
+        return branches.event(at), progress_at(self._storage, branches.lineage, branches.run, at).entries
 
     def event(self, where: Where) -> Event:
         """The event itself; arguments and errors as for `at`."""
@@ -827,6 +894,15 @@ class Run:
             bounds = ids_below(self._branches.run, before)
             for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
                 yield id_of(key)
+
+    def greatest_id(self) -> str | None:
+        """The first of `given_ids`, None if there is none. Asked again while nothing is written it costs no read."""
+        return self._once("greatest id", self._is_new, lambda: next(self.given_ids(limit=1), None))
+
+    def _id_entry(self, event_id: str) -> list[int] | None:
+        if self._is_new:
+            return None
+        return self._once("id", event_id, lambda: self._branches.id_entry(event_id))
 
     def is_current(self, event: Event) -> bool:
         """Whether the id that an event was given still names it, and not one that was written under it since."""
@@ -924,7 +1000,7 @@ class Run:
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):
-            entry = None if self._is_new else self._branches.id_entry(check_id("event id", where))
+            entry = self._id_entry(check_id("event id", where))
             if entry is not None:
                 return Anchor((entry[2], entry[3]), where)
             if not _AUTO_ID.fullmatch(where):
@@ -1011,6 +1087,8 @@ class Run:
 
     def _place(self, where: Where) -> tuple[int, int]:
         """Segment and seq of an event."""
+        if isinstance(where, str):
+            return self._place_of_id(where)
         if isinstance(where, State):
             where = self._of_state(where)
         if isinstance(where, Event):
@@ -1022,8 +1100,6 @@ class Run:
             ):
                 raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
             return at
-        if isinstance(where, str):
-            return self._place_of_id(where)
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
         return self._place_of_step(where)
@@ -1034,8 +1110,7 @@ class Run:
         return state.event
 
     def _place_of_id(self, event_id: str) -> tuple[int, int]:
-        check_id("event id", event_id)
-        entry = None if self._is_new else self._branches.id_entry(event_id)
+        entry = self._id_entry(check_id("event id", event_id))
         if entry is not None:
             return entry[0], entry[1]
         if not self._is_new and (parsed := _AUTO_ID.fullmatch(event_id)):

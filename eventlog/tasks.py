@@ -128,17 +128,21 @@ class TaskWrites:
     def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, list[Given]]:
         """What each task wrote."""
         encoded: dict[str, list[Given]] = {}
+        encode, max_bytes = self._codec.encode, self._max_bytes
+        last = given = None
         for task, slot, channel, value, path in writes:
-            check_id("task", task)
+            if task is not last or given is None:
+                given = encoded.setdefault(check_id("task", task), [])
+                last = task
             check_id("channel", channel)
             if path:
                 check_id("task path", path, _PATH_BYTES)
             if type(slot) is not int or not -_MAX_SLOT <= slot < _MAX_SLOT:
                 raise InvalidInputError(f"slot is an integer of 32 bits, not {slot!r}")
-            payload = self._codec.encode(value, channel)
-            if len(payload) > self._max_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(payload), self._max_bytes)
-            encoded.setdefault(task, []).append((slot, (channel, payload, path)))
+            payload = encode(value, channel)
+            if len(payload) > max_bytes:
+                raise TooLargeError(f"{channel}: value bytes", len(payload), max_bytes)
+            given.append((slot, (channel, payload, path)))
         return encoded
 
     def _commit(
@@ -156,26 +160,32 @@ class TaskWrites:
         kept: list[Kept] = []
         for task, given in encoded.items():
             keys = self._keys(anchor, task)
-            found: list[bytes | None] = [None] * len(keys)
             slots: Slots = {}
             if is_known:
-                found = self._storage.get(keys)
-                for key, record in zip(reversed(keys), reversed(found), strict=True):  # what waited was there first
-                    slots = slots if record is None else {**_read(key, record)[2], **slots}
+                slots = self._there(keys, expect, replaced)
+            else:
+                expect.update(dict.fromkeys(keys))
             merged = _merged(slots, given)
             if merged == slots:
                 continue
             record = _record(keys[0], anchor, task, merged)
-            if any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
+            if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
                 kept.append(Kept(keys[0], record, task, merged))
             puts.append((keys[0], record))
-            for key, there in zip(keys, found, strict=True):
-                expect[key] = there
-                if there is not None and key is not keys[0]:
-                    replaced.append(key)
         if puts:
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
+
+    def _there(self, keys: list[bytes], expect: dict[bytes, bytes | None], replaced: list[bytes]) -> Slots:
+        """What a task wrote before; expects it to stay so, and notes what moves to the first of the keys."""
+        slots: Slots = {}
+        for key, record in zip(reversed(keys), reversed(self._storage.get(keys)), strict=True):
+            expect[key] = record
+            if record is not None:
+                slots = {**_read(key, record)[2], **slots}  # what waited was there first
+                if key is not keys[0]:
+                    replaced.append(key)
+        return slots
 
     def _keys(self, anchor: Anchor, task: str) -> list[bytes]:
         """Where the record of a task is to stand, and where it may have waited for the event."""

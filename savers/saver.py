@@ -166,7 +166,7 @@ class EventLogSaver(BaseCheckpointSaver):
     def get_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
         """See `BaseCheckpointSaver.get_tuple`."""
         run = self._runs.to_read(config.thread_id, self.serde)
-        checkpoint_id = config.checkpoint_id or next(run.given_ids(limit=1), None)
+        checkpoint_id = config.checkpoint_id or run.greatest_id()
         return None if checkpoint_id is None else self._tuple(run, checkpoint_id)
 
     def _tuple(self, run: Run, checkpoint_id: str) -> CheckpointTuple | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_POLL_S: Final = 0.001
+_flock: Final = fcntl.flock
 _UNLOCK: Final = fcntl.LOCK_UN
 _EXCLUSIVE_NOW: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
@@ -60,28 +61,33 @@ class WriteLock:
             ClosedError: it was closed.
         """
         is_taken = False
-        deadline = 0.0
         try:
             is_taken = self._mutex.acquire(False) or self._mutex.acquire(timeout=max(timeout_s, 0))
             if not is_taken:
                 raise self._busy(timeout_s)
-            while not self._try_flock():  # nearly always free at once
-                deadline = deadline or time.monotonic() + timeout_s
-                if time.monotonic() >= deadline:
-                    raise self._busy(timeout_s)
-                time.sleep(LOCK_POLL_S)
+            try:
+                _flock(self._fd, _EXCLUSIVE_NOW)  # type: ignore[arg-type]  # nearly always open, and free at once
+            except (OSError, TypeError):
+                self._wait(timeout_s)
             return True  # noqa: TRY300 (an interrupt at this line must give the lock back, too)
         except BaseException:
             if is_taken:
                 with suppress(TypeError, OSError):  # closed meanwhile, or not locked
-                    fcntl.flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
+                    _flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
                 self._mutex.release()
             raise
+
+    def _wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self._try_flock():
+            if time.monotonic() >= deadline:
+                raise self._busy(timeout_s)
+            time.sleep(LOCK_POLL_S)
 
     def release(self) -> None:
         """Give it back."""
         try:
-            fcntl.flock(self._fd, _UNLOCK)  # type: ignore[arg-type]  # open, for it is held
+            _flock(self._fd, _UNLOCK)  # type: ignore[arg-type]  # open, for it is held
         finally:
             self._mutex.release()
 
@@ -104,7 +110,7 @@ class WriteLock:
         if self._fd is None:
             raise ClosedError(f"{self._path.parent} was closed; open it again")
         try:
-            fcntl.flock(self._fd, _EXCLUSIVE_NOW)
+            _flock(self._fd, _EXCLUSIVE_NOW)
         except BlockingIOError:
             return False
         except OSError as error:

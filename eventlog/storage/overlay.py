@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,36 +19,38 @@ ABSENT: Final = object()
 
 
 class Layer:
-    """The newest value of every key in one journal file; None where it was removed."""
+    """The newest value of every key in one journal file; None where it was removed.
 
-    __slots__ = ("_fresh", "_sorted", "number", "values")
+    `values` is brought up to date by who reads or writes the file. No key ever leaves it, so what was put since the
+    keys were last sorted is what stands at its end.
+    """
+
+    __slots__ = ("_count", "_sorted", "number", "values")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.values: dict[bytes, bytes | None] = {}
         self._sorted: dict[int, list[bytes]] = defaultdict(list)
-        self._fresh: list[bytes] = []
-
-    def put(self, pairs: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Take over changes; a later one of the same key counts."""
-        values, fresh = self.values, self._fresh
-        for key, value in pairs:
-            if key not in values:
-                fresh.append(key)
-            values[key] = value
+        self._count = 0
 
     def keys_between(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[bytes]:
         """The first `count` keys with ``start <= key < end``, or the last ones; a range lies within one kind of key."""
-        for key in self._fresh:
+        fresh = [*islice(reversed(self.values), len(self.values) - self._count)]
+        self._count += len(fresh)
+        for key in reversed(fresh):
             keys = self._sorted[key[0]]
             if keys and key < keys[-1]:
                 insort(keys, key)
             else:
                 keys.append(key)
-        self._fresh.clear()
         keys = self._sorted.get(start[0], [])
         low, high = bisect_left(keys, start), bisect_left(keys, end)
         return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
+
+    def pairs_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """Those of its keys that were not removed, with their values."""
+        values = self.values
+        return [(key, value) for key in keys if (value := values[key]) is not None]
 
 
 def lookup(layers: Sequence[Layer], key: bytes) -> bytes | object | None:
@@ -57,6 +60,16 @@ def lookup(layers: Sequence[Layer], key: bytes) -> bytes | object | None:
         if found is not ABSENT:
             return found
     return ABSENT
+
+
+def lookups(layers: Sequence[Layer], keys: Sequence[bytes]) -> list[bytes | object | None]:
+    """`lookup` of several keys."""
+    newest = layers[-1].values
+    found = [newest.get(key, ABSENT) for key in keys]
+    if len(layers) > 1:
+        older = layers[:-1]
+        found = [lookup(older, key) if value is ABSENT else value for key, value in zip(keys, found, strict=True)]
+    return found
 
 
 def merged(
@@ -74,6 +87,8 @@ def merged(
     Returns:
         At most `count` pairs, and the key at which the page ends, None if the range does.
     """
+    if not any(layer.values for layer in layers):
+        return list(below), below[-1][0] if is_cut else None
     values: dict[bytes, bytes | None] = dict(below)
     if is_cut:  # what lies below is known up to its last key only
         start, end = (below[-1][0], end) if reverse else (start, below[-1][0] + b"\0")

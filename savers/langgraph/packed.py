@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -26,16 +27,7 @@ _INT64: Final = 1 << 63
 _MARK: Final = tagged(OWN, b"")
 
 _pack: Final = msgpack.Packer(strict_types=True).pack
-"""Shared, so only for what holds plain values: no other Python code runs while it packs."""
-
-
-class Packed:
-    """A value as the bytes that are to be stored."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+"""Shared: strict, so it runs no Python code while it packs, and what is not plain is refused."""
 
 
 def packed(value: Any) -> bytes:
@@ -44,11 +36,6 @@ def packed(value: Any) -> bytes:
     Raises:
         TypeError, ValueError, OverflowError: it is not plain.
     """
-    return _MARK + msgpack.packb(value, strict_types=True)
-
-
-def packed_plain(value: Any) -> bytes:
-    """As `packed`, of a number or string, or a list or dict that holds nothing but such and lists of them."""
     return _MARK + _pack(value)
 
 
@@ -107,18 +94,48 @@ def long_version(short: Any) -> Any:
     return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"
 
 
+@lru_cache(_KEPT)
+def version_of(data: bytes) -> Any:
+    """The version of which `packed_plain` made those bytes, shortened."""
+    return long_version(unpacked(data[len(_MARK) :]))
+
+
+def seen_of(data: bytes) -> dict[str, Any]:
+    """The versions by channel of which it made those, as a new dict."""
+    return dict(_known_seen(data) if len(data) <= _SMALL else _seen(data))
+
+
+def long_seen(short: dict[str, Any]) -> dict[str, Any]:
+    """The versions that were packed so, by channel."""
+    return {channel: long_version(version) for channel, version in short.items()}
+
+
+def _seen(data: bytes) -> dict[str, Any]:
+    return long_seen(unpacked(data[len(_MARK) :]))
+
+
+_known_seen: Final = lru_cache(_KEPT // 4)(_seen)
+_SMALL: Final = 256
+
+
 def short_time(time: str) -> str | int:
     """A time as it is packed."""
     try:
         moment = dt.datetime.fromisoformat(time)
     except ValueError:
         return time
-    if moment.tzinfo is not dt.UTC or moment.isoformat() != time:
+    if not (_is_usual(time) and moment.microsecond) and (moment.tzinfo is not dt.UTC or moment.isoformat() != time):
         return time
     since = moment - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def _is_usual(time: str) -> bool:
+    """Whether a time is written as ``isoformat`` writes one in UTC with microseconds, if it can be read at all."""
+    return len(time) == _USUAL_CHARS and time[4:20:3] == "--T::." and time[26:] == "+00:00"
+
+
+_USUAL_CHARS: Final = 32
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TICK: Final = dt.timedelta(microseconds=1)
 

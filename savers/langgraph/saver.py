@@ -16,7 +16,6 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    get_checkpoint_metadata,
 )
 
 from eventlog import (
@@ -28,6 +27,7 @@ from eventlog import (
     TaskWrite,
     check_id,
 )
+from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
@@ -183,7 +183,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> Made:
         check_id("checkpoint_id", checkpoint["id"])
-        return thread.make(parent, checkpoint, get_checkpoint_metadata(config, metadata), new_versions)
+        return thread.make(parent, checkpoint, described(config, metadata), new_versions)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

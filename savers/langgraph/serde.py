@@ -7,23 +7,21 @@ would hand back what it was made of.
 from __future__ import annotations
 
 import threading
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog import CorruptionError, TooDeepError, UnknownTypeError, UnserializableError
-from savers.langgraph.packed import Packed, unpacked
+from savers.langgraph.packed import unpacked
 from savers.tagged import MAX_TAG_BYTES, OWN, split, tagged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
 
 CODEC: Final = "langgraph/1"
+_OWN_HEAD: Final = tagged(OWN, b"")
 _BLOCKED: Final = frozenset({"msgpack_blocked", "msgpack_method_blocked"})
 
 
@@ -51,23 +49,15 @@ register_serde_event_listener(_note)
 
 
 class SerdeCodec:
-    """The engine's codec on a LangGraph serializer; of values that are packed already, their bytes."""
+    """The engine's codec on a LangGraph serializer."""
 
     name = CODEC
-    plain: frozenset[type] = frozenset({Packed})
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self.serde = serde
 
-    @property
-    def encode_plain(self) -> Callable[[Any], bytes]:
-        """See `eventlog.PlainCodec`."""
-        return _bytes_of
-
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `eventlog.Codec.encode`."""
-        if type(value) is Packed:
-            return value.data
         try:
             tag, data = self.serde.dumps_typed(value)
         except RecursionError as error:
@@ -80,9 +70,9 @@ class SerdeCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
+        if data[:1] == _OWN_HEAD:
+            return unpacked(data[1:])
         tag, payload = split(data)
-        if tag == OWN:
-            return unpacked(payload)
         _blocked.types.clear()
         try:
             value = self.serde.loads_typed((tag, payload))
@@ -100,6 +90,3 @@ class SerdeCodec:
                 f"allowed_msgpack_modules=[({module!r}, {name!r})]))",
             )
         return value
-
-
-_bytes_of: Final = attrgetter("data")

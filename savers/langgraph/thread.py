@@ -36,15 +36,16 @@ from eventlog import (
     unpacked_id,
 )
 from savers.langgraph.packed import (
-    Packed,
+    long_seen,
     long_time,
     long_version,
     packed,
-    packed_plain,
+    seen_of,
     short_time,
     short_version,
+    version_of,
 )
-from savers.saver import MARK, escaped, plain
+from savers.saver import MARK, escaped, is_users, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,22 +92,31 @@ class _Known:
         if state is not None:
             self.size = state.size_bytes
             self.stored = {name: state.encoded(name) for name in state}
-            self.versions, self.seen = _versions_of(state)
+            self.versions, self.seen, _ = _versions_of(state)
 
 
-class _Writes(NamedTuple):
-    """What a checkpoint changes: for the engine, and for what is known once it is written."""
+class _Changes:
+    """What a checkpoint changes: for the engine, and for what is known once it is written.
 
-    known: _Known
-    writes: dict[str, Any]
-    stored: dict[str, bytes | None]
-    lists: dict[str, list[Any]]
+    Attributes:
+        known: what it is compared with.
+        encoded: channels of the run that are set, with their bytes.
+        writes: those of which the engine finds what changed, and those that go away.
+        lists: the items of lists that are told apart by their items' identity.
+    """
+
+    __slots__ = ("encoded", "known", "lists", "writes")
+
+    def __init__(self, known: _Known) -> None:
+        self.known = known
+        self.encoded: dict[str, bytes] = {}
+        self.writes: dict[str, Any] = {}
+        self.lists: dict[str, list[Any]] = {}
 
     def put(self, name: str, payload: bytes) -> None:
         """Set a channel of the run, if its bytes are others than known."""
         if self.known.stored.get(name) != payload:
-            self.writes[name] = Packed(payload)
-            self.stored[name] = payload
+            self.encoded[name] = payload
 
     def delete(self, name: str) -> None:
         """Remove a channel of the run, if it is there."""
@@ -122,13 +132,30 @@ class _Writes(NamedTuple):
             self.writes[name] = Extend(items[len(before) :])
         self.lists[name] = list(items)
 
+    def accept(self) -> None:
+        """Bring what is known up to date: they are written."""
+        stored, lists = self.known.stored, self.known.lists
+        for name, write in self.writes.items():
+            lists.pop(name, None)
+            if type(write) is not Delete:
+                stored[name] = None
+                continue
+            stored.pop(name, None)
+            if name.startswith(_SEEN):
+                self.known.seen.pop(name[_PREFIX:], None)
+        stored.update(self.encoded)
+        if lists:
+            for name in self.encoded:
+                lists.pop(name, None)
+        lists.update(self.lists)
+
 
 class Made(NamedTuple):
     """A checkpoint, encoded and not yet written."""
 
     event: Prepared
     base: Event | None
-    changes: _Writes
+    changes: _Changes
     versions: dict[str, Any]
     seen: dict[str, dict[str, Any]]
     size: int
@@ -179,7 +206,7 @@ class Thread:
         with self._lock:
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
-            changes = _Writes(known, {}, {}, {})
+            changes = _Changes(known)
             versions = dict(checkpoint["channel_versions"])
             moved = _moved(known.versions, versions, new_versions if is_parent else None)
             try:
@@ -190,7 +217,9 @@ class Thread:
                 if isinstance(error, EventLogError):
                     raise
                 raise UnserializableError("checkpoint", f"{type(error).__name__}: {error}") from error
-            event = self.run.prepare(changes.writes, at=base, id=checkpoint["id"], step=step)
+            event = self.run.prepare(
+                changes.writes, encoded=changes.encoded, at=base, id=checkpoint["id"], step=step, is_under_id=is_parent
+            )
         size += event.payload_bytes
         if size > self._max_bytes:
             size = event.state_bytes
@@ -202,20 +231,11 @@ class Thread:
         """Write what `make` encoded; raises as `Run.write`."""
         with self._lock:
             event = self.run.write(made.event)
-            known, _, stored, lists = made.changes
+            known = made.changes.known
             if known.event is not made.base:  # another one was written meanwhile: look again
                 self._known = _Known()
                 return
-            for name, value in made.changes.writes.items():
-                if isinstance(value, Delete):
-                    known.stored.pop(name, None)
-                    known.lists.pop(name, None)
-                    if name.startswith(_SEEN):
-                        known.seen.pop(name[_PREFIX:], None)
-                else:
-                    known.stored[name] = stored.get(name)
-                    known.lists.pop(name, None)
-            known.lists.update(lists)
+            made.changes.accept()
             known.event, known.versions, known.size = event, made.versions, made.size
             known.seen.update(made.seen)
             self._known = known
@@ -228,18 +248,18 @@ class Thread:
         run, known = self.run, self._known
         if parent is not None:
             event = known.event
-            if event is not None and event.given_id == parent == run.head_id and run.is_current(event):
+            if event is not None and event.given_id == parent == run.head_id:
                 return known, True
             with suppress(NotFoundError):
                 return _Known(run.at(parent)), True
         return _Known(None if run.head_id is None else run.state), False
 
     def _put_values(
-        self, changes: _Writes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
+        self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
         encode = self._codec.encode
-        last, payload = None, packed_plain(None)  # nearly always one version for all
+        last, payload = None, packed(None)  # nearly always one version for all
         for channel in moved:
             name = escaped(channel)
             value: Any = values.get(channel, _MISSING) if channel in versions else _MISSING
@@ -256,15 +276,15 @@ class Thread:
                 continue
             version = versions[channel]
             if version is not last:
-                last, payload = version, packed_plain(short_version(version))
+                last, payload = version, packed(short_version(version))
             changes.put(_VERSION + channel, payload)
 
-    def _put_seen(self, changes: _Writes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _put_seen(self, changes: _Changes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What nodes have seen; returns what is new of it."""
         known = changes.known.seen
         new = {node: dict(each) for node, each in seen.items() if not _are_same(known.get(node), each)}
         for node, each in new.items():
-            payload = packed_plain({channel: short_version(version) for channel, version in each.items()})
+            payload = packed({channel: short_version(version) for channel, version in each.items()})
             changes.put(_SEEN + node, payload)
         if len(known.keys() | new.keys()) != len(seen):
             for node in known.keys() - seen.keys():
@@ -272,23 +292,25 @@ class Thread:
         return new
 
     def _put_rest(
-        self, changes: _Writes, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata
+        self, changes: _Changes, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata
     ) -> int | None:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
         described: dict[str, Any] = dict(metadata)
         rest = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
-        step: int | None = None
-        if type(described.get("step")) is int and -_MAX_STEP < described["step"] < _MAX_STEP:
-            step = described.pop("step")
-        time: str | int | None = None
-        if type(checkpoint.get("ts")) is str:
-            time = short_time(checkpoint["ts"])
+        step: Any = described.get("step")
+        if type(step) is int and -_MAX_STEP < step < _MAX_STEP:
+            del described["step"]
+        else:
+            step = None
+        time: Any = checkpoint.get("ts")
+        if type(time) is str:
+            time = short_time(time)
         elif "ts" in checkpoint:
-            rest["ts"] = checkpoint["ts"]
+            rest["ts"], time = time, None
         changes.put(_METADATA, self._bytes(described, "metadata"))
         changes.put(_REST, self._bytes(rest, "checkpoint"))
-        changes.put(_CHECKPOINT, packed_plain([None if parent is None else packed_id(parent), time, step]))
-        return step
+        changes.put(_CHECKPOINT, packed([None if parent is None else packed_id(parent), time, step]))
+        return cast("int | None", step)
 
     def _bytes(self, value: dict[str, Any], path: str) -> bytes:
         """What is plain is packed; anything else is the serializer's business."""
@@ -301,7 +323,7 @@ class Thread:
 
     def newest_id(self) -> str | None:
         """The greatest id of a checkpoint, None if there is none."""
-        return next(self.run.given_ids(limit=1), None)
+        return self.run.greatest_id()
 
     def read(self, checkpoint_id: str) -> Read | None:
         """The checkpoint of that id; None if it is not there."""
@@ -309,11 +331,8 @@ class Thread:
             state = self.run.at(checkpoint_id)
             if state.event is None or state.event.given_id != checkpoint_id:
                 return None
-            values: dict[str, Any] = {}
-            for name in state:
-                if name[:1] != MARK or name[1:2] == MARK:
-                    values[plain(name)] = state[name]
-            versions, seen = _versions_of(state)
+            versions, seen, users = _versions_of(state)
+            values = {plain(name): state[name] for name in users}
             metadata, parent, time = _described(state)
             checkpoint = {
                 **state[_REST],
@@ -354,16 +373,22 @@ def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> b
     return known == versions and _STR.issuperset(map(type, versions.values()))
 
 
-def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Versions of channels, and what nodes have seen."""
+def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """Versions of channels, what nodes have seen, and the run's channels that hold the channels' values."""
     versions: dict[str, Any] = {}
     seen: dict[str, dict[str, Any]] = {}
+    users: list[str] = []
     for name in state:
-        if name.startswith(_VERSION):
-            versions[name[_PREFIX:]] = long_version(state[name])
-        elif name.startswith(_SEEN):
-            seen[name[_PREFIX:]] = {channel: long_version(short) for channel, short in state[name].items()}
-    return versions, seen
+        kind = name[:_PREFIX]
+        if kind == _VERSION:
+            data = state.encoded(name)
+            versions[name[_PREFIX:]] = long_version(state[name]) if data is None else version_of(data)
+        elif kind == _SEEN:
+            data = state.encoded(name)
+            seen[name[_PREFIX:]] = long_seen(state[name]) if data is None else seen_of(data)
+        elif is_users(name):
+            users.append(name)
+    return versions, seen, users
 
 
 def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None]:

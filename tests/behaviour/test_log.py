@@ -30,6 +30,7 @@ from eventlog import (
     UnserializableError,
     Update,
 )
+from eventlog.codec import MSGPACK
 from eventlog.events import auto_id
 from tests.counting import CountingStorage, everything, patience
 from tests.strict import Note, strictly_equal
@@ -858,6 +859,71 @@ class TestPrepare:
         assert run.at("x")["n"] == 1
         assert run.event("x") == event
         assert len(run) == 2
+
+    def test_under_an_id_that_names_another_event_by_now_it_is_a_conflict(self, log: EventLog, run: Run) -> None:
+        base = run.write(run.prepare({"n": 0}, id="x"))
+        prepared = run.prepare({"n": 1}, at=base, is_under_id=True)
+        other = log.run("r")
+        other.write(other.prepare({"n": 9}, at=other.append({"m": 1}), id="x"))
+        with pytest.raises(ConflictError, match="read it again"):
+            run.write(prepared)
+        run.refresh()
+        again = run.prepare({"n": 2}, at="x", is_under_id=True)
+        run.write(again)
+        assert run.state["n"] == 2
+
+    def test_under_an_id_that_was_taken_over_at_the_head_it_is_a_conflict(self, log: EventLog, run: Run) -> None:
+        base = run.write(run.prepare({"n": 0}, id="x"))
+        other = log.run("r")
+        fork = other.fork(at=base)
+        fork.write(fork.prepare({"n": 9}, id="x"))  # on another branch: the head stays
+        with pytest.raises(ConflictError, match="read it again"):
+            run.write(run.prepare({"n": 1}, at=base, is_under_id=True))
+        assert run.write(run.prepare({"n": 1}, at=base)).branch == "main"
+
+    def test_takes_values_that_are_encoded_already(self, run: Run) -> None:
+        encoded = {"a": MSGPACK.encode([1, "x"]), "long": MSGPACK.encode("y" * 5000)}
+        event = run.write(run.prepare({"b": 2}, encoded=encoded))
+        assert event.writes == {"b": 2, "a": [1, "x"], "long": "y" * 5000}
+        assert dict(run.state) == dict(run.refresh().state) == event.writes
+        with pytest.raises(InvalidIdError):
+            run.prepare({}, encoded={"a\n": b"\xc0"})
+
+
+class TestForms:
+    """Events that have their names and types in common are written a shorter way; nothing else may take it."""
+
+    class Name(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = str.__hash__
+
+    class Odd(int):
+        pass
+
+    @pytest.mark.parametrize("value", [True, 1.0, "1", None, 1 << 70, b"1", [1], Extend([1])], ids=repr)
+    def test_a_value_of_another_type_is_what_it_is(self, run: Run, value: Any) -> None:
+        for n in range(3):
+            run.append({"n": n, "m": [0]})
+        for n in range(3):
+            run.append({"k": n})
+        run.append({"k" if not isinstance(value, Extend) else "m": value})
+        written = run.head.writes["k" if not isinstance(value, Extend) else "m"]
+        assert (type(written), written) == (type(value), value)
+
+    def test_names_and_types_that_say_they_are_others_are_refused(self, run: Run) -> None:
+        for n in range(3):
+            run.append({"k": n})
+        with pytest.raises(InvalidIdError):
+            run.append({self.Name("other"): 4})
+        with pytest.raises(UnserializableError):
+            run.append({"k": self.Odd(4)})
+        with pytest.raises(UnserializableError):
+            run.append_many([{"k": 4}, {"k": "\ud800"}])
+        assert (len(run), run.state["k"]) == (3, 2)
 
 
 class TestTaskWrites:

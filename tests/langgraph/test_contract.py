@@ -1531,3 +1531,11 @@ def test_pending_writes_are_those_of_their_checkpoint_while_others_are_put(saver
     stop.set()
     reader.join()
     assert wrong == []
+
+
+def test_a_child_of_a_checkpoint_that_was_replaced_elsewhere_has_the_new_ones_values(saver):
+    """The same version with another value: who goes on from it must not go on from what it was."""
+    put(saver, "a", {"n": 1, "m": 1}, {"n": 1, "m": 1})
+    put(EventLogSaver(saver.log), "a", {"n": 5, "m": 1}, {"n": 1, "m": 1})
+    put(saver, "b", {"n": 5, "m": 2}, {"n": 1, "m": 2}, parent="a", new={"m": 2})
+    assert values(saver, "b") == values(EventLogSaver(saver.log), "b") == {"n": 5, "m": 2}

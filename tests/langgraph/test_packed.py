@@ -18,7 +18,6 @@ from savers.langgraph.packed import (
     long_version,
     new_version,
     packed,
-    packed_plain,
     short_time,
     short_version,
     unpacked,
@@ -36,11 +35,11 @@ def opened(data: bytes) -> Any:
 
 
 def version_back(version: Any) -> Any:
-    return long_version(opened(packed_plain(short_version(version))))
+    return long_version(opened(packed(short_version(version))))
 
 
 def time_back(time: str) -> str:
-    return long_time(opened(packed_plain(short_time(time))))
+    return long_time(opened(packed(short_time(time))))
 
 
 # Versions ---------------------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ def test_a_huge_number_comes_back_or_is_refused(version):
 @given(st.permutations([1, True, 1.0, "1", 0, False, 0.0, -0.0, "0", None]))
 def test_versions_that_python_calls_equal_are_not_mixed_up(mixed):
     assert all(strictly_equal(version_back(version), version) for version in mixed)
-    assert len({packed_plain(short_version(version)) for version in mixed}) == len(mixed)
+    assert len({packed(short_version(version)) for version in mixed}) == len(mixed)
 
 
 @given(st.integers(0, 10**32))
@@ -98,9 +97,9 @@ def test_a_new_version_comes_back(number):
 @given(st.integers(0, 2**63 - 1))
 def test_a_new_version_is_packed_as_one_that_was_read(number):
     version = new_version(number)
-    made = packed_plain(short_version(version))
+    made = packed(short_version(version))
     module._shorts.clear()
-    assert packed_plain(short_version(version)) == made
+    assert packed(short_version(version)) == made
     assert len(made) <= 1 + 1 + 9 + 5
 
 
@@ -117,8 +116,8 @@ def test_more_versions_than_are_remembered():
 
 
 def test_the_usual_versions_take_few_bytes():
-    assert len(packed_plain(short_version(f"{1000:032}.{0.7364712141640124:016}"))) <= 16
-    assert len(packed_plain(short_version(f"{1000:032}.{123456789:010}"))) <= 12
+    assert len(packed(short_version(f"{1000:032}.{0.7364712141640124:016}"))) <= 16
+    assert len(packed(short_version(f"{1000:032}.{123456789:010}"))) <= 12
 
 
 # Times ------------------------------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ def test_plain_values_come_back(value):
 
 @given(st.dictionaries(st.text("ab"), versions, max_size=4))
 def test_what_a_node_has_seen_comes_back(seen):
-    shorts = opened(packed_plain({channel: short_version(version) for channel, version in seen.items()}))
+    shorts = opened(packed({channel: short_version(version) for channel, version in seen.items()}))
     assert strictly_equal({channel: long_version(short) for channel, short in shorts.items()}, seen)
 
 
@@ -221,11 +220,11 @@ def test_what_would_come_back_as_something_else_is_refused(value):
 
 @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800"], ids=ascii)
 def test_after_a_refusal_the_next_one_is_packed_as_ever(value):
-    before = packed_plain([1, "a"])
-    for pack in (packed, packed_plain):
+    before = packed([1, "a"])
+    for pack in (packed, packed):
         with pytest.raises(NOT_PLAIN):
             pack(["x" * 100, value])
-    assert packed_plain([1, "a"]) == before
+    assert packed([1, "a"]) == before
 
 
 def test_many_threads_pack_at_once():

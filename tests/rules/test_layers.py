@@ -20,7 +20,7 @@ LAYERS = [
     {"lineage", "catalog"},
     {"snapshots", "tasks"},
     {"branches"},
-    {"state", "verify"},
+    {"state", "stretches", "verify"},
     {"run"},
     {"log"},
     {"query"},

@@ -1,0 +1,45 @@
+"""What a checkpoint's metadata says, with what LangGraph adds from the config.
+
+Owns that rule. It runs at every `put`, and LangGraph gives the config's metadata as a chain of maps, which is slow to
+read as one.
+"""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from langgraph.checkpoint.base import EXCLUDED_METADATA_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import CheckpointMetadata
+
+_EXCLUDED: Final = frozenset(EXCLUDED_METADATA_KEYS)
+
+
+def described(config: RunnableConfig, metadata: CheckpointMetadata) -> CheckpointMetadata:
+    """The metadata, then the plain values of the config's metadata and of its configurable that it does not say yet.
+
+    Source: `langgraph.checkpoint.base.get_checkpoint_metadata`, which says the same.
+    """
+    found = {key: value.replace("\0", "") if isinstance(value, str) else value for key, value in metadata.items()}
+    for said in (config.get("metadata"), config.get("configurable")):
+        for each in _maps(said):
+            for key, value in each.items():
+                if key in _EXCLUDED or key in found or key.startswith("__"):
+                    continue
+                if isinstance(value, str):
+                    found[key] = value.replace("\0", "")
+                elif isinstance(value, int | float):
+                    found[key] = value
+    return cast("CheckpointMetadata", found)
+
+
+def _maps(said: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+    """The one map that a chain nearly always has; else whatever it is, as one."""
+    if not said:
+        return ()
+    return said.maps if type(said) is ChainMap and len(said.maps) == 1 else (said,)
