@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
-    from eventlog.snapshots import Entries
+    from eventlog.snapshots import Entries, Progress
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
@@ -68,6 +68,8 @@ _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
 _MAX_CHANNELS = 1 << 16
+_FEW_EVENTS = 100
+"""How many events of others a handle reads one by one when it is refreshed, before it looks for a manifest."""
 _NEIGHBORS = 4
 """How far the state looked at last may lie before the one that is wanted, to be the shorter way than a manifest."""
 
@@ -244,6 +246,15 @@ class Run:
             if self._state is None:
                 self._state = State(self.head, dict(self._tip.entries), self._branches)
             return self._state
+
+    def value(self, channel: str, default: Any = None) -> Any:
+        """One channel's value at the head, decoded anew; `default` if there is no such channel.
+
+        As ``state.get(channel, default)``, at a cost that does not grow with the number of channels.
+        """
+        with self._lock:
+            tip = self._tip
+            return self._value(tip, channel) if channel in tip.entries else default
 
     def __len__(self) -> int:
         """How many events lead to the head, those before a fork included."""
@@ -714,11 +725,36 @@ class Run:
                 segment = self._branches.segment_of(branch)
                 if segment is None and not self._tip.is_empty:
                     raise NotFoundError(f"branch {branch!r} of run {self.name!r} is gone: it or its run was deleted")
-                self._branch = branch
+                if segment is not None and self._stands_at_head(segment):
+                    return self
+                before, self._branch = self._tip, branch
                 self._open()
+                self._read_on(before)
             else:
                 self._take_number(self._door.find())
             return self
+
+    def _read_on(self, before: Tip) -> None:
+        """Go on from what this handle has read already, where others only appended a few events to that."""
+        tip, known = self._tip, before.loaded
+        if known is None or tip.segment != before.segment or tip.at[0] != before.at[0]:
+            return
+        if not 0 < tip.at[1] - before.at[1] <= _FEW_EVENTS:
+            return
+
+        def load() -> Progress:
+            branches, entries = self._branches, dict(before.entries)
+            since = play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
+            return known._replace(entries=entries, since=known.since + since)
+
+        tip.load = load
+
+    def _stands_at_head(self, segment: Segment) -> bool:
+        """Whether nobody wrote to the branch since this handle did: then it keeps what it has read."""
+        tip = self._tip
+        if segment != tip.segment or tip.head is None:
+            return False
+        return self._storage.get([head_key(self._branches.run, segment.number)])[0] == tip.head
 
     def is_stale(self) -> bool:
         """Whether the run was deleted, or made, since this handle was: open it again then.

@@ -7,6 +7,7 @@ from savers.base import (
     CheckpointConfig,
     CheckpointMetadata,
     CheckpointTuple,
+    Item,
     new_checkpoint_id,
 )
 from savers.saver import EventLogSaver, InMemoryCheckpointSaver, SqliteSaver
@@ -23,6 +24,7 @@ __all__ = [
     "EventLogSaver",
     "EventLogStore",
     "InMemoryCheckpointSaver",
+    "Item",
     "JsonPlusSerde",
     "SqliteSaver",
     "new_checkpoint_id",
