@@ -4,8 +4,12 @@ Owns the head: one byte for the usual tags. Imports no framework, so tools read 
 
 ```
  0  tag    1 byte: 0 for MessagePack of the saver's own, one of the usual ones, or 16 and the length of another one,
-           which follows in ASCII
+           which follows in ASCII; or 15, for a value that has a version before it
     data
+
+ 0  15     1 byte
+ 1  length of the version     1 byte
+ 2  version, then the tagged value; nothing, where there is a version and no value
 ```
 """
 
@@ -16,6 +20,8 @@ from typing import Final
 OWN: Final = ""
 _USUAL: Final = (OWN, "msgpack", "null", "bytes", "bytearray", "json", "msgpack+aes", "bytes+aes", "null+aes")
 _HEADS: Final = {tag: bytes([number]) for number, tag in enumerate(_USUAL)}
+_NULL: Final = bytes((_USUAL.index("null"),))
+_VERSIONED: Final = 15
 _OTHER: Final = 16
 MAX_TAG_BYTES: Final = 255 - _OTHER
 
@@ -29,8 +35,29 @@ def tagged(tag: str, data: bytes) -> bytes:
     return head + data
 
 
+def versioned(version: bytes, value: bytes) -> bytes:
+    """A version of less than 256 bytes, and the tagged value that it is of; no bytes where it is of none."""
+    return bytes((_VERSIONED, len(version))) + version + value
+
+
+def parted(data: bytes) -> tuple[bytes | None, bytes]:
+    """The version that stands before a tagged value, None if none does; and the value."""
+    if data[:1] != _VERSIONED_HEAD:
+        return None, data
+    end = 2 + data[1]
+    return data[2:end], data[end:]
+
+
+_VERSIONED_HEAD: Final = bytes((_VERSIONED,))
+
+
 def split(data: bytes) -> tuple[str, bytes]:
-    """Tag and data of `tagged`; a tag that no release has is ``"?"``."""
+    """Tag and data of `tagged`, whether a version stands before it or not; a tag that no release has is ``"?"``.
+
+    Of a version without a value it is that of None.
+    """
+    if data[:1] == _VERSIONED_HEAD:
+        data = data[2 + data[1] :] or _NULL
     first = data[0] if data else 0
     if first < _OTHER:
         return _USUAL[first] if first < len(_USUAL) else "?", data[1:]

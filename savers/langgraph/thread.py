@@ -46,6 +46,7 @@ from savers.langgraph.packed import (
     version_of,
 )
 from savers.saver import MARK, escaped, is_users, plain
+from savers.tagged import parted, versioned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,9 +64,12 @@ _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _TEXTS: Final = frozenset({str, bytes})
 _SMALL: Final = 256
 """Strings and bytes up to this length are compared as encoded; longer ones by the engine, which finds what grew."""
+_WHOLE_BYTES: Final = 384
+"""Encoded values up to so many bytes stand behind their version, as one; the engine keeps them in one piece."""
 _STR: Final = frozenset({str})
 _MISSING: Final = object()
 _MAX_STEP: Final = 1 << 62
+_MAX_VERSION_BYTES: Final = 64
 
 
 class _Known:
@@ -76,11 +80,12 @@ class _Known:
         versions: of its channels.
         seen: what each node has seen.
         stored: the run's channels that are there, with their bytes, None where those are not known.
+        newest: the greatest of the versions, None where that is not known.
         lists: the items of lists that were put, where lists are told apart by their items' identity.
         size: bytes of the state as encoded, or more.
     """
 
-    __slots__ = ("event", "lists", "seen", "size", "stored", "versions")
+    __slots__ = ("event", "lists", "newest", "seen", "size", "stored", "versions")
 
     def __init__(self, state: State | None = None) -> None:
         self.event = None if state is None else state.event
@@ -93,6 +98,7 @@ class _Known:
             self.size = state.size_bytes
             self.stored = {name: state.encoded(name) for name in state}
             self.versions, self.seen, _ = _versions_of(state)
+        self.newest = _newest(self.versions)
 
 
 class _Changes:
@@ -100,15 +106,17 @@ class _Changes:
 
     Attributes:
         known: what it is compared with.
+        newest: the version of what moved, if it is greater than all before; else None.
         encoded: channels of the run that are set, with their bytes.
         writes: those of which the engine finds what changed, and those that go away.
         lists: the items of lists that are told apart by their items' identity.
     """
 
-    __slots__ = ("encoded", "known", "lists", "writes")
+    __slots__ = ("encoded", "known", "lists", "newest", "writes")
 
-    def __init__(self, known: _Known) -> None:
+    def __init__(self, known: _Known, newest: str | None) -> None:
         self.known = known
+        self.newest = newest
         self.encoded: dict[str, bytes] = {}
         self.writes: dict[str, Any] = {}
         self.lists: dict[str, list[Any]] = {}
@@ -206,13 +214,13 @@ class Thread:
         with self._lock:
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
-            changes = _Changes(known)
             versions = dict(checkpoint["channel_versions"])
             moved = _moved(known.versions, versions, new_versions if is_parent else None)
+            changes = _Changes(known, _newer(known, new_versions) if moved is new_versions else None)
             try:
                 self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
                 seen = self._put_seen(changes, checkpoint["versions_seen"])
-                step = self._put_rest(changes, parent, checkpoint, metadata)
+                step = self._put_rest(changes, parent, checkpoint, metadata, moved)
             except (TypeError, ValueError, OverflowError) as error:  # what is ours to pack, and cannot be
                 if isinstance(error, EventLogError):
                     raise
@@ -237,6 +245,7 @@ class Thread:
                 return
             made.changes.accept()
             known.event, known.versions, known.size = event, made.versions, made.size
+            known.newest = made.changes.newest or _newest(made.versions)
             known.seen.update(made.seen)
             self._known = known
 
@@ -258,26 +267,43 @@ class Thread:
         self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
-        encode = self._codec.encode
-        last, payload = None, packed(None)  # nearly always one version for all
+        last, packed_version = None, packed(None)  # nearly always one version for all
         for channel in moved:
             name = escaped(channel)
-            value: Any = values.get(channel, _MISSING) if channel in versions else _MISSING
-            if value is _MISSING:
-                changes.delete(name)
-            elif type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
-                changes.put(name, encode(value, channel))
-            elif self._by_identity and type(value) is list and value:
-                changes.put_list(name, value)
-            else:
-                changes.writes[name] = Update(value)
             if channel not in versions:
+                changes.delete(name)
                 changes.delete(_VERSION + channel)
                 continue
             version = versions[channel]
             if version is not last:
-                last, payload = version, packed(short_version(version))
-            changes.put(_VERSION + channel, payload)
+                last, packed_version = version, packed(short_version(version))
+            value = values.get(channel, _MISSING)
+            data = self._small(value, channel)
+            was_version, was = parted(changes.known.stored.get(name) or b"")
+            if data is not None and len(packed_version) <= _MAX_VERSION_BYTES and (was_version is None or data != was):
+                changes.encoded[name] = versioned(packed_version, data)
+                changes.delete(_VERSION + channel)
+                continue
+            changes.put(_VERSION + channel, packed_version)
+            if was_version is not None and data == was:
+                continue
+            if value is _MISSING:
+                changes.delete(name)
+            elif was_version is not None:
+                changes.encoded[name] = self._codec.encode(value, channel)
+            elif self._by_identity and type(value) is list and value:
+                changes.put_list(name, value)
+            else:
+                changes.writes[name] = Update(value)
+
+    def _small(self, value: Any, channel: str) -> bytes | None:
+        """The bytes of a small value that is compared by them; no bytes for a missing one; None for any other."""
+        if value is _MISSING:
+            return b""
+        if type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
+            data = self._codec.encode(value, channel)
+            return data if len(data) <= _WHOLE_BYTES else None
+        return None
 
     def _put_seen(self, changes: _Changes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """What nodes have seen; returns what is new of it."""
@@ -292,11 +318,20 @@ class Thread:
         return new
 
     def _put_rest(
-        self, changes: _Changes, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata
+        self,
+        changes: _Changes,
+        parent: str | None,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        moved: Iterable[str],
     ) -> int | None:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
         described: dict[str, Any] = dict(metadata)
-        rest = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
+        rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
+        said: list[Any] = [None if parent is None else packed_id(parent), None, None]
+        if changes.newest is not None and "updated_channels" in rest and _is_usual(checkpoint, moved, changes.newest):
+            del rest["updated_channels"]
+            said.append(1)
         step: Any = described.get("step")
         if type(step) is int and -_MAX_STEP < step < _MAX_STEP:
             del described["step"]
@@ -309,7 +344,8 @@ class Thread:
             rest["ts"], time = time, None
         changes.put(_METADATA, self._bytes(described, "metadata"))
         changes.put(_REST, self._bytes(rest, "checkpoint"))
-        changes.put(_CHECKPOINT, packed([None if parent is None else packed_id(parent), time, step]))
+        said[1:3] = time, step
+        changes.put(_CHECKPOINT, packed(said))
         return cast("int | None", step)
 
     def _bytes(self, value: dict[str, Any], path: str) -> bytes:
@@ -333,9 +369,10 @@ class Thread:
                 return None
             versions, seen, users = _versions_of(state)
             values = {plain(name): state[name] for name in users}
-            metadata, parent, time = _described(state)
+            metadata, parent, time, is_usual = _described(state)
             checkpoint = {
                 **state[_REST],
+                **({"updated_channels": _updated(versions, values)} if is_usual else {}),
                 **({} if time is None else {"ts": time}),
                 "id": checkpoint_id,
                 "channel_values": values,
@@ -376,25 +413,56 @@ def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> b
 def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
     """Versions of channels, what nodes have seen, and the run's channels that hold the channels' values."""
     versions: dict[str, Any] = {}
+    moved: dict[str, Any] = {}  # since the value was set
     seen: dict[str, dict[str, Any]] = {}
     users: list[str] = []
     for name in state:
         kind = name[:_PREFIX]
-        if kind == _VERSION:
+        if is_users(name):
+            version, value = parted(state.encoded(name) or b"")
+            if version is not None:
+                versions[plain(name)] = version_of(version)
+            if value or version is None:
+                users.append(name)
+        elif kind == _VERSION:
             data = state.encoded(name)
-            versions[name[_PREFIX:]] = long_version(state[name]) if data is None else version_of(data)
+            moved[name[_PREFIX:]] = long_version(state[name]) if data is None else version_of(data)
         elif kind == _SEEN:
             data = state.encoded(name)
             seen[name[_PREFIX:]] = long_seen(state[name]) if data is None else seen_of(data)
-        elif is_users(name):
-            users.append(name)
-    return versions, seen, users
+    return {**versions, **moved}, seen, users
 
 
-def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None]:
-    """Metadata, the parent's id and the checkpoint's time."""
-    parent, time, step = state[_CHECKPOINT]
+def _newest(versions: Mapping[str, Any]) -> str | None:
+    """The greatest version; None if they are not all strings."""
+    return max(versions.values(), default="") if _STR.issuperset(map(type, versions.values())) else None
+
+
+def _newer(known: _Known, new: ChannelVersions) -> str | None:
+    """The greatest of new versions, if it is greater than all that are known; all of them are strings then."""
+    newest = str(max(new.values(), default=""))
+    return newest if known.newest is not None and newest > known.newest else None
+
+
+def _updated(versions: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    """The channels that have the newest version and a value: nearly always what LangGraph says was updated."""
+    newest = _newest(versions)
+    return sorted(channel for channel, version in versions.items() if version == newest and channel in values)
+
+
+def _is_usual(checkpoint: Checkpoint, moved: Iterable[str], newest: str) -> bool:
+    """Whether `_updated` will say what the checkpoint does; only what `moved` can have the newest version."""
+    versions, values = checkpoint["channel_versions"], checkpoint.get("channel_values") or {}
+    said = checkpoint["updated_channels"]
+    usual = sorted(channel for channel in moved if versions[channel] == newest and channel in values)
+    return type(said) is list and said == usual and _STR.issuperset(map(type, said))
+
+
+def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
+    """Metadata, the parent's id, the checkpoint's time, and whether `_updated` says what was updated."""
+    parent, time, step, *more = state[_CHECKPOINT]
     metadata = state[_METADATA]
     if step is not None:
         metadata["step"] = step
-    return metadata, None if parent is None else unpacked_id(parent), None if time is None else long_time(time)
+    said = None if parent is None else unpacked_id(parent)
+    return metadata, said, None if time is None else long_time(time), bool(more)
