@@ -429,6 +429,7 @@ class Run:
         id: str | None = None,  # noqa: A002 (the word users know)
         meta: Mapping[str, Any] | None = None,
         is_under_id: bool = False,
+        may_fork: bool = True,
     ) -> Prepared:
         """Encode one superstep now, to be written later by `write`: from another thread, say.
 
@@ -445,6 +446,8 @@ class Run:
             step: as in `append`, but where it does not follow the step before, one more than that is taken.
             is_under_id: whether `write` is to fail by a `ConflictError` if the event `at` is no longer the one that its
                 id names.
+            may_fork: whether a new branch may begin at the event `at`; else `write` fails by a `ConflictError` where
+                that is no head any more.
 
         Raises:
             NotFoundError: there is no event `at`; otherwise as `append`.
@@ -461,7 +464,7 @@ class Run:
                 more, larger = self._taken_over(encoded)
                 plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
-            return _new(Prepared, (tip, tip.at, draft, at is not None, self._codec))
+            return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""

@@ -25,6 +25,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
+    ConflictError,
     Delete,
     EventLogError,
     Extend,
@@ -42,6 +43,7 @@ from savers.langgraph.packed import (
     short_time,
     short_version,
 )
+from savers.langgraph.writers import Exclusive, beside
 from savers.saver import MARK, escaped, plain
 
 if TYPE_CHECKING:
@@ -168,10 +170,26 @@ class Read(NamedTuple):
 
 
 class Thread:
-    """The checkpoints of one thread and namespace, over a handle on their run. Safe for many threads."""
+    """The checkpoints of one thread and namespace, over a handle on their run. Safe for many threads.
 
-    def __init__(self, run: Run, codec: SerdeCodec, max_bytes: int, *, by_identity: bool) -> None:
+    Attributes:
+        deleted: the greatest id of a checkpoint that was deleted with the thread; None if it never was deleted.
+        exclusive: what is known of other writers, where the thread is one writer's at a time.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        codec: SerdeCodec,
+        max_bytes: int,
+        *,
+        by_identity: bool,
+        deleted: str | None,
+        exclusive: Exclusive | None,
+    ) -> None:
         self.run = run
+        self.deleted = deleted
+        self.exclusive = exclusive
         self._by_identity = by_identity
         self._codec = codec
         self._max_bytes = max_bytes
@@ -184,6 +202,19 @@ class Thread:
         values = checkpoint.get("channel_values") or {}
         then = {channel: said.get(escaped(channel), value) for channel, value in values.items()}
         return cast("Checkpoint", {**checkpoint, "channel_values": then})
+
+    @property
+    def thread_id(self) -> str:
+        """The thread's id."""
+        name = self.run.name
+        return name if isinstance(name, str) else name[0]
+
+    def has(self, checkpoint_id: str) -> bool:
+        """Whether there is a checkpoint of that id."""
+        try:
+            return checkpoint_id == self.run.head_id or self.run.event(checkpoint_id).given_id == checkpoint_id
+        except NotFoundError:
+            return False
 
     def is_stale(self) -> bool:
         """See `Run.is_stale`."""
@@ -199,8 +230,12 @@ class Thread:
         Raises:
             TooLargeError: it has more bytes than the saver takes.
             NotFoundError: the run was deleted meanwhile.
+            ConflictError: the thread is one writer's at a time, and another one moved it.
         """
         with self._lock:
+            may_fork = self.exclusive is None or self.exclusive.may_fork(
+                self.thread_id, parent, checkpoint["id"], self.newest_id()
+            )
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
             changes = _Changes(known)
@@ -215,7 +250,13 @@ class Thread:
                     raise
                 raise UnserializableError("checkpoint", f"{type(error).__name__}: {error}") from error
             event = self.run.prepare(
-                changes.writes, encoded=changes.encoded, at=base, id=checkpoint["id"], step=step, is_under_id=is_parent
+                changes.writes,
+                encoded=changes.encoded,
+                at=base,
+                id=checkpoint["id"],
+                step=step,
+                is_under_id=is_parent,
+                may_fork=may_fork,
             )
         size += event.payload_bytes
         if size > self._max_bytes:
@@ -227,7 +268,7 @@ class Thread:
     def write(self, made: Made) -> None:
         """Write what `make` encoded; raises as `Run.write`."""
         with self._lock:
-            event = self.run.write(made.event)
+            event = self.run.write(made.event) if self.exclusive is None else self._write_alone(made, self.exclusive)
             known = made.changes.known
             if known.event is not made.base:  # another one was written meanwhile: look again
                 self._known = _Known()
@@ -236,6 +277,16 @@ class Thread:
             known.event, known.versions, known.size = event, made.versions, made.size
             known.seen.update(made.seen)
             self._known = known
+
+    def _write_alone(self, made: Made, exclusive: Exclusive) -> Event:
+        """Write where no other writer has written."""
+        try:
+            event = self.run.write(made.event)
+        except ConflictError as error:
+            parent = None if made.base is None else made.base.given_id
+            raise beside(self.thread_id, parent, self.newest_id()) from error
+        exclusive.met(event.id, event.id)
+        return event
 
     def _base(self, parent: str | None) -> tuple[_Known, bool]:
         """What a new checkpoint is compared with, and whether that is its parent.
