@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from eventlog.branches import Tip
-    from eventlog.codec import Codec, PlainCodec
+    from eventlog.codec import Codec, PlainCodec, SealedCodec
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
@@ -153,6 +153,8 @@ class Run:
         self._parts = parts
         self._codec = codec
         self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
+        self._sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
+        self._bare = codec if self._sealed is None else self._sealed.unsealed
         self._encode_plain = codec.encode if self._plain_codec is None else self._plain_codec.encode_plain
         self._limits = limits
         self._clock = clock
@@ -538,12 +540,16 @@ class Run:
         raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
 
     def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
-        known = [(channel, code, payload) for channel, code, payload, _ in again.changes]
+        known = [(channel, code, self._opened(code, payload)) for channel, code, payload, _ in again.changes]
         writes = [
-            (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
-            for channel, code, payload, _ in placed(body.writes, at)
+            (channel, code, self._opened(code, data if isinstance(data, bytes) else self._branches.part(data)))
+            for channel, code, data, _ in placed(body.writes, at)
         ]
         return (again.step, again.task, again.meta, known) == (body.step, body.task, body.meta, writes)
+
+    def _opened(self, code: int, payload: bytes) -> bytes:
+        """A payload by which two writes can be compared."""
+        return payload if self._sealed is None or code == delta.DELETE else self._sealed.opened(payload)
 
     def _tip_before(self, at: tuple[int, int]) -> Tip:
         if not at[1]:
@@ -585,6 +591,8 @@ class Run:
             if rest:
                 found = self._encoded(tip, rest, path)
         if found:
+            if self._sealed is not None:
+                found = [(channel, _sealed(write, self._sealed)) for channel, write in found]
             self._check_limits(found)
         if task is not None and task is not self._task:
             self._task = check_id("task", task)
@@ -653,11 +661,11 @@ class Run:
             self._check_channel(channel)
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
-                found.append((channel, delta.set_to(value, self._codec, place)))
+                found.append((channel, delta.set_to(value, self._bare, place)))
             elif type(value) is not Update:
                 entry = tip.entries.get(channel)
                 known = None if entry is None else _Known(self, tip, channel, entry.kind)
-                found.append((channel, delta.from_operation(value, known, self._codec, place)))
+                found.append((channel, delta.from_operation(value, known, self._bare, place)))
             elif (write := self._difference(tip, channel, value.value, place)) is not None:
                 found.append((channel, write))
         return found
@@ -676,17 +684,17 @@ class Run:
     def _difference(self, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:
         if channel not in tip.entries:
             check_id("channel", channel)
-            return delta.first_set(value, self._codec, path)
+            return delta.first_set(value, self._bare, path)
         try:
             shadow = self._shadow(tip, channel)
         except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
-            return delta.first_set(value, self._codec, path)
-        return delta.difference(shadow, value, self._codec, path)
+            return delta.first_set(value, self._bare, path)
+        return delta.difference(shadow, value, self._bare, path)
 
     def _shadow(self, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""
         if channel not in tip.shadows:
-            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._codec, channel)
+            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._bare, channel)
         return tip.shadows[channel]
 
     def _value(self, tip: Tip, channel: str) -> Any:
@@ -1075,6 +1083,14 @@ class Run:
 
     def _event_at(self, at: tuple[int, int]) -> Event:
         return self._branches.event_of(at, self._branches.event(at))
+
+
+def _sealed(write: delta.Write, codec: SealedCodec) -> delta.Write:
+    """A write that was found, with what is stored of its payload."""
+    if write.code == delta.DELETE:
+        return write
+    payload = codec.seal(write.payload)
+    return write._replace(payload=payload, growth=len(payload) if write.growth == len(write.payload) else write.growth)
 
 
 def _check_mapping(given: Any, what: str) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
 
@@ -39,7 +39,7 @@ from eventlog.records import read_event, seal, triples, unseal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from eventlog.codec import Codec
+    from eventlog.codec import Codec, SealedCodec
     from eventlog.lineage import Lineage
     from eventlog.storage import Storage
 
@@ -532,10 +532,14 @@ def decoded_value(entry: Entry, codec: Codec) -> Any:
     """The value of a read entry: a new object each time."""
     assert entry.full is not None
     value = codec.decode(entry.full)
+    if entry.ops is None:
+        return value
+    sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
+    bare = codec if sealed is None else sealed.unsealed
     for code, payload in _flat_ops(entry, ()):
         data = payload if isinstance(payload, bytes) else payload.data
         assert data is not None
-        value = delta.applied(value, code, data, codec)
+        value = delta.applied(value, code, data if sealed is None else sealed.opened(data), bare)
     return value
 
 

@@ -29,6 +29,7 @@ from eventlog import (
 )
 from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
+from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
 from savers.langgraph.writers import Exclusive, late
@@ -55,7 +56,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     Args:
         log: the log, which stays its owner's to close.
         serde: LangGraph's serializer of values. By default its own, limited to the types it knows to be safe; another
-            stored type is refused by an error that says how to allow it.
+            stored type is refused by an error that says how to allow it. With an `EncryptedSerializer`, or what derives
+            from it, everything that a user says is encrypted by its cipher: values, what tasks wrote and their paths,
+            metadata, names of channels and nodes. Public are ids of threads, checkpoints and tasks, namespaces (which
+            name the nodes of subgraphs), numbers and times of steps, and sizes. A thread is encrypted whole or not at
+            all: what is not encrypted is refused then, and so is what is, without the key. It does not prove that a
+            record stands where it was put.
         max_checkpoint_bytes: the largest checkpoint, as encoded, that `put` takes.
         detection: how a list that changed is told from one that did not. ``"sound"`` finds what was changed in place,
             too, at any depth. ``"identity"`` looks only whether the items are the same objects: quicker for long lists,
@@ -83,12 +89,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self.max_checkpoint_bytes = max_checkpoint_bytes
         self._by_identity = detection == "identity"
         self._is_exclusive = exclusive
-        self._last_codec = SerdeCodec(self.serde)
+        self._last_codec = codec_of(self.serde)
         self._threads = Handles(log, self._opened)
         self._owns_log = False
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
-        assert isinstance(codec, SerdeCodec)
+        assert isinstance(codec, SerdeCodec | SealedCodec)
         return Thread(
             self.log.run(name, codec=codec),
             codec,
@@ -237,7 +243,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             if thread.deleted is not None:
                 thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
-                thread.run.put_task_writes(checkpoint_id, kept)
+                thread.run.put_task_writes(checkpoint_id, kept if thread.sealed is None else [*map(hidden, kept)])
             except NotFoundError as error:
                 self._look_again(thread, checkpoint_id, error)
             else:
@@ -340,8 +346,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         return new_version(number + 1)
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
-        """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""
-        return self.log.run(_run_name(_ident("thread_id", thread_id), checkpoint_ns), codec=SerdeCodec(self.serde))
+        """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own.
+
+        Where everything is encrypted, its channels have the names that stand in the log.
+        """
+        return self.log.run(_run_name(_ident("thread_id", thread_id), checkpoint_ns), codec=codec_of(self.serde))
 
     def branches(self, thread_id: str, checkpoint_ns: str = "") -> Sequence[Branch]:
         """The branches of a thread and namespace, oldest first, each with its newest checkpoint as the head.
@@ -356,10 +365,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         return await asyncio.to_thread(self.branches, thread_id, checkpoint_ns)
 
     @property
-    def _codec(self) -> SerdeCodec:
+    def _codec(self) -> SerdeCodec | SealedCodec:
         """By the serializer of this moment: LangGraph replaces it, and clones the saver with another one."""
         if self._last_codec.serde is not self.serde:
-            self._last_codec = SerdeCodec(self.serde)
+            self._last_codec = codec_of(self.serde)
         return self._last_codec
 
     def _thread(self, thread_id: str, namespace: str) -> Thread:

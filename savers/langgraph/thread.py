@@ -43,6 +43,7 @@ from savers.langgraph.packed import (
     short_time,
     short_version,
 )
+from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
 from savers.langgraph.writers import Exclusive, beside
 from savers.saver import MARK, escaped, plain
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
-    from eventlog import Event, Prepared, Run, State
+    from eventlog import Event, Prepared, Run, State, TaskWrite
     from savers.langgraph.serde import SerdeCodec
 
 _VERSION, _SEEN = MARK + "v:", MARK + "s:"
@@ -75,13 +76,15 @@ class _Known:
         versions: of its channels.
         seen: what each node has seen.
         stored: the run's channels that are there, with their bytes, None where those are not known.
+        veil: hides the names of the run's channels, where they are to be hidden.
         lists: the items of lists that were put, where lists are told apart by their items' identity.
         size: bytes of the state as encoded, or more.
     """
 
-    __slots__ = ("event", "lists", "seen", "size", "stored", "versions")
+    __slots__ = ("event", "lists", "seen", "size", "stored", "veil", "versions")
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self, state: State | Unveiled | None = None, veil: Veil | None = None) -> None:
+        self.veil = veil
         self.event = None if state is None else state.event
         self.versions: dict[str, Any] = {}
         self.seen: dict[str, dict[str, Any]] = {}
@@ -175,12 +178,13 @@ class Thread:
     Attributes:
         deleted: the greatest id of a checkpoint that was deleted with the thread; None if it never was deleted.
         exclusive: what is known of other writers, where the thread is one writer's at a time.
+        sealed: the codec, where everything is encrypted.
     """
 
     def __init__(
         self,
         run: Run,
-        codec: SerdeCodec,
+        codec: SerdeCodec | SealedCodec,
         max_bytes: int,
         *,
         by_identity: bool,
@@ -191,7 +195,8 @@ class Thread:
         self.deleted = deleted
         self.exclusive = exclusive
         self._by_identity = by_identity
-        self._codec = codec
+        self.sealed = codec if isinstance(codec, SealedCodec) else None
+        self._codec = codec.unsealed if isinstance(codec, SealedCodec) else codec
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._known = _Known()
@@ -200,7 +205,9 @@ class Thread:
         """A checkpoint that was made, with the values that were encoded whole as they were then."""
         said = made.event.values()
         values = checkpoint.get("channel_values") or {}
-        then = {channel: said.get(escaped(channel), value) for channel, value in values.items()}
+        veil = made.changes.known.veil
+        name_of = escaped if veil is None else lambda channel: veil.name(escaped(channel))
+        then = {channel: said.get(name_of(channel), value) for channel, value in values.items()}
         return cast("Checkpoint", {**checkpoint, "channel_values": then})
 
     @property
@@ -249,15 +256,24 @@ class Thread:
                 if isinstance(error, EventLogError):
                     raise
                 raise UnserializableError("checkpoint", f"{type(error).__name__}: {error}") from error
-            event = self.run.prepare(
-                changes.writes,
-                encoded=changes.encoded,
-                at=base,
-                id=checkpoint["id"],
-                step=step,
-                is_under_id=is_parent,
-                may_fork=may_fork,
-            )
+            writes, encoded = changes.writes, changes.encoded
+            if known.veil is not None:
+                writes = known.veil.names(writes)
+                encoded = known.veil.sealed(encoded, is_first=base is None)
+            try:
+                event = self.run.prepare(
+                    writes,
+                    encoded=encoded,
+                    at=base,
+                    id=checkpoint["id"],
+                    step=step,
+                    is_under_id=is_parent,
+                    may_fork=may_fork,
+                )
+            except (UnserializableError, TooLargeError) as error:
+                if known.veil is None:
+                    raise
+                raise known.veil.told(error, changes.writes) from error
         size += event.payload_bytes
         if size > self._max_bytes:
             size = event.state_bytes
@@ -299,8 +315,21 @@ class Thread:
             if event is not None and event.given_id == parent == run.head_id:
                 return known, True
             with suppress(NotFoundError):
-                return _Known(run.at(parent)), True
-        return _Known(None if run.head_id is None else run.state), False
+                return self._known_of(run.at(parent)), True
+        return self._known_of(None if run.head_id is None else run.state), False
+
+    def _known_of(self, state: State | None) -> _Known:
+        """What is known of a state; of a run that is to begin, None."""
+        if self.sealed is None:
+            return _Known(state)
+        if state is None:
+            return _Known(None, Veil(self.sealed))
+        unveiled = Unveiled(state, self.sealed)
+        return _Known(unveiled, unveiled.veil)
+
+    def _unveiled(self, state: State) -> State | Unveiled:
+        """A state by the names that its writer knows."""
+        return state if self.sealed is None else Unveiled(state, self.sealed)
 
     def _put_values(
         self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
@@ -376,9 +405,10 @@ class Thread:
     def read(self, checkpoint_id: str) -> Read | None:
         """The checkpoint of that id; None if it is not there."""
         try:
-            state = self.run.at(checkpoint_id)
-            if state.event is None or state.event.given_id != checkpoint_id:
+            found = self.run.at(checkpoint_id)
+            if found.event is None or found.event.given_id != checkpoint_id:
                 return None
+            state = self._unveiled(found)
             values: dict[str, Any] = {}
             for name in state:
                 if name[:1] != MARK or name[1:2] == MARK:
@@ -393,15 +423,20 @@ class Thread:
                 "channel_versions": versions,
                 "versions_seen": seen,
             }
-            writes = [(write.task, write.channel, write.value) for write in self.run.task_writes(checkpoint_id)]
+            writes = [(write.task, write.channel, write.value) for write in self.task_writes(checkpoint_id)]
         except NotFoundError:  # never put, or deleted at this moment
             return None
         return Read(cast("Checkpoint", checkpoint), metadata, parent, writes)
 
+    def task_writes(self, checkpoint_id: str) -> list[TaskWrite]:
+        """What tasks wrote after a checkpoint, sorted by path, task and slot."""
+        writes = self.run.task_writes(checkpoint_id)
+        return writes if self.sealed is None else unhidden(writes)
+
     def metadata(self, checkpoint_id: str) -> CheckpointMetadata | None:
         """The metadata of a checkpoint, read alone; None if it is not there."""
         try:
-            return _described(self.run.at(checkpoint_id))[0]
+            return _described(self._unveiled(self.run.at(checkpoint_id)))[0]
         except (NotFoundError, KeyError):  # deleted at this moment, or no checkpoint
             return None
 
@@ -424,7 +459,7 @@ def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> b
     return known == versions and _STR.issuperset(map(type, versions.values()))
 
 
-def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Versions of channels, and what nodes have seen."""
     versions: dict[str, Any] = {}
     seen: dict[str, dict[str, Any]] = {}
@@ -436,7 +471,7 @@ def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]
     return versions, seen
 
 
-def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None]:
+def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None]:
     """Metadata, the parent's id and the checkpoint's time."""
     parent, time, step = state[_CHECKPOINT]
     metadata = state[_METADATA]
