@@ -101,7 +101,7 @@ WORKLOADS: dict[str, Callable[[], tuple[Any, Node, dict[str, Any]]]] = {
 TASKS = "8 parallel tasks a superstep"
 
 
-def _compiled(workload: str, saver: Any, steps: int, times: list[float]) -> tuple[Any, dict[str, Any]]:
+def compiled(workload: str, saver: Any, steps: int, times: list[float]) -> tuple[Any, dict[str, Any]]:
     from langgraph.graph import END, START, StateGraph
 
     if workload == TASKS:
@@ -155,7 +155,7 @@ def steps(directory: Path, workload: str, saver: str, n: int, is_timed: bool = F
     times: list[float] = []
     with peers.opened(saver, directory) as opened:
         spent = _watched(opened.saver) if is_timed else []
-        graph, given = _compiled(workload, opened.saver, n, times)
+        graph, given = compiled(workload, opened.saver, n, times)
         gc.collect()
         gc.freeze()  # the modules are there once: walking them is no saver's work
         config = {"configurable": {"thread_id": "thread"}, "recursion_limit": n + 10}

@@ -4,7 +4,7 @@ Each superstep's writes are appended as one immutable event; any past state is m
 pointer. What is public is listed here; everything else may change.
 """
 
-from eventlog.codec import Codec, known_codec, register, register_codec, unregister
+from eventlog.codec import MSGPACK, Codec, known_codec, register, register_codec, unregister
 from eventlog.diff import Change, Diff
 from eventlog.errors import (
     BusyError,
@@ -33,18 +33,21 @@ from eventlog.events import (
     Limits,
     Merge,
     Problem,
+    Splice,
     Stats,
     TaskWrite,
     Update,
 )
 from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.log import EventLog
+from eventlog.query import blame, history
 from eventlog.run import Prepared, Run
 from eventlog.state import State
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "MSGPACK",
     "AppendText",
     "Branch",
     "BusyError",
@@ -70,6 +73,7 @@ __all__ = [
     "Prepared",
     "Problem",
     "Run",
+    "Splice",
     "State",
     "Stats",
     "StorageError",
@@ -80,7 +84,9 @@ __all__ = [
     "UnserializableError",
     "Update",
     "__version__",
+    "blame",
     "check_id",
+    "history",
     "known_codec",
     "packed_id",
     "register",

@@ -605,7 +605,7 @@ class Branches:
         for channel, write in writes:
             code, payload, growth, _, _ = write
             if len(payload) <= (INLINE if code in delta.SETS else INLINE_CHANGE):
-                body += (channel, code if code != delta.MERGE else delta.slot(write, in_part=False), payload)
+                body += (channel, code if code not in delta.NETS else delta.slot(write, in_part=False), payload)
                 changes.append((channel, code, payload, growth))
                 continue
             body += (channel, delta.slot(write, in_part=True), payload_digest(payload))

@@ -15,8 +15,9 @@ extension, its mark. So all nesting is msgpack's, which reads it without recursi
     7  date: ISO 8601                                     12  enum: type tag, member name or flag bits
     8  time: as datetime                                  13  dataclass: type tag, {field: value}
     9  timedelta: msgpack [days, seconds, microseconds]   14  registered: tag, what its `encode` returned
-   10  UUID: 16 bytes
+   10  UUID: 16 bytes                                     16  model of pydantic's: type tag, then its `ModelParts`
    11  Decimal: its string
+   15  numpy: msgpack [dtype, shape, by columns, bytes]
 ```
 
 A zone is nil, [offset in microseconds, name], or an IANA key.
@@ -30,10 +31,12 @@ import enum
 import uuid
 import zoneinfo
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar, cast
 
 import msgpack
 
+from eventlog.arrays import ARRAY, array_parts, is_array_type, rebuilt_array
 from eventlog.errors import (
     CorruptionError,
     EventLogError,
@@ -42,7 +45,20 @@ from eventlog.errors import (
     UnknownTypeError,
     UnserializableError,
 )
-from eventlog.types import dataclass_fields, enum_key, rebuild_dataclass, rebuild_enum, resolve_type, type_tag
+from eventlog.types import (
+    ModelParts,
+    dataclass_fields,
+    enum_key,
+    held_by_model,
+    is_model_type,
+    is_secret_type,
+    model_parts,
+    rebuild_dataclass,
+    rebuild_enum,
+    rebuild_model,
+    resolve_type,
+    type_tag,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +72,7 @@ _SET_DEPTH: Final = 9
 """A set counts as ten containers: putting its members in order takes real recursion."""
 
 _TUPLE, _SET, _FROZENSET, _INT, _BYTEARRAY, _DATETIME, _DATE, _TIME, _TIMEDELTA = range(1, 10)
-_UUID, _DECIMAL, _ENUM, _DATACLASS, _REGISTERED = range(10, 15)
+_UUID, _DECIMAL, _ENUM, _DATACLASS, _REGISTERED, _ARRAY, _MODEL = range(10, 17)
 
 _INT64: Final = 1 << 63
 _SCALARS: Final[frozenset[type]] = frozenset({int, float, str, bytes, bool, type(None)})
@@ -66,7 +82,11 @@ IMMUTABLE: Final = _SCALARS | _HASHABLE_LEAVES
 
 
 class Codec(Protocol):
-    """Turns values into bytes and back. A run is written and read with one codec, which its first event names."""
+    """Turns values into bytes and back. A run is written and read with one codec, which its first event names.
+
+    One that does not write which fields of a pydantic model were set says so by an attribute ``keeps_given = False``:
+    then nobody looks whether that changed.
+    """
 
     @property
     def name(self) -> str:
@@ -197,6 +217,9 @@ def _is_plain(value: Any, depth: int) -> bool:
         items, depth = value, depth + _SET_DEPTH
     elif dataclasses.is_dataclass(cls) and cls not in _by_type:
         items = dataclass_fields(value).values()
+    elif _is_model(cls) and cls not in _by_type:
+        fields, _, *beside = model_parts(value)
+        items = [*fields.values(), *beside]
     else:
         return cls not in (bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp)
     return _SCALARS.issuperset(map(type, items)) or all(_is_plain(item, depth + 1) for item in items)
@@ -224,7 +247,12 @@ def _shielded(value: Any) -> Any:
     if dataclasses.is_dataclass(cls) and cls not in _by_type:
         fields = {name: _shielded(item) for name, item in dataclass_fields(value).items()}
         return _Shielded([_MARKS[_DATACLASS], _tag_of(value), fields])
+    if _is_model(cls) and cls not in _by_type:
+        return _Shielded([_MARKS[_MODEL], _tag_of(value), *map(_shielded, model_parts(value))])
     return value
+
+
+_is_model = cast("Callable[[type], bool]", lru_cache(1024)(is_model_type))
 
 
 class _Shielded:
@@ -236,10 +264,13 @@ class _Shielded:
         self.items = items
 
 
-_MARKS: Final = {code: msgpack.ExtType(code, b"") for code in range(1, 15)}
+_MARKS: Final = {code: msgpack.ExtType(code, b"") for code in range(1, 17)}
 
 
 def _refuse(value: Any) -> NoReturn:
+    if is_secret_type(type(value)):
+        msg = "secrets are not stored; keep them elsewhere, and here no more than their names"
+        raise TypeError(msg)
     msg = f"values of {_name(type(value))} are not supported; register the type, or store what it is made of"
     raise TypeError(msg)
 
@@ -295,6 +326,10 @@ def _to_extension(value: Any) -> Any:
         return [_MARKS[_ENUM], _tag_of(value), enum_key(value)]
     if dataclasses.is_dataclass(cls):
         return [_MARKS[_DATACLASS], _tag_of(value), dataclass_fields(value)]
+    if _is_model(cls):
+        return [_MARKS[_MODEL], _tag_of(value), *model_parts(value)]
+    if is_array_type(cls):
+        return msgpack.ExtType(_ARRAY, msgpack.packb(array_parts(value)))
     _refuse(value)
 
 
@@ -363,6 +398,8 @@ def _children(value: Any) -> list[tuple[str, Any]]:
             return [(f".{name}", item) for name, item in dataclass_fields(value).items()]
         except UnserializableError:
             return []
+    if _is_model(type(value)) and type(value) not in _by_type:
+        return [(f".{name}", item) for name, item in held_by_model(value).items()]
     return []
 
 
@@ -388,7 +425,7 @@ class _Mark:
         self.code = code
 
 
-_READ_MARKS: Final = {code: _Mark(code) for code in (_TUPLE, _SET, _FROZENSET, _ENUM, _DATACLASS, _REGISTERED)}
+_READ_MARKS: Final = {code: _Mark(code) for code in (_TUPLE, _SET, _FROZENSET, _ENUM, _DATACLASS, _REGISTERED, _MODEL)}
 
 
 def _from_extension(code: int, data: bytes) -> Any:
@@ -433,6 +470,13 @@ def _read_dataclass(tag: str, fields: dict[str, Any]) -> Any:
     return rebuild_dataclass(cls, fields)
 
 
+def _read_model(tag: str, *parts: Any) -> Any:
+    cls = resolve_type(tag)
+    if cls is None or not is_model_type(cls):
+        raise UnknownTypeError(tag, "import the module that defines this model before reading")
+    return rebuild_model(cls, ModelParts(*parts))
+
+
 def _read_registered(tag: str, value: Any) -> Any:
     if tag not in _by_tag:
         raise UnknownTypeError(tag, "call eventlog.register(cls, tag, encode, decode) before reading")
@@ -455,11 +499,13 @@ _ITEM_READERS: Final[dict[int, Callable[..., Any]]] = {
     _DATETIME: _read_datetime,
     _TIME: _read_time,
     _TIMEDELTA: dt.timedelta,
+    _ARRAY: rebuilt_array,
 }
-_TYPED_READERS: Final[dict[int, Callable[[str, Any], Any]]] = {
+_TYPED_READERS: Final[dict[int, Callable[..., Any]]] = {
     _ENUM: _read_enum,
     _DATACLASS: _read_dataclass,
     _REGISTERED: _read_registered,
+    _MODEL: _read_model,
 }
 _COLLECTIONS: Final[dict[int, Callable[[list[Any]], Any]]] = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}
 
@@ -471,8 +517,7 @@ def _from_array(items: list[Any]) -> Any:
     code = items[0].code
     if code in _COLLECTIONS:
         return _COLLECTIONS[code](items[1:])
-    tag, value = items[1:]
-    return _TYPED_READERS[code](tag, value)
+    return _TYPED_READERS[code](*items[1:])
 
 
 class Tagged(dict[str, Any]):
@@ -490,15 +535,31 @@ def _from_array_inertly(items: list[Any]) -> Any:
         return items
     code = items[0].code
     if code not in _COLLECTIONS:
-        tag, value = items[1:]
-        return Tagged({"$type": tag, "value": value})
+        tag, value, *beside = items[1:]
+        parts = zip(ModelParts._fields[1:], beside, strict=False)
+        return Tagged({"$type": tag, "value": value, **{name: part for name, part in parts if part is not None}})
     return tuple(items[1:])  # members may be dicts now, which no set can hold
 
 
-def _decode(data: bytes, from_array: Callable[[list[Any]], Any]) -> Any:
-    hook = from_array if _MARK_BYTES in data else None  # most values hold no marked array, and a hook costs
+def _from_extension_inertly(code: int, data: bytes) -> Any:
+    if code != _ARRAY:
+        return _from_extension(code, data)
+    dtype, shape, by_columns, value = msgpack.unpackb(data)
+    return Tagged({"$type": ARRAY, "value": value, "dtype": dtype, "shape": shape, "by_columns": by_columns})
+
+
+_ACTIVE: Final = (_from_array, _from_extension)
+_INERT: Final = (_from_array_inertly, _from_extension_inertly)
+
+
+def _decode(data: bytes, readers: tuple[Callable[[list[Any]], Any], Callable[[int, bytes], Any]]) -> Any:
+    from_array, from_extension = readers
     try:
-        return msgpack.unpackb(data, strict_map_key=False, ext_hook=_from_extension, list_hook=hook)
+        if data[0] in _SCALAR_HEADS:
+            return msgpack.unpackb(data)
+        has_mark = _MARK_BYTES[0] in data and _MARK_BYTES in data  # one byte is found ten times as fast as two
+        hook = from_array if has_mark else None  # most values hold no marked array, and a hook costs
+        return msgpack.unpackb(data, strict_map_key=False, ext_hook=from_extension, list_hook=hook)
     except EventLogError:
         raise
     except Exception as error:  # damaged bytes make readers of all kinds fail in all ways
@@ -507,6 +568,14 @@ def _decode(data: bytes, from_array: Callable[[list[Any]], Any]) -> Any:
 
 _MARK_BYTES: Final = b"\xc7\x00"
 """How an empty extension begins."""
+_SCALAR_HEADS: Final = frozenset(range(256)) - {
+    *range(0x80, 0xA0),
+    0xC1,
+    *range(0xC7, 0xCA),
+    *range(0xD4, 0xD9),
+    *range(0xDC, 0xE0),
+}
+"""First bytes of msgpack's strings, bytes and numbers, of None and of booleans: those hold nothing else."""
 
 
 def decode(data: bytes) -> Any:
@@ -516,7 +585,7 @@ def decode(data: bytes) -> Any:
         UnknownTypeError: a type tag that nothing in this process decodes.
         CorruptionError: not bytes of `encode`.
     """
-    return _decode(data, _from_array)
+    return _decode(data, _ACTIVE)
 
 
 _SMALL: Final = frozenset({float, bool, type(None)})
@@ -535,7 +604,7 @@ class MsgpackCodec:
         return _pack_scalar
 
     def __init__(self, *, inert: bool = False) -> None:
-        self._from_array = _from_array_inertly if inert else _from_array
+        self._readers = _INERT if inert else _ACTIVE
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `encode`."""
@@ -545,7 +614,7 @@ class MsgpackCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `decode`."""
-        return _decode(data, self._from_array)
+        return _decode(data, self._readers)
 
 
 MSGPACK: Final = MsgpackCodec()

@@ -12,7 +12,11 @@ An operation on a channel is a code and a payload, bytes of the run's codec:
     2  extend   a list of the new items
     3  merge    a list of changes: key, code, payload, key, code, payload ...
     7  text     the string to append
+    8  splice   a list: the new items, then kept, removed, added, kept, removed, added ...
 ```
+
+A splice walks along the list as it was: so many items are kept, so many removed, and so many of the new items, which
+are one list of the codec's (empty bytes if there are none), come in their place.
 
 In a merge a key that is a string stands as itself, any other one as the codec's bytes; the payload of a nested merge is
 nested in place.
@@ -20,25 +24,28 @@ nested in place.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgpack
 
+from eventlog.align import Edit, spliced
 from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
-from eventlog.events import AppendText, Delete, Extend, Merge, Update
+from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
+from eventlog.flat import PLAIN_KEYS
+from eventlog.pieces import Pieces
 from eventlog.records import array, scalar
 from eventlog.shadow import (
-    PLAIN_KEYS,
     DictShadow,
     ListShadow,
-    begins_with,
+    edits_of,
     is_opaque,
     is_same,
     same_keys,
     shadow_of,
+    shadow_of_end,
     size_of,
 )
 
@@ -47,13 +54,15 @@ if TYPE_CHECKING:
 
     from eventlog.codec import Codec, PlainCodec
 
-DELETE, SET, EXTEND, MERGE, SET_LIST, SET_DICT, SET_TEXT, TEXT = range(8)
+DELETE, SET, EXTEND, MERGE, SET_LIST, SET_DICT, SET_TEXT, TEXT, SPLICE = range(9)
 CODE_BITS: Final = 5
 CODE: Final = 15
 IN_PART: Final = 16
 """In an event a code has this flag where the payload stands in a part of its own: its digest and size stand here."""
 
 SETS: Final = frozenset({SET, SET_LIST, SET_DICT, SET_TEXT})
+NETS: Final = frozenset({MERGE, SPLICE})
+"""Operations that may remove something: their slot says by how much the value grows."""
 _SET_OF: Final[dict[type, int]] = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
 _NOUN: Final = {SET: "no list, dict or string", SET_LIST: "a list", SET_DICT: "a dict", SET_TEXT: "a string"}
 _MISSING: Final = object()
@@ -159,16 +168,19 @@ class Known(Protocol):
     def shadow(self) -> Any:
         """What its next value is compared with."""
 
+    def made_shadow(self) -> Any:
+        """The same, where it was made before; else None."""
+
     def value(self) -> Any:
         """Its value, a new object."""
 
 
 def from_operation(operation: Any, known: Known | None, codec: Codec, path: str) -> Write:
-    """The write of an `Extend`, `AppendText`, `Merge` or `Delete`.
+    """The write of an `Extend`, `Splice`, `AppendText`, `Merge` or `Delete`.
 
     Args:
         operation: what the caller said.
-        known: the channel, None if it is absent; asked for more than its kind by a `Merge` only.
+        known: the channel, None if it is absent; asked for more than its kind by a `Merge` or `Splice` only.
         codec: the run's.
         path: names the channel in errors.
 
@@ -191,21 +203,46 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
             return _merge_into(known.shadow(), operation, codec, path, 0)
         except _OpaqueError:
             return set_to(_carried_out(operation, known.value(), path), codec, path)
-    return _at_end(operation, shadow=None, codec=codec, path=path, depth=0)
+    if isinstance(operation, Splice):
+        return _splice_of(known.shadow(), operation, codec, path, 0)
+    made = known.made_shadow() if isinstance(operation, Extend) else None
+    shadow = made if isinstance(made, ListShadow) and made.was_spliced else None  # else nobody may ask for it again
+    return _at_end(operation, shadow=shadow, codec=codec, path=path, depth=0)
 
 
 def _check_argument(operation: Any, path: str) -> None:
     name, types, rule = _ARGUMENTS.get(type(operation), ("", (), ""))
     if name and type(getattr(operation, name)) not in types:
         raise InvalidInputError(f"{path}: {rule}, not {type(getattr(operation, name)).__name__}")
+    for edit in operation.edits if type(operation) is Splice else ():
+        parts = [*map(type, edit)] if type(edit) in _LISTS else [type(edit)]
+        if parts[:2] != [int, int] or len(parts) != 3 or parts[2] not in _LISTS:  # noqa: PLR2004 (see `Splice`)
+            there = ", ".join(part.__name__ for part in parts)
+            raise InvalidInputError(f"{path}: an edit of a Splice is (start, removed, [items]), not ({there})")
 
 
+def _edits_in(operation: Splice, length: int, path: str) -> list[tuple[int, int, list[Any]]]:
+    """The edits of a splice, which is to fit a list of that length."""
+    at = 0
+    for start, removed, _ in operation.edits:
+        if removed < 0 or start < at:
+            raise InvalidInputError(
+                f"{path}: Splice removes {removed} at {start}; edits are in order and none removes less than 0"
+            )
+        at = start + removed
+        if at > length:
+            raise InvalidInputError(f"{path}: Splice removes {removed} at {start}, there is a list of {length}")
+    return [(start, removed, list(items)) for start, removed, items in operation.edits if removed or items]
+
+
+_LISTS: Final = (list, tuple)
 _ARGUMENTS: Final[dict[type, tuple[str, tuple[type, ...], str]]] = {
-    Extend: ("items", (list, tuple), "Extend takes a list of items"),
+    Extend: ("items", _LISTS, "Extend takes a list of items"),
+    Splice: ("edits", _LISTS, "Splice takes a list of edits"),
     AppendText: ("text", (str,), "AppendText takes a string"),
     Merge: ("changes", (dict,), "Merge takes a dict of changes"),
 }
-_WANTED: Final = {Extend: SET_LIST, AppendText: SET_TEXT, Merge: SET_DICT}
+_WANTED: Final = {Extend: SET_LIST, Splice: SET_LIST, AppendText: SET_TEXT, Merge: SET_DICT}
 
 
 def _unfit(operation: Any, needs: str, there_is: str, path: str) -> InvalidInputError:
@@ -216,6 +253,8 @@ def _from_nothing(operation: Any, depth: int = 0) -> Any:
     """The value that an operation makes of an absent channel or key."""
     if isinstance(operation, Extend):
         return list(operation.items)
+    if isinstance(operation, Splice):
+        return spliced([], _edits_in(operation, 0, "Splice"))
     if isinstance(operation, AppendText):
         return operation.text
     if isinstance(operation, Merge):
@@ -240,8 +279,31 @@ def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: 
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     if shadow is None:
         return Write(EXTEND, payload, len(payload))
-    added = shadow_of(items, codec, path)
+    added = shadow_of_end(items, payload, codec, path)
     return Write(EXTEND, payload, len(payload), accept=lambda: shadow.extend(added))
+
+
+def _splice_of(shadow: ListShadow, operation: Splice, codec: Codec, path: str, depth: int) -> Write:
+    """The write of a splice into a list of which `shadow` was made."""
+    return _splice(shadow, _edits_in(operation, len(shadow.items), path), codec, path, depth)
+
+
+def _splice(shadow: ListShadow, edits: list[tuple[int, int, list[Any]]], codec: Codec, path: str, depth: int) -> Write:
+    items = [*chain.from_iterable(added for _, _, added in edits)]
+    encoded = _encode_items(items, 0, codec, path) if items else b""
+    if depth and _height(items) + depth > MAX_DEPTH:
+        raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
+    gone = sum(size_of(item, codec) for start, removed, _ in edits for item in shadow.items[start : start + removed])
+    if len(edits) == 1:
+        changes = [(*edits[0][:2], shadow_of_end(items, encoded, codec, path))]
+    else:
+        changes = [(start, removed, shadow_of(added, codec, path)) for start, removed, added in edits]
+    numbers, at = [], 0
+    for start, removed, added in edits:
+        numbers += [start - at, removed, len(added)]
+        at = start + removed
+    payload = array([scalar(encoded), *map(scalar, numbers)])
+    return Write(SPLICE, payload, len(encoded) - gone, accept=lambda: shadow.splice(changes))
 
 
 def _merge_into(shadow: Any, operation: Merge, codec: Codec, path: str, depth: int) -> Write:
@@ -269,13 +331,15 @@ def _change_of(item: Any, old: Any, codec: Codec, path: str, depth: int) -> Writ
     """The write of one key of a merge; its growth is net of what was there."""
     _check_argument(item, path)
     if type(item) in _WANTED and old is not _MISSING:
-        wanted = {Extend: ListShadow, AppendText: str, Merge: DictShadow}[type(item)]
+        wanted: Any = {Extend: ListShadow, Splice: ListShadow, AppendText: str, Merge: DictShadow}[type(item)]
         if is_opaque(old):
             raise _OpaqueError
         if type(old) is not wanted:
             raise _unfit(item, _NOUN[_WANTED[type(item)]], "something else", path)
         if isinstance(item, Merge):
             return _merge_into(old, item, codec, path, depth)
+        if isinstance(item, Splice):
+            return _splice_of(old, item, codec, path, depth)
         return _at_end(item, shadow=old, codec=codec, path=path, depth=depth)
     return _net(first_set(_from_nothing(item, depth), codec, path, depth), old, codec)
 
@@ -287,11 +351,13 @@ class _OpaqueError(Exception):
 def _carried_out(operation: Any, value: Any, path: str) -> Any:
     """`value`, which may be changed in place, after an operation on it."""
     _check_argument(operation, path)
-    wanted = {Extend: list, AppendText: str, Merge: dict}.get(type(operation))
+    wanted = {Extend: list, Splice: list, AppendText: str, Merge: dict}.get(type(operation))
     if wanted is None or value is _MISSING:
         return _from_nothing(operation)
     if type(value) is not wanted:
         raise _unfit(operation, _NOUN[_WANTED[type(operation)]], f"a {type(value).__name__}", path)
+    if isinstance(operation, Splice):
+        return spliced(value, _edits_in(operation, len(value), path))
     if not isinstance(operation, Merge):
         return value + (list(operation.items) if isinstance(operation, Extend) else operation.text)
     for key, item in operation.changes.items():
@@ -339,13 +405,13 @@ def _merge_payload(changes: Iterable[tuple[Any, Write]], codec: Codec, path: str
 
 
 def slot(write: Write, *, in_part: bool) -> int:
-    """The number that stands for a write's operation in an event: code, flag and, for a merge, its growth.
+    """The number that stands for a write's operation in an event: code, flag and, for those of `NETS`, the growth.
 
     ```
      bits 0-3 code | 4 in a part | 5... growth, folded: 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
     ```
     """
-    growth = 0 if write.code != MERGE else write.growth << 1 if write.growth >= 0 else (-write.growth << 1) - 1
+    growth = 0 if write.code not in NETS else write.growth << 1 if write.growth >= 0 else (-write.growth << 1) - 1
     return growth << CODE_BITS | (IN_PART if in_part else 0) | write.code
 
 
@@ -357,6 +423,25 @@ def unfolded(number: int) -> int:
 # --- applying ---------------------------------------------------------------------------------------------------
 
 
+def replayed(value: Any, operations: Iterable[tuple[int, bytes]], codec: Codec) -> Any:
+    """`value` after operations, in order; as `applied`, at the cost of what they say, however long a list is."""
+    pieces: Pieces | None = None
+    for code, payload in operations:
+        if code == SPLICE or (pieces is not None and code == EXTEND):
+            pieces = Pieces(value) if pieces is None else pieces
+            _put(pieces, code, payload, codec)
+        else:
+            value = applied(value if pieces is None else pieces.values(), code, payload, codec)
+            pieces = None
+    return value if pieces is None else pieces.values()
+
+
+def _put(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> None:
+    edits = [(pieces.size, 0, codec.decode(payload))] if code == EXTEND else _edits(payload, codec)
+    for edit in reversed(edits):
+        pieces.put(*edit)
+
+
 def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:
     """`value` after the operation; `value` belongs to the caller and may be changed in place."""
     if code in SETS:
@@ -365,12 +450,25 @@ def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:
         value = [] if value is _MISSING else value
         value.extend(codec.decode(payload))
         return value
+    if code == SPLICE:
+        return spliced([] if value is _MISSING else value, _edits(payload, codec))
     if code == TEXT:
         return ("" if value is _MISSING else value) + codec.decode(payload)
     if code == MERGE:
         return _merged({} if value is _MISSING else value, msgpack.unpackb(payload), codec)
     msg = f"operation code {code}: written by a newer release; upgrade eventlog-savers"
     raise InvalidInputError(msg)
+
+
+def _edits(payload: bytes, codec: Codec) -> list[tuple[int, int, list[Any]]]:
+    """What a splice says: where each stretch begins in the list as it was, how many items go, and which come."""
+    encoded, *numbers = msgpack.unpackb(payload)
+    items = codec.decode(encoded) if encoded else []
+    found, at, taken = [], 0, 0
+    for kept, removed, added in zip(*[iter(numbers)] * 3, strict=True):
+        found.append((at + kept, removed, items[taken : taken + added]))
+        at, taken = at + kept + removed, taken + added
+    return found
 
 
 def _merged(value: dict[Any, Any], flat: list[Any], codec: Codec) -> dict[Any, Any]:
@@ -397,6 +495,8 @@ def to_operation(code: int, payload: Any, codec: Codec) -> Any:
         return Delete()
     if code == EXTEND:
         return Extend(codec.decode(payload))
+    if code == SPLICE:
+        return Splice(_edits(payload, codec))
     if code == TEXT:
         return AppendText(codec.decode(payload))
     flat = msgpack.unpackb(payload) if isinstance(payload, bytes) else payload
@@ -433,15 +533,30 @@ def first_set(value: Any, codec: Codec, path: str, depth: int = 0) -> Write:
     return write._replace(shadow=shadow_of(value, codec, path))
 
 
+_HEAD, _EDIT = 10, 15
+"""Bytes that a splice has beside its items, at most: of its own, and for each edit."""
+
+
 def _list_difference(shadow: ListShadow, value: list[Any], codec: Codec, path: str, depth: int) -> Write | None:
     known = len(shadow.items)
-    if len(value) < known or not begins_with(value, shadow, codec, path):
-        return first_set(value, codec, path, depth)
-    if len(value) == known:
+    try:
+        found = edits_of(shadow, value, codec, path) if known else [Edit(0, 0, 0, len(value))] if value else []
+    except UnserializableError:
+        _encode_items(value, 0, codec, path)  # to name the item by its index
+        raise
+    if not found:
         return None
-    if not known:
+    kept = known - sum(edit.removed for edit in found)
+    if not kept:
         return first_set(value, codec, path, depth)
-    return _at_end(Extend(value[known:]), shadow=shadow, codec=codec, path=path, depth=depth)
+    if found[0].start == known:
+        return _at_end(Extend(value[known:]), shadow=shadow, codec=codec, path=path, depth=depth)
+    edits = [(start, removed, value[begin : begin + added]) for start, removed, begin, added in found]
+    write = _splice(shadow, edits, codec, path, depth)
+    if kept <= _HEAD + _EDIT * len(edits):  # each item has at least one byte, so otherwise the whole is larger
+        whole = first_set(value, codec, path, depth)
+        return whole if len(whole.payload) <= len(write.payload) else write
+    return write
 
 
 def _encode_items(items: list[Any], first: int, codec: Codec, path: str) -> bytes:

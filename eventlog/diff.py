@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from eventlog.align import Sides, edits
 from eventlog.codec import encode
 from eventlog.errors import InvalidInputError
-from eventlog.types import dataclass_fields
+from eventlog.types import dataclass_fields, held_by_model, is_model_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -118,16 +119,16 @@ class Diff:
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Diff:
     """What differs from `old` to `new`.
 
-    Lists are compared without their common beginning and end, element by element, so one insertion is one change. The
-    order of a dict's keys is a difference only if there is no other one; that of the channels is none.
+    In a list what was inserted, removed or replaced is found, and what stays is no change. The order of a dict's keys
+    is a difference only if there is no other one; that of the channels is none.
 
     Args:
         old: values by channel, for example a `State`.
         new: the same, after.
 
     Returns:
-        The changes; a dataclass is compared field by field. What is neither plain data nor known to the log's codec
-        is the same if type and ``repr`` are.
+        The changes; a dataclass or a model of pydantic's is compared field by field. What is neither plain data nor
+        known to the log's codec is the same if type and ``repr`` are.
     """
     channels = [*old, *(channel for channel in new if channel not in old)]
     found: list[Change] = []
@@ -168,23 +169,26 @@ def _steps(a: Any, b: Any) -> list[Step] | None:
 
 
 def _item_steps(a: list[Any] | tuple[Any, ...], b: list[Any] | tuple[Any, ...]) -> list[Step]:
-    shorter = min(len(a), len(b))
-    front = _common(zip(a, b, strict=False), shorter)
-    back = _common(zip(reversed(a), reversed(b), strict=False), shorter - front)
-    middle = range(front, max(len(a), len(b)) - back)
-    return [(i, a[i] if i < len(a) - back else _ABSENT, b[i] if i < len(b) - back else _ABSENT) for i in middle]
+    steps: list[Step] = []
+    sizes = len(a), len(b)
+    sides = Sides(sizes, lambda i, j: is_same(a[i], b[j]), lambda i: _token(a[i]), lambda j: _token(b[j]))
+    for start, removed, begin, added in edits(sides):
+        for k in range(max(removed, added)):
+            old = a[start + k] if k < removed else _ABSENT
+            new = b[begin + k] if k < added else _ABSENT
+            steps.append((start + k if new is _ABSENT else begin + k, old, new))
+    return steps
 
 
-def _common(pairs: Iterable[tuple[Any, Any]], limit: int) -> int:
-    """How many pairs are the same before the first that is not."""
-    for count, (x, y) in enumerate(islice(pairs, limit)):
-        if not is_same(x, y):
-            return count
-    return limit
+def _token(value: Any) -> Any:
+    try:
+        return _strict(value)
+    except RecursionError:  # tuples within tuples: all that are as deep look alike
+        return type(value)
 
 
 def _keyed(value: Any) -> dict[Any, tuple[Any, Any]] | None:
-    """The items of a dict or the fields of a dataclass, found by a strict form of the key; None for anything else."""
+    """The items of a dict, the fields of a dataclass or model, by a strict form of the key; None for anything else."""
     if isinstance(value, dict):
         return {_strict(key): (key, item) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -192,6 +196,8 @@ def _keyed(value: Any) -> dict[Any, tuple[Any, Any]] | None:
             return {name: (name, item) for name, item in dataclass_fields(value).items()}
         except (InvalidInputError, TypeError):
             return None
+    if is_model_type(type(value)):
+        return {name: (name, item) for name, item in held_by_model(value).items()}
     return None
 
 

@@ -24,6 +24,20 @@ class Extend:
 
 
 @dataclass(frozen=True, slots=True)
+class Splice:
+    """Write: replace stretches of the channel's list by other items (an absent channel begins as an empty one).
+
+    ``Splice([(0, 0, ["new"]), (5, 2, [])])`` inserts an item at the front and removes the two at 5 and 6.
+
+    Attributes:
+        edits: per stretch where it begins, how many items are removed there, and the items that come in their place.
+            Indexes count in the list as it was; each stretch begins where the one before ends, or later.
+    """
+
+    edits: Sequence[tuple[int, int, Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
 class AppendText:
     """Write: put `text` at the end of the channel's string (an absent channel begins as an empty one)."""
 
@@ -39,7 +53,7 @@ class Delete:
 class Merge:
     """Write: change keys of the channel's dict and leave the others (an absent channel begins as an empty one).
 
-    A value sets its key, and may itself be `Delete`, `Merge`, `Extend` or `AppendText`, at any depth.
+    A value sets its key, and may itself be `Delete`, `Merge`, `Extend`, `Splice` or `AppendText`, at any depth.
     """
 
     changes: Mapping[Any, Any]
@@ -52,7 +66,7 @@ class Update:
     value: Any
 
 
-OPERATIONS: Final = frozenset({Extend, AppendText, Delete, Merge, Update})
+OPERATIONS: Final = frozenset({Extend, Splice, AppendText, Delete, Merge, Update})
 
 
 class Source(Protocol):
@@ -144,7 +158,7 @@ class Event:
 
     @property
     def writes(self) -> Mapping[str, Any]:
-        """What it changed, per channel: the new value, or `Extend`, `AppendText`, `Merge`, `Delete`.
+        """What it changed, per channel: the new value, or `Extend`, `Splice`, `AppendText`, `Merge`, `Delete`.
 
         Decoded anew at each access. Appending it to a branch at the same state makes the same change.
         """

@@ -51,7 +51,8 @@ RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, P
 MAX_SEQ: Final = (1 << 63) - 1
 
 _place = struct.Struct(">cQIQ").pack
-_numbered = struct.Struct(">cQIQI").pack
+numbered_key: Final = struct.Struct(">cQIQI").pack
+"""Key of the `n`-th of several at one event: kind, run, segment, seq, n."""
 _segment = struct.Struct(">cQI").pack
 _child = struct.Struct(">cQIQI").pack
 _run = struct.Struct(">cQ").pack
@@ -77,7 +78,8 @@ def name_bytes(parts: Sequence[str]) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 
 
-def name_key(parts: Sequence[str]) -> bytes:
+@lru_cache(256)
+def name_key(parts: tuple[str, ...]) -> bytes:
     """The catalogue's key of a run name."""
     return NAME + digest(parts[0].encode(), 8) + digest(name_bytes(parts), 16)
 
@@ -129,12 +131,7 @@ def event_key(run: int, segment: int, seq: int) -> bytes:
 
 def part_key(run: int, segment: int, seq: int, n: int) -> bytes:
     """Key of the `n`-th large payload of an event."""
-    return _numbered(PART, run, segment, seq, n)
-
-
-def snapshot_key(run: int, segment: int, seq: int, n: int) -> bytes:
-    """Key of the `n`-th channel value materialised at an event."""
-    return _numbered(SNAPSHOT, run, segment, seq, n)
+    return numbered_key(PART, run, segment, seq, n)
 
 
 def manifest_key(run: int, segment: int, seq: int) -> bytes:

@@ -83,11 +83,13 @@ class EventLog:
         """Open the log at `location`, or begin one there.
 
         Args:
-            location: a directory (LMDB), or ``"memory:"`` for a log that lives as long as this object.
+            location: a directory (LMDB); ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"`` for one file of
+                SQLite; or ``"memory:"`` for a log that lives as long as this object.
             readonly: write nothing, and fail if there is no log.
             synchronous: what an append that returned survives. ``"full"``: power loss. ``"normal"``: the process's
                 death; power loss takes at most the last half second, and never anything older than what it takes.
-                ``"off"``: nothing; it is written in batches, and nobody else can write meanwhile.
+                ``"off"``: nothing; it is written in batches, and nobody else can write meanwhile (in SQLite nobody else
+                can read, either).
             limits: the most that one call may write.
 
         Raises:

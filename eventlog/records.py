@@ -36,6 +36,7 @@ _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
 INT64: Final = 1 << 63
+_new: Final = tuple.__new__  # makes a named tuple at half the cost
 
 scalar = msgpack.Packer(strict_types=True).pack
 """Bytes of one string, integer, bytes or None. Shared and so for scalars only: packing those runs no Python code."""
@@ -91,15 +92,26 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
         CorruptionError: the record is not what was written under that key.
         FormatError: written in a format of a newer release.
     """
-    _check_version(key, record)
-    digest, parent, body = record[1:17], record[17:33], record[_HEADER:]
-    if xxh3_128_digest(key + parent + body) != digest:
+    return event_of(record[1:_HEADER], event_fields(key, record))
+
+
+def event_fields(key: bytes, record: bytes) -> list[Any]:
+    """The fields of an event's body as they stand there; raises as `read_event`."""
+    if record[:1] != _VERSION:
+        raise _unknown_version(key, record)
+    if xxh3_128_digest(key + record[17:]) != record[1:17]:
         raise CorruptionError(where(key), "checksum of the event differs")
-    time, step, task, event_id, meta, *writes = msgpack.unpackb(body)
+    fields: list[Any] = msgpack.unpackb(record[_HEADER:])
+    return fields
+
+
+def event_of(digests: bytes, fields: list[Any]) -> tuple[bytes, bytes, Body]:
+    """What `read_event` returns, of the digests that stand in the record and of `event_fields`."""
+    time, step, task, event_id, meta, *writes = fields
     time_ns = int.from_bytes(time, "big") if isinstance(time, bytes) else time
     if event_id.__class__ is bytes:
         event_id = unpacked_id(event_id)
-    return digest, parent, Body(time_ns, step, task, event_id, meta, writes)
+    return digests[:16], digests[16:], _new(Body, (time_ns, step, task, event_id, meta, writes))
 
 
 def head_record(seq: int, digest: bytes) -> bytes:
@@ -119,7 +131,8 @@ def seal(key: bytes, payload: bytes) -> bytes:
 
 def unseal(key: bytes, record: bytes) -> bytes:
     """The payload of a sealed record; raises as `read_event`."""
-    _check_version(key, record)
+    if record[:1] != _VERSION:
+        raise _unknown_version(key, record)
     payload = record[9:]
     if xxh3_64_digest(key + payload) != record[1:9]:
         raise CorruptionError(where(key), "checksum differs")
@@ -164,10 +177,8 @@ def where(key: bytes) -> str:
     return f"{names[kind]} (run {run}{place})"
 
 
-def _check_version(key: bytes, record: bytes) -> None:
-    if record[:1] == _VERSION:
-        return
+def _unknown_version(key: bytes, record: bytes) -> CorruptionError | FormatError:
     if not record:
-        raise CorruptionError(where(key), "the record is empty")
+        return CorruptionError(where(key), "the record is empty")
     msg = f"{where(key)}: format version {record[0]}; this release reads version {FORMAT}: upgrade eventlog-savers"
-    raise FormatError(msg)
+    return FormatError(msg)

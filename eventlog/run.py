@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
@@ -44,6 +44,7 @@ from eventlog.snapshots import (
     progress_at,
 )
 from eventlog.state import State
+from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ if TYPE_CHECKING:
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
-    from eventlog.snapshots import Entries
+    from eventlog.snapshots import Entries, Progress
     from eventlog.storage import Storage
 
     Where = int | str | Event | State
+
+T = TypeVar("T")
 
 _UNSEEN: Any = object()
 _STR = frozenset({str})
@@ -65,6 +68,8 @@ _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
 _MAX_CHANNELS = 1 << 16
+_FEW_EVENTS = 100
+"""How many events of others a handle reads one by one when it is refreshed, before it looks for a manifest."""
 _NEIGHBORS = 4
 """How far the state looked at last may lie before the one that is wanted, to be the shorter way than a manifest."""
 
@@ -126,6 +131,9 @@ class _Known(NamedTuple):
     def shadow(self) -> Any:
         return self.run._shadow(self.tip, self.channel)  # noqa: SLF001 (its own)
 
+    def made_shadow(self) -> Any:
+        return self.tip.shadows.get(self.channel)
+
     def value(self) -> Any:
         return self.run._value(self.tip, self.channel)  # noqa: SLF001 (its own)
 
@@ -181,6 +189,8 @@ class Run:
         self._task_writes: TaskWrites | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
+        self._stretches = Stretches(branches)
+        self._asked: dict[str, tuple[object, Any]] = {}  # see _once
 
     def _open(self) -> None:
         segment = self._branches.segment_of(self._branch)
@@ -239,6 +249,15 @@ class Run:
                 self._state = State(self.head, dict(self._tip.entries), self._branches)
             return self._state
 
+    def value(self, channel: str, default: Any = None) -> Any:
+        """One channel's value at the head, decoded anew; `default` if there is no such channel.
+
+        As ``state.get(channel, default)``, at a cost that does not grow with the number of channels.
+        """
+        with self._lock:
+            tip = self._tip
+            return self._value(tip, channel) if channel in tip.entries else default
+
     def __len__(self) -> int:
         """How many events lead to the head, those before a fork included."""
         return self._tip.at[1] + 1
@@ -267,7 +286,8 @@ class Run:
         durability says.
 
         Args:
-            writes: per changed channel its new value, or `Extend`, `AppendText`, `Merge`, `Delete`, `Update`.
+            writes: per changed channel its new value, or `Extend`, `Splice`, `AppendText`, `Merge`, `Delete`,
+                `Update`.
             task: who did it.
             step: the superstep's number, greater than the head's; by default one more.
             id: names the event within the run. Appending the same again under one id is done once: the event that is
@@ -716,14 +736,54 @@ class Run:
                 segment = self._branches.segment_of(branch)
                 if segment is None and not self._tip.is_empty:
                     raise NotFoundError(f"branch {branch!r} of run {self.name!r} is gone: it or its run was deleted")
-                self._branch = branch
+                if segment is not None and self._stands_at_head(segment):
+                    return self
+                before, self._branch = self._tip, branch
                 self._open()
+                self._read_on(before)
             else:
                 self._take_number(self._door.find())
             return self
 
+    def _read_on(self, before: Tip) -> None:
+        """Go on from what this handle has read already, where others only appended a few events to that."""
+        tip, known = self._tip, before.loaded
+        if known is None or tip.segment != before.segment or tip.at[0] != before.at[0]:
+            return
+        if not 0 < tip.at[1] - before.at[1] <= _FEW_EVENTS:
+            return
+
+        def load() -> Progress:
+            branches, entries = self._branches, dict(before.entries)
+            since = play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
+            return known._replace(entries=entries, since=known.since + since)
+
+        tip.load = load
+
+    def _stands_at_head(self, segment: Segment) -> bool:
+        """Whether nobody wrote to the branch since this handle did: then it keeps what it has read."""
+        tip = self._tip
+        if segment != tip.segment or tip.head is None:
+            return False
+        return self._storage.get([head_key(self._branches.run, segment.number)])[0] == tip.head
+
     def is_stale(self) -> bool:
-        """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
+        """Whether the run was deleted, or made, since this handle was: open it again then.
+
+        Costs one small read; asked again while nothing is written, none.
+        """
+        return self._once("stale", self._is_new, self._is_stale)
+
+    def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
+        """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
+        position = self._storage.position()
+        now = (position, self._branches, of)
+        known = self._asked.get(what)
+        if known is None or known[0] != now or position is None:
+            known = self._asked[what] = (now, look())  # the position first: what is committed meanwhile changes it
+        return cast("T", known[1])
+
+    def _is_stale(self) -> bool:
         known = None if self._is_new else self._branches.run
         evidence = None if known is None else self._door.evidence(known)
         if evidence is not None and evidence == self._evidence:
@@ -787,19 +847,30 @@ class Run:
             with self._lock:  # another thread may append meanwhile: then the head's state is not what was asked for
                 if at == self._tip.at:
                     return self.state
-        return State(self._event_at(at), self._entries_at(at), self._branches)
+        event, entries = self._looked(at)
+        return State(event, entries, self._branches)
 
-    def _entries_at(self, at: tuple[int, int]) -> Entries:
-        """The entries at an event; from those at the event looked at last, if that lies a few steps before."""
+    def _looked(self, at: tuple[int, int]) -> tuple[Event, Entries]:
+        """An event and the entries there: from what was looked at last, as far as that goes."""
         branches = self._branches
         of, seen, entries = self._looked_at
         if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
-            entries = dict(entries)
+            entries = dict(entries)  # their values are read already
             play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+            found = branches.event(at)
         else:
-            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+            found, entries = self._read_at(at)
         self._looked_at = (branches, at, entries)
-        return entries
+        return branches.event_of(at, found), entries
+
+    def _read_at(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries]:
+        branches = self._branches
+        if self._stretches.branches is not branches:
+            self._stretches = Stretches(branches)
+        found = self._stretches.look(at)
+        if found is not None:
+            return found
+        return branches.event(at), progress_at(self._storage, branches.lineage, branches.run, at).entries
 
     def event(self, where: Where) -> Event:
         """The event itself; arguments and errors as for `at`."""
@@ -838,6 +909,15 @@ class Run:
             bounds = ids_below(self._branches.run, before)
             for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
                 yield id_of(key)
+
+    def greatest_id(self) -> str | None:
+        """The first of `given_ids`, None if there is none. Asked again while nothing is written it costs no read."""
+        return self._once("greatest id", self._is_new, lambda: next(self.given_ids(limit=1), None))
+
+    def _id_entry(self, event_id: str) -> list[int] | None:
+        if self._is_new:
+            return None
+        return self._once("id", event_id, lambda: self._branches.id_entry(event_id))
 
     def is_current(self, event: Event) -> bool:
         """Whether the id that an event was given still names it, and not one that was written under it since."""
@@ -935,7 +1015,7 @@ class Run:
 
     def _anchor(self, where: Where) -> Anchor:
         if isinstance(where, str):
-            entry = None if self._is_new else self._branches.id_entry(check_id("event id", where))
+            entry = self._id_entry(check_id("event id", where))
             if entry is not None:
                 return Anchor((entry[2], entry[3]), where)
             if not _AUTO_ID.fullmatch(where):
@@ -1022,6 +1102,8 @@ class Run:
 
     def _place(self, where: Where) -> tuple[int, int]:
         """Segment and seq of an event."""
+        if isinstance(where, str):
+            return self._place_of_id(where)
         if isinstance(where, State):
             where = self._of_state(where)
         if isinstance(where, Event):
@@ -1033,8 +1115,6 @@ class Run:
             ):
                 raise NotFoundError(f"run {self.name!r} has that event no more: it was deleted")
             return at
-        if isinstance(where, str):
-            return self._place_of_id(where)
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
         return self._place_of_step(where)
@@ -1045,8 +1125,7 @@ class Run:
         return state.event
 
     def _place_of_id(self, event_id: str) -> tuple[int, int]:
-        check_id("event id", event_id)
-        entry = None if self._is_new else self._branches.id_entry(event_id)
+        entry = self._id_entry(check_id("event id", event_id))
         if entry is not None:
             return entry[0], entry[1]
         if not self._is_new and (parsed := _AUTO_ID.fullmatch(event_id)):

@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
 
-from eventlog import delta
+from eventlog import delta, layout
 from eventlog.errors import CorruptionError
-from eventlog.layout import EVENT, MANIFEST, manifest_key, part_key, place_of, places, snapshot_key
-from eventlog.records import read_event, seal, triples, unseal
+from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
+from eventlog.records import event_fields, read_event, seal, triples, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -68,6 +68,7 @@ CONSTANTS: Final = {
 }
 
 PART, SNAPSHOT = 0, 1
+_KEY_KINDS: Final = (layout.PART, layout.SNAPSHOT)
 
 
 class Place(NamedTuple):
@@ -90,7 +91,7 @@ class Place(NamedTuple):
     def key(self, run: int) -> bytes:
         """The key of these bytes."""
         kind, segment, seq, n, _, _ = self
-        return part_key(run, segment, seq, n) if kind == PART else snapshot_key(run, segment, seq, n)
+        return numbered_key(_KEY_KINDS[kind], run, segment, seq, n)
 
 
 class Trail(NamedTuple):
@@ -229,11 +230,15 @@ def apply_changes(entries: Entries, changed: Entries) -> None:
 
 
 def put_fresh(entries: Entries, fresh: Iterable[list[Any]]) -> None:
-    """Bring `entries` up to date with small values that were set, as `advanced` would say of them."""
+    """Bring `entries` up to date with values that were set, as `advanced` would say of them."""
     writes = [*chain.from_iterable(fresh)]
-    newest = dict(zip(writes[::3], zip(writes[1::3], writes[2::3], strict=True), strict=True))
-    for channel, (code, payload) in newest.items():
-        entries[channel] = Entry(code, len(payload), 0, payload, None)
+    newest = dict(zip(writes[::3], range(1, len(writes), 3), strict=True))
+    for channel, index in newest.items():
+        code, payload = writes[index], writes[index + 1]
+        if type(payload) is bytes:
+            entries[channel] = _new(Entry, (code, len(payload), 0, payload, None, None, None))
+        else:
+            entries[channel] = _new(Entry, (code, payload.size, 0, payload.data, payload, None, None))
 
 
 # --- manifests and snapshots ------------------------------------------------------------------------------------
@@ -268,6 +273,10 @@ def due(entries: Mapping[str, Entry]) -> list[str]:
     return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]
 
 
+_SMALL_ROW, _LARGE_ROW = 3, 5
+"""Items of a channel that was set whole: its value stands in the manifest, or has a place of its own."""
+
+
 def _listed(channel: str, entry: Entry) -> list[Any]:
     full: Any = entry.full if entry.place is None else list(entry.place[:5])
     listed = [channel, entry.kind, full]
@@ -280,21 +289,28 @@ def _listed(channel: str, entry: Entry) -> list[Any]:
 
 def manifest_entries(payload: bytes) -> Entries:
     """The entries that a manifest lists, large values and deltas unread."""
-    return dict(map(_entry_of, msgpack.unpackb(payload)))
+    entries: Entries = {}
+    for listed in msgpack.unpackb(payload, use_list=False):
+        if len(listed) == _SMALL_ROW:
+            channel, kind, full = listed
+            entries[channel] = _new(Entry, (kind, len(full), 0, full, None, None, None))
+        elif len(listed) == _LARGE_ROW:
+            channel, kind, place, size, debt = listed
+            entries[channel] = _new(Entry, (kind, size, debt, None, _new(Place, (*place, None)), None, None))
+        else:
+            channel, kind, full, size, debt, bounds = listed
+            entries[channel] = _trailing(kind, full, size, debt, bounds)
+    return entries
 
 
-def _entry_of(listed: list[Any]) -> tuple[str, Entry]:
-    channel, kind, full, *more = listed
-    if not more:
-        return channel, _new(Entry, (kind, len(full), 0, full, None, None, None))
-    size, debt = more[:2]
+def _trailing(kind: int, full: bytes | tuple[int, ...], size: int, debt: int, bounds: tuple[int, ...]) -> Entry:
+    """The entry of a channel whose trail has those bounds."""
     trail: Trail | None = None
-    for segment, first, last in zip(*[iter(more[2] if len(more) > 2 else [])] * 3, strict=True):  # noqa: PLR2004
+    for segment, first, last in zip(*[iter(bounds)] * 3, strict=True):
         trail = Trail(trail, segment, first, last)
-    ops = None if trail is None else UNREAD
     if isinstance(full, bytes):
-        return channel, _new(Entry, (kind, size, debt, full, None, trail, ops))
-    return channel, _new(Entry, (kind, size, debt, None, _new(Place, (*full, None)), trail, ops))
+        return Entry(kind, size, debt, full, None, trail, UNREAD)
+    return Entry(kind, size, debt, None, _new(Place, (*full, None)), trail, UNREAD)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -312,13 +328,26 @@ def progress_at(
     Raises:
         CorruptionError: a record on the way is damaged or missing.
     """
-    manifest, manifest_seq, segments = None, -1, 0
-    if use_manifests:
-        with suppress(CorruptionError):  # the events say the same, and verify() says what is damaged
-            manifest, manifest_seq, segments = _newest_manifest(storage, lineage, run, at)
+    manifest, manifest_seq, segments = manifest_at(storage, lineage, run, at) if use_manifests else (None, -1, 0)
     entries = {} if manifest is None else manifest_entries(manifest)
     since = play(storage, lineage, run, at, manifest_seq, entries)
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
+
+
+class Played(NamedTuple):
+    """An event as it is read to know what it does to entries.
+
+    Attributes:
+        at: segment and seq.
+        size: bytes of its record.
+        digests: its own and its parent's.
+        fields: of its body.
+    """
+
+    at: tuple[int, int]
+    size: int
+    digests: bytes
+    fields: list[Any]
 
 
 def play(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int, entries: Entries) -> int:
@@ -327,29 +356,67 @@ def play(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], befo
     Raises:
         CorruptionError: a record on the way is damaged or missing.
     """
+    return bring_up(entries, played(storage, lineage, run, at, before))
+
+
+def played(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int) -> Iterator[Played]:
+    """The events after the one at seq `before`, up to the one `at`; raises as `play`."""
     segment, seq = at
-    since, expected = 0, before
-    fresh: list[list[Any]] = []
+    expected = before
     for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, before + 1)):
         place = place_of(key)
         expected += 1
         if place[1] != expected:
             break
-        writes = read_event(key, record)[2].writes
-        if delta.SETS.issuperset(writes[1::3]):  # small values, of which the newest counts
-            fresh.append(writes)
-            since += len(record) + READ_COST
-            continue
-        put_fresh(entries, fresh)
-        fresh.clear()
-        changed, cost = advanced(entries, placed(writes, place), place, len(record))
-        apply_changes(entries, changed)
-        since += cost
-    put_fresh(entries, fresh)
+        yield _new(Played, (place, len(record), record[1:33], event_fields(key, record)))
     if expected != seq:
         lineage.check_alive()
         raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
+
+
+def bring_up(entries: Entries, events: Iterable[Played]) -> int:
+    """Bring `entries` up to date with events; returns what reading them cost in vain or extra."""
+    since = 0
+    fresh: list[list[Any]] = []
+    for at, size, _, fields in events:
+        slots = fields[_FIRST_SLOT::3]
+        if delta.SETS.issuperset(slots):  # of values that were set the newest counts
+            fresh.append(fields[_FIRST_SLOT - 1 :])
+            since += size + READ_COST
+        elif _WHOLE.issuperset(slots):
+            changes = placed(fields[_FIRST_SLOT - 1 :], at)
+            fresh.append([item for channel, code, payload, _ in changes for item in (channel, code, payload)])
+            since += size + READ_COST
+        else:
+            put_fresh(entries, fresh)
+            fresh.clear()
+            changed, cost = advanced(entries, placed(fields[_FIRST_SLOT - 1 :], at), at, size)
+            apply_changes(entries, changed)
+            since += cost
+    put_fresh(entries, fresh)
     return since
+
+
+def flat_writes(events: Iterable[Played]) -> tuple[list[Any], list[int]] | None:
+    """The writes of events one after another, and where those of each end; None unless all set small values."""
+    writes: list[Any] = []
+    ends: list[int] = []
+    for event in events:
+        writes += event.fields[_FIRST_SLOT - 1 :]
+        ends.append(len(writes))
+    return (writes, ends) if delta.SETS.issuperset(writes[1::3]) else None
+
+
+_FIRST_SLOT: Final = 6
+"""Where the operation of the first write stands in a body."""
+_WHOLE: Final = delta.SETS | {code | delta.IN_PART for code in delta.SETS}
+
+
+def manifest_at(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int]) -> tuple[bytes | None, int, int]:
+    """The newest manifest at or before an event, its seq, and how many segments lie between; None, -1, 0 for none."""
+    with suppress(CorruptionError):  # the events say the same, and verify() says what is damaged
+        return _newest_manifest(storage, lineage, run, at)
+    return None, -1, 0
 
 
 def _newest_manifest(
@@ -379,7 +446,7 @@ def placed(writes: list[Any], at: tuple[int, int]) -> Iterator[Change]:
             n += 1
         else:
             found = payload
-        growth = delta.unfolded(grown) if code == delta.MERGE else _size(found)
+        growth = delta.unfolded(grown) if code in delta.NETS else _size(found)
         yield channel, code, found, growth
 
 
@@ -391,18 +458,19 @@ def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], chann
         CorruptionError: a record is damaged.
     """
     wanted: Entries = {}
-    found: Entries = {}
-    whole: list[str] = []
+    whole: Entries = {}  # set whole: nothing but their bytes is missing
     for channel in channels:
         entry = entries[channel]
         if entry.ops is not None:
             if not is_read(entry):
                 wanted[channel] = entry
-        elif entry.full is None and entry.place is not None:  # set whole: nothing but its bytes is missing
-            whole.append(channel)
-    for channel, full in zip(whole, read_places(storage, run, [entries[c].place for c in whole]), strict=True):  # type: ignore[misc]
-        kind, size, debt, _, place, trail, ops_ = entries[channel]
-        found[channel] = _new(Entry, (kind, size, debt, full, place, trail, ops_))
+        elif entry.full is None:
+            whole[channel] = entry
+    fulls = read_places(storage, run, [entry.place for entry in whole.values() if entry.place is not None])
+    found: Entries = {
+        channel: _new(Entry, (kind, size, debt, full, place, None, None))
+        for (channel, (kind, size, debt, _, place, _, _)), full in zip(whole.items(), fulls, strict=True)
+    }
     return {**found, **_read_trails(storage, run, wanted)} if wanted else found
 
 
@@ -504,19 +572,22 @@ def read_places(storage: Storage, run: int, places: Sequence[Place]) -> list[byt
     """The bytes at `places`."""
     if not places:
         return []
-    keys = [place.key(run) for place in places]
-    found: list[bytes] = []
-    for index, (key, record) in enumerate(zip(keys, storage.get(keys), strict=True)):
-        try:
-            if record is None:
-                place = places[index]
-                raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
-            found.append(unseal(key, record))
-        except CorruptionError:
-            if places[index].kind == SNAPSHOT:
-                raise DroppedError from None
-            raise
+    keys = [numbered_key(_KEY_KINDS[kind], run, segment, seq, n) for kind, segment, seq, n, _, _ in places]
+    found: list[Any] = storage.get(keys)
+    for index, key in enumerate(keys):  # in place: a large state's records are given back one by one
+        found[index] = _unsealed(places[index], key, found[index])
     return found
+
+
+def _unsealed(place: Place, key: bytes, record: bytes | None) -> bytes:
+    try:
+        if record is None:
+            raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
+        return unseal(key, record)
+    except CorruptionError:
+        if place.kind == SNAPSHOT:
+            raise DroppedError from None
+        raise
 
 
 def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloads: Mapping[bytes, bytes]) -> Entry:
@@ -531,16 +602,16 @@ def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloa
 def decoded_value(entry: Entry, codec: Codec) -> Any:
     """The value of a read entry: a new object each time."""
     assert entry.full is not None
-    value = codec.decode(entry.full)
     if entry.ops is None:
-        return value
+        return codec.decode(entry.full)
     sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
-    bare = codec if sealed is None else sealed.unsealed
-    for code, payload in _flat_ops(entry, ()):
-        data = payload if isinstance(payload, bytes) else payload.data
-        assert data is not None
-        value = delta.applied(value, code, data if sealed is None else sealed.opened(data), bare)
-    return value
+    ops: Any = [
+        (code, payload if isinstance(payload, bytes) else payload.data) for code, payload in _flat_ops(entry, ())
+    ]  # all of it is read
+    if sealed is None:
+        return delta.replayed(codec.decode(entry.full), ops, codec)
+    opened = [(code, sealed.opened(data)) for code, data in ops]
+    return delta.replayed(sealed.decode(entry.full), opened, sealed.unsealed)
 
 
 def encoded_value(entry: Entry, codec: Codec) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class State(Mapping[str, Any]):
-    """The value of every channel at one event: a read-only mapping.
+    """The value of every channel at one event: a read-only mapping, in the order in which the channels came.
 
     Each access decodes a fresh value: keep it in a variable if you need it twice, and do with it what you like. Values
     that are not in memory are read when they are first asked for, one channel alone, or all at the second asking.

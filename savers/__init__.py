@@ -7,9 +7,10 @@ from savers.base import (
     CheckpointConfig,
     CheckpointMetadata,
     CheckpointTuple,
+    Item,
     new_checkpoint_id,
 )
-from savers.saver import EventLogSaver, InMemoryCheckpointSaver
+from savers.saver import EventLogSaver, InMemoryCheckpointSaver, SqliteSaver
 from savers.serde import JsonPlusSerde
 from savers.store import EventLogStore
 
@@ -23,6 +24,8 @@ __all__ = [
     "EventLogSaver",
     "EventLogStore",
     "InMemoryCheckpointSaver",
+    "Item",
     "JsonPlusSerde",
+    "SqliteSaver",
     "new_checkpoint_id",
 ]

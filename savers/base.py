@@ -1,6 +1,7 @@
 """What a saver and a store promise, whatever they are built on and whichever framework calls them.
 
-Owns the five values of a checkpoint and the two contracts. Must never know a database, an engine or a framework.
+Owns the five values of a checkpoint, the item of a store and the two contracts. Must never know a database, an engine
+or a framework.
 
 A thread is a tree of checkpoints: each one is made from an earlier one, its parent. Going on from the latest one makes
 a line; putting under an older one forks.
@@ -8,19 +9,22 @@ a line; putting under an older one forks.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from eventlog import InvalidIdError, InvalidInputError, check_id
+from eventlog import InvalidIdError, InvalidInputError, UnserializableError, check_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 FORMAT_VERSION: Final = 1
 """The form of a `Checkpoint` that this release writes."""
@@ -145,8 +149,11 @@ class BaseCheckpointSaver(ABC):
     Atomicity: each method happens as a whole or not at all, and what `put` returned for, every later read sees.
     Durability: that of the storage below; a saver adds and takes away nothing.
     Threads: all methods may be called from any thread.
-    Isolation: no call returns anything of another thread_id. Values given in are copied before a method returns;
-    values given out are the caller's own.
+    Isolation: no call returns anything of another thread_id. Values given in are copied before a method returns, or
+    first waits; values given out are the caller's own.
+    Coroutines: each method has a twin with an ``a`` before its name, for which the same holds. It works in another
+    thread, so the loop goes on meanwhile. Who is cancelled while it waits does not know whether it happened; it did as
+    a whole or not at all.
 
     Any method may raise ``ClosedError``, ``StorageError`` or, on damaged data, ``CorruptionError``.
     """
@@ -233,39 +240,204 @@ class BaseCheckpointSaver(ABC):
             if current:
                 yield current
 
+    # --- twins for coroutines -------------------------------------------------------------------------------------
+
+    def _encoded(
+        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> Callable[[], CheckpointConfig]:
+        """The second half of a `put` whose values were taken at once: to be called by another thread.
+
+        A saver that can encode before it commits does better than this copy.
+        """
+        values, writes = _copied(checkpoint.channel_values), metadata.writes and _copied(metadata.writes)
+        copied = replace(metadata, writes=writes, parents=dict(metadata.parents))
+        return partial(self.put, config, replace(checkpoint, channel_values=values), copied)
+
+    async def aput(
+        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> CheckpointConfig:
+        """As `put`. The values are taken before this first waits, so the caller may go on to change them."""
+        return await asyncio.to_thread(self._encoded(config, checkpoint, metadata))
+
+    async def aget_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await asyncio.to_thread(self.get_tuple, config)
+
+    async def aget(self, config: CheckpointConfig) -> Checkpoint | None:
+        """As `get`."""
+        return await asyncio.to_thread(self.get, config)
+
+    def alist(
+        self,
+        config: CheckpointConfig | None,
+        *,
+        before: str | CheckpointConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`, for ``async for``."""
+        return _off_the_loop(self.list(config, before=before, limit=limit))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await asyncio.to_thread(self.delete_thread, thread_id)
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy to the last depth.
+
+    Raises:
+        UnserializableError: Python cannot copy it, so no saver can read it back equal.
+    """
+    try:
+        return deepcopy(dict(values))
+    except (TypeError, RecursionError) as error:
+        raise UnserializableError("checkpoint", f"it cannot be copied: {error}") from error
+
+
+async def _off_the_loop(found: Iterator[CheckpointTuple]) -> AsyncIterator[CheckpointTuple]:
+    while (item := await asyncio.to_thread(next, found, None)) is not None:
+        yield item
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a store keeps under a key of a namespace.
+
+    Attributes:
+        namespace: where it lies.
+        key: names it there.
+        value: the mapping, as a dict of the caller's own.
+        created_at: when the key was first put, since it was last removed; with a time zone.
+        updated_at: when it was last put.
+    """
+
+    namespace: tuple[str, ...]
+    key: str
+    value: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
 
 class BaseStore(ABC):
     """Keeps small mappings under keys, for what must outlive a run: an agent's memory, cached tool results.
 
-    Atomicity, durability and threads as for `BaseCheckpointSaver`. Keys are ids: ``"agent:memory:user-42"``.
+    Keys are ids: ``"agent:memory:user-42"``. They lie in namespaces, which are tuples of labels, ``("users", "42")``; a
+    key of one namespace is never one of another. Without a namespace, keys lie in the empty one.
+
+    Atomicity, durability and threads as for `BaseCheckpointSaver`. The async methods do as the others, without holding
+    up the event loop.
     """
 
     @abstractmethod
-    def put(self, key: str, value: Mapping[str, Any]) -> None:
+    def put(self, key: str, value: Mapping[str, Any], *, namespace: tuple[str, ...] = ()) -> None:
         """Keep `value` under `key`, in place of what was there.
 
         Raises:
-            InvalidIdError: the key is not a plain string of at most 255 bytes.
-            InvalidInputError: the value is no mapping with strings as keys.
+            InvalidIdError: the key is not a plain string of at most 255 bytes, a label not one of at most 4096.
+            InvalidInputError: the value is no mapping with strings as keys, or the namespace no tuple.
             UnserializableError: something in it cannot be read back equal; names its place. Nothing was kept.
         """
 
     @abstractmethod
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str, *, namespace: tuple[str, ...] = ()) -> dict[str, Any] | None:
         """What was last kept under `key`, as a dict of the caller's own; None if there is nothing.
 
         Raises:
-            InvalidIdError: the key is not a plain string of at most 255 bytes.
+            InvalidIdError: as for `put`.
             UnknownTypeError: it holds a value of a class that this process does not have.
         """
 
     @abstractmethod
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, namespace: tuple[str, ...] = ()) -> None:
         """Remove what is under `key`, if anything.
 
         Raises:
-            InvalidIdError: the key is not a plain string of at most 255 bytes.
+            InvalidIdError: as for `put`.
         """
+
+    @abstractmethod
+    def search(
+        self,
+        namespace_prefix: tuple[str, ...] = (),
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 (the word of every store)
+        limit: int = 10,
+        offset: int = 0,
+    ) -> Sequence[Item]:
+        """The items of every namespace that begins with the labels of `namespace_prefix`.
+
+        Args:
+            namespace_prefix: whole labels; the empty one begins every namespace.
+            filter: what the values must be, see `savers.filters`.
+            limit: at most so many.
+            offset: leave out so many before them.
+
+        Returns:
+            Namespace after namespace, sorted; within one in the order in which the keys were first put.
+
+        Raises:
+            InvalidInputError: an argument that can never be right, such as an operator that there is not.
+            UnknownTypeError: as for `get`.
+        """
+
+    @abstractmethod
+    def list_namespaces(
+        self,
+        prefix: tuple[str, ...] | None = None,
+        suffix: tuple[str, ...] | None = None,
+        max_depth: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Sequence[tuple[str, ...]]:
+        """The namespaces that hold something.
+
+        Args:
+            prefix: the labels they begin with; ``"*"`` is any one label.
+            suffix: the labels they end with, likewise.
+            max_depth: cut longer ones to so many labels, and give each once.
+            limit: at most so many.
+            offset: leave out so many before them.
+
+        Returns:
+            Sorted, label by label.
+
+        Raises:
+            InvalidInputError: an argument that can never be right.
+        """
+
+    @abstractmethod
+    async def aput(self, key: str, value: Mapping[str, Any], *, namespace: tuple[str, ...] = ()) -> None:
+        """As `put`. The value is copied before this first waits, so the caller may go on to change it."""
+
+    async def aget(self, key: str, *, namespace: tuple[str, ...] = ()) -> dict[str, Any] | None:
+        """As `get`."""
+        return await asyncio.to_thread(self.get, key, namespace=namespace)
+
+    async def adelete(self, key: str, *, namespace: tuple[str, ...] = ()) -> None:
+        """As `delete`."""
+        await asyncio.to_thread(self.delete, key, namespace=namespace)
+
+    async def asearch(
+        self,
+        namespace_prefix: tuple[str, ...] = (),
+        *,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 (the word of every store)
+        limit: int = 10,
+        offset: int = 0,
+    ) -> Sequence[Item]:
+        """As `search`."""
+        return await asyncio.to_thread(self.search, namespace_prefix, filter=filter, limit=limit, offset=offset)
+
+    async def alist_namespaces(
+        self,
+        prefix: tuple[str, ...] | None = None,
+        suffix: tuple[str, ...] | None = None,
+        max_depth: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Sequence[tuple[str, ...]]:
+        """As `list_namespaces`."""
+        return await asyncio.to_thread(self.list_namespaces, prefix, suffix, max_depth, limit, offset)
 
 
 def check_before(before: str | CheckpointConfig | None) -> str | None:
@@ -279,6 +451,15 @@ def check_before(before: str | CheckpointConfig | None) -> str | None:
             _refuse("before: the config names no checkpoint_id")
         return before.checkpoint_id
     return None if before is None else check_id("before", before)
+
+
+def check_count(what: str, value: object, *, least: int = 0) -> int:
+    """`value`, if it is an int of `least` or more.
+
+    Raises:
+        InvalidInputError: it is not.
+    """
+    return _check_int(what, value, least=least)
 
 
 def check_limit(limit: int | None) -> int | None:

@@ -6,8 +6,12 @@ channels are the run's channels. Only what differs from the parent is written.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from eventlog import ConflictError, Delete, EventLog, NotFoundError, TooLargeError, check_id
@@ -23,11 +27,10 @@ from savers.base import (
 from savers.serde import JsonPlusSerde
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from eventlog import Codec, Event, Run, State
+    from eventlog import Codec, Event, Prepared, Run, State
 
     RunName = str | tuple[str, ...]
 
@@ -136,8 +139,9 @@ class EventLogSaver(BaseCheckpointSaver):
     def put(self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> CheckpointConfig:
         """See `BaseCheckpointSaver.put`; refuses a checkpoint larger than `max_checkpoint_bytes` by `TooLargeError`."""
         while True:
+            run = self._runs.to_write(config.thread_id, self.serde)
             try:
-                self._put(config, checkpoint, metadata)
+                run.write(self._prepared(run, config, checkpoint, metadata))
             except (
                 NotFoundError,
                 ConflictError,
@@ -146,8 +150,41 @@ class EventLogSaver(BaseCheckpointSaver):
             else:
                 return CheckpointConfig(config.thread_id, checkpoint.id)
 
-    def _put(self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata) -> None:
-        run = self._runs.to_write(config.thread_id, self.serde)
+    def _encoded(
+        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> Callable[[], CheckpointConfig]:
+        while True:
+            run = self._runs.to_read(config.thread_id, self.serde)  # as it is now: who deletes it does so after this
+            try:
+                prepared = self._prepared(run, config, checkpoint, metadata)
+            except NotFoundError:  # at this moment
+                self._runs.forget(config.thread_id)
+            else:
+                return partial(self._write, run, prepared, config, checkpoint, metadata)
+
+    def _write(
+        self,
+        run: Run,
+        prepared: Prepared,
+        config: CheckpointConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+    ) -> CheckpointConfig:
+        """Write what was encoded a while ago; the values themselves may be others by now."""
+        try:
+            run.write(prepared)
+        except NotFoundError:  # deleted since then, and this with it: as if it had come first
+            self._runs.forget(config.thread_id)
+        except ConflictError:  # begun by somebody else since then; so it was encoded as a first one, all of it whole
+            self._runs.forget(config.thread_id)
+            said = prepared.values()
+            values = {plain(channel): value for channel, value in said.items() if is_users(channel)}
+            self.put(config, replace(checkpoint, channel_values=values), replace(metadata, writes=said.get(_WRITES)))
+        return CheckpointConfig(config.thread_id, checkpoint.id)
+
+    def _prepared(
+        self, run: Run, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
+    ) -> Prepared:
         has_parent = config.checkpoint_id is not None and _has(run, config.checkpoint_id)
         state = {escaped(channel): value for channel, value in checkpoint.channel_values.items()}
         if metadata.writes is not None:
@@ -161,12 +198,12 @@ class EventLogSaver(BaseCheckpointSaver):
         )
         if prepared.state_bytes > self.max_checkpoint_bytes:
             raise TooLargeError("checkpoint bytes", prepared.state_bytes, self.max_checkpoint_bytes)
-        run.write(prepared)
+        return prepared
 
     def get_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
         """See `BaseCheckpointSaver.get_tuple`."""
         run = self._runs.to_read(config.thread_id, self.serde)
-        checkpoint_id = config.checkpoint_id or next(run.given_ids(limit=1), None)
+        checkpoint_id = config.checkpoint_id or run.greatest_id()
         return None if checkpoint_id is None else self._tuple(run, checkpoint_id)
 
     def _tuple(self, run: Run, checkpoint_id: str) -> CheckpointTuple | None:
@@ -247,12 +284,39 @@ class EventLogSaver(BaseCheckpointSaver):
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
 
 class InMemoryCheckpointSaver(EventLogSaver):
     """Keeps checkpoints as long as it lives itself: for tests and short programs."""
 
     def __init__(self, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES) -> None:
         super().__init__("memory:", serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
+class SqliteSaver(EventLogSaver):
+    """Keeps checkpoints in one SQLite file, which every tool opens and any number of processes share.
+
+    Args:
+        path: the file; made where it is missing.
+        serde: as for `EventLogSaver`.
+        max_checkpoint_bytes: as for `EventLogSaver`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        serde: Codec | None = None,
+        max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES,
+    ) -> None:
+        super().__init__(f"sqlite:///{os.fspath(path)}", serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
 
 
 def _has(run: Run, checkpoint_id: str) -> bool:

@@ -22,6 +22,8 @@ strings and none of them ``$type``. Everything else is an object with a tag:
   "uuid" "decimal"       as printed
   "module:qualname"      member's name, or bits of a flag        (enum)
   "module:qualname"      {field: value, ...}                     (dataclass)
+  "module:qualname"      [fields, given, extra, private]         (model of pydantic's: its `ModelParts`)
+  "numpy:ndarray"        [dtype, shape, by columns, base64]      (numpy's arrays and scalars)
   as registered          what the registered function made of it
 ```
 """
@@ -43,12 +45,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeVar
 from zoneinfo import ZoneInfo
 
 from eventlog import CorruptionError, InvalidInputError, TooDeepError, UnknownTypeError, UnserializableError, check_id
+from eventlog.arrays import ARRAY, array_parts, is_array_type, rebuilt_array
 from eventlog.types import (
+    ModelParts,
     dataclass_fields,
     enum_key,
+    is_model_type,
+    is_secret_type,
     is_storable_type,
+    model_parts,
     rebuild_dataclass,
     rebuild_enum,
+    rebuild_model,
     resolve_type,
     tag_of,
     type_tag,
@@ -80,10 +88,12 @@ class JsonPlusSerde:
     """JSON (UTF-8) that reads back equal: same types at every depth, same dict order, same float bits.
 
     Supported: None, bool, int of any size, float, str, bytes, bytearray, list, tuple, dict with any supported hashable
-    keys, set, frozenset, datetime, date, time, timedelta, timezone, ZoneInfo, UUID, Decimal, enums, dataclasses, and
-    what is registered. Exactly these: an instance of a subclass is refused, since it would come back as its base.
+    keys, set, frozenset, datetime, date, time, timedelta, timezone, ZoneInfo, UUID, Decimal, enums, dataclasses,
+    pydantic's models, numpy's arrays and scalars, and what is registered. Exactly these: an instance of a subclass is
+    refused, since it would come back as its base.
 
-    A dataclass comes back without ``__init__`` and ``__post_init__``; its module must be imported before it is read.
+    A dataclass comes back without ``__init__`` and ``__post_init__``, a model without any validator; its module must be
+    imported before it is read, and numpy before an array.
     Objects that occur twice in a value come back as two equal objects.
 
     Threads: register first; after that, any number of threads may use one serde.
@@ -196,7 +206,7 @@ class JsonPlusSerde:
     def _read(self, tag: Any, node: dict[str, Any]) -> Any:
         if type(tag) is not str:
             raise CorruptionError(_WHERE, "a type tag must be a string")
-        if tag in _READERS:
+        if tag in _READERS and not (self._inert and tag == ARRAY):
             return _READERS[tag](node)
         if self._inert:
             return node
@@ -279,6 +289,8 @@ class _Writer:
         kind = type(value)
         if kind in _ATOMS:
             return self._atom(kind, value)
+        if is_array_type(kind) and kind not in self._registered:
+            return self._array(value)
         if issubclass(kind, Enum) and kind not in self._registered:
             key = enum_key(value)
             return _tagged(self._tag(kind), self._atom(type(key), key))
@@ -305,6 +317,13 @@ class _Writer:
         except _RefusedError as refused:
             raise UnserializableError(self._where(), str(refused)) from None
 
+    def _array(self, value: Any) -> Any:
+        try:
+            *about, data = array_parts(value)
+        except TypeError as error:
+            raise UnserializableError(self._where(), str(error)) from None
+        return _tagged(ARRAY, [*about, b64encode(data).decode()])
+
     def _parts(self, kind: type, value: Any) -> _Parts:
         if kind is dict:
             return self._dict_parts(value)
@@ -313,7 +332,11 @@ class _Writer:
             return _Parts(range(len(items)), items, _CLOSERS[kind])
         if kind in self._registered:
             return self._registered_parts(*self._registered[kind], value)
-        return self._dataclass_parts(self._tag(kind), value)
+        tag = self._tag(kind)
+        if is_model_type(kind):
+            parts = [*model_parts(value, self._where())]
+            return _Parts([_Inside()] * len(parts), parts, lambda trees: _tagged(tag, trees))
+        return self._dataclass_parts(tag, value)
 
     def _dict_parts(self, value: dict[Any, Any]) -> _Parts:
         pairs = list(value.items())  # at once: another thread may be changing it
@@ -369,15 +392,19 @@ def _how_to_support(kind: type) -> str:
     name = kind.__qualname__
     if is_storable_type(kind):
         return f"{tag_of(kind)} is not found by that name; define it at a module's top level, or register({name}, tag)"
+    if is_secret_type(kind):
+        return "secrets are not stored; keep them elsewhere, and here no more than their names"
     shown = name if kind.__module__ == "builtins" else tag_of(kind)
     return f"{shown} is not supported; store plain data instead, or register({name}, tag, encode, decode)"
 
 
 def _own_form(cls: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     if not is_storable_type(cls):
-        _refuse_to_register(f"{cls.__qualname__} is no enum and no plain dataclass: give encode and decode")
+        _refuse_to_register(f"{cls.__qualname__} is no enum, model or plain dataclass: give encode and decode")
     if issubclass(cls, Enum):
         return enum_key, lambda key: rebuild_enum(cls, key)
+    if is_model_type(cls):
+        return lambda model: [*model_parts(model)], lambda parts: rebuild_model(cls, ModelParts(*parts))
     return dataclass_fields, lambda fields: rebuild_dataclass(cls, fields)
 
 
@@ -511,6 +538,8 @@ def _items(node: dict[str, Any]) -> list[Any]:
 def _rebuild(cls: type, value: Any) -> Any:
     if issubclass(cls, Enum):
         return rebuild_enum(cls, value)
+    if is_model_type(cls):
+        return rebuild_model(cls, ModelParts(*value))
     if type(value) is not dict:
         raise CorruptionError(_WHERE, f"the fields of {tag_of(cls)} must be an object")
     return rebuild_dataclass(cls, value)
@@ -550,6 +579,10 @@ def _read_timezone(node: dict[str, Any]) -> timezone:
     return timezone(timedelta(days, seconds, microseconds), *name)
 
 
+def _read_array(dtype: str, shape: list[int] | None, by_columns: bool, data: str) -> Any:
+    return rebuilt_array(dtype, shape, by_columns, b64decode(data, validate=True))
+
+
 _READERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     "float": _read_float,
     "int": lambda node: int(node["value"], 16),
@@ -567,5 +600,6 @@ _READERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     "zoneinfo": _read_zone,
     "uuid": lambda node: uuid.UUID(node["value"]),
     "decimal": lambda node: Decimal(node["value"], _DECIMALS),
+    ARRAY: lambda node: _read_array(*_items(node)),
 }
 _HOLDERS: Final = frozenset({"set", "frozenset", "dict", "datetime", "time"})  # readers that put one value into another

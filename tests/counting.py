@@ -127,6 +127,9 @@ class CountingStorage:
             for key in deletes:
                 tally.keys_deleted[chr(key[0])] += 1
 
+    def position(self) -> int | None:
+        return self.inner.position()
+
     def settle(self) -> None:
         self.inner.settle()
 

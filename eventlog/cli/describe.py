@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.diff import printable, shown
-from eventlog.events import AppendText, Delete, Extend, Merge
+from eventlog.events import AppendText, Delete, Extend, Merge, Splice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,6 +42,8 @@ def described(channel: str, write: Any, before: Mapping[str, Any]) -> str:
         return f"{name} deleted"
     if isinstance(write, Extend):
         return f"{name} +{len(write.items):,}"
+    if isinstance(write, Splice):
+        return f"{name} {_spliced(write)}"
     if isinstance(write, AppendText):
         return f"{name} +{len(write.text):,} {_plural('character', len(write.text))}"
     if isinstance(write, Merge):
@@ -49,6 +51,12 @@ def described(channel: str, write: Any, before: Mapping[str, Any]) -> str:
     if channel not in before:
         return f"{name} = {brief(write)}"
     return f"{name} {brief(before[channel])} → {brief(write)}"
+
+
+def _spliced(write: Splice) -> str:
+    """``+2 -1``: items that came, and items that went."""
+    came, went = sum(len(items) for _, _, items in write.edits), sum(removed for _, removed, _ in write.edits)
+    return " ".join([*([f"+{came:,}"] if came else []), *([f"-{went:,}"] if went else [])]) or "+0"
 
 
 def brief(value: Any) -> str:

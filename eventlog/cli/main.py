@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE: Final = ".eventlog"
 _ADDRESS_HELP: Final = "RUN, RUN@BRANCH, RUN:STEP, RUN@BRANCH:STEP, RUN~N, RUN:first, RUN:last or RUN:ID"
+_STORE_HELP: Final = "the log: a directory, or sqlite:///FILE (default: $EVENTLOG_STORE, else ./.eventlog)"
 _LOOKERS: Final = {"ls": commands.ls, "log": commands.log, "show": commands.show, "diff": commands.diff}
 
 
@@ -82,7 +83,7 @@ def _open(store: str) -> EventLog:
     try:
         return EventLog.open(store, readonly=True)
     except FormatError as error:
-        what = str(error) if Path(store).exists() else f"there is no log at {store}"
+        what = str(error) if Path(store.removeprefix("sqlite:///")).exists() else f"there is no log at {store}"
         hint = "name one with -s PATH or EVENTLOG_STORE; `eventlog demo` makes one to look at"
         raise CommandError(f"{printable(what)}; {hint}", NO_STORE) from error
 
@@ -99,7 +100,7 @@ def _closed_pipe() -> int:
 def _parser() -> ArgumentParser:
     parser = argparse.ArgumentParser("eventlog", description="Look at a log: what happened, step by step.")
     parser.add_argument("--version", action="version", version=f"eventlog {eventlog.__version__}")
-    parser.add_argument("-s", "--store", metavar="PATH", help="the log (default: $EVENTLOG_STORE, else ./.eventlog)")
+    parser.add_argument("-s", "--store", metavar="STORE", help=_STORE_HELP)
     parser.add_argument("--color", choices=["auto", "always", "never"], default="auto")
     parser.set_defaults(place=None)
     common = _common()
@@ -113,7 +114,7 @@ def _parser() -> ArgumentParser:
 def _common() -> list[ArgumentParser]:
     """The options that stand after a command as well as before it."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-s", "--store", metavar="PATH", default=argparse.SUPPRESS, help="the log")
+    common.add_argument("-s", "--store", metavar="STORE", default=argparse.SUPPRESS, help="the log")
     common.add_argument("--color", choices=["auto", "always", "never"], default=argparse.SUPPRESS)
     common.add_argument("--json", action="store_true", help="print one JSON document")
     return [common]

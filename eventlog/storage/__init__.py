@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 from eventlog.errors import InvalidInputError
@@ -14,24 +15,46 @@ Synchronous = Literal["full", "normal", "off"]
 """What a commit that returned survives: power loss, the process's death, nothing."""
 
 
+_SQLITE = "sqlite:///"
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
+
+
 def open_storage(
     location: str | os.PathLike[str], *, readonly: bool = False, synchronous: Synchronous = "normal"
 ) -> Storage:
-    """The storage at `location`: ``"memory:"`` for the process's own life, anything else a directory of LMDB.
+    """The storage at `location`.
+
+    Args:
+        location: ``"memory:"`` for the process's own life; ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``
+            for a file of SQLite, where all that follows the third slash is the path as it stands; anything else is
+            the path of a directory, in which LMDB and a journal are.
+        readonly: refuse every commit, and create nothing.
+        synchronous: what a commit that returned survives.
 
     Raises:
         InvalidInputError: the location is empty, or a URL of a kind that no engine serves.
-        FormatError: the directory holds something that is not a log.
+        FormatError: what is there is not a log.
     """
     if not isinstance(location, str | os.PathLike):
-        raise InvalidInputError(f"a location is a path or 'memory:', not {location!r}")
+        raise InvalidInputError(f"a location is a path, 'memory:' or 'sqlite:///PATH', not {location!r}")
     if location == "memory:":
         from eventlog.storage.memory import MemoryStorage  # noqa: PLC0415 (only the engine in use is imported)
 
         return MemoryStorage()
-    if not str(location) or "://" in str(location):
-        msg = f"no storage engine for {str(location)!r}: give a directory's path, or 'memory:'"
+    if str(location).startswith(_SQLITE):
+        from eventlog.storage.sqlite import SqliteStorage  # noqa: PLC0415 (only the engine in use is imported)
+
+        return SqliteStorage(_sqlite_path(str(location)), readonly=readonly, synchronous=synchronous)
+    if not str(location) or _URL.match(str(location)):
+        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH' or 'memory:'"
         raise InvalidInputError(msg)
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
     return LocalStorage(location, readonly=readonly, synchronous=synchronous)
+
+
+def _sqlite_path(location: str) -> str:
+    path = location.removeprefix(_SQLITE)
+    if not path or path == ":memory:" or _URL.match(path):  # the second is what others write for one in memory
+        raise InvalidInputError(f"{location!r} names no file: give 'sqlite:///PATH', or 'memory:' for one in memory")
+    return path

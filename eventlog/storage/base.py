@@ -59,6 +59,12 @@ class Storage(Protocol):
             BusyError: the writers' lock was not to be had in time; nothing was written.
         """
 
+    def position(self) -> int | None:
+        """A number that every commit changes, whoever made it: as long as it is the same, so is everything stored.
+
+        It never comes back to what it was. None where the engine cannot say it at far less than the cost of a ``get``.
+        """
+
     def settle(self) -> None:
         """Return when everything this process committed before survives what the durability class says.
 

@@ -111,8 +111,8 @@ class LmdbStorage:
         self._is_readonly = readonly
         self._lock_timeout_s = lock_timeout_s
         self._is_closed = False
-        path = Path(os.path.realpath(self._location))
-        self._shared = _join(_Options(path, readonly, map_size_bytes, lock_timeout_s))
+        self.path = Path(os.path.realpath(self._location))
+        self._shared = _join(_Options(self.path, readonly, map_size_bytes, lock_timeout_s))
 
     @property
     def location(self) -> str:
@@ -129,8 +129,8 @@ class LmdbStorage:
             StorageError: LMDB failed.
         """
         self._check_open()
-        places = [(key[0], inner) for key, inner in [(key, _inner(key)) for key in keys]]
-        return self._shared.read(lambda txn, dbs: [txn.get(inner, db=dbs[kind]) for kind, inner in places])
+        _check_keys(keys)
+        return self._shared.read(lambda txn, dbs: _got(txn, dbs, keys))
 
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
@@ -177,6 +177,10 @@ class LmdbStorage:
             raise StorageError(msg)
         self._shared.commit(_Batch.of(puts, deletes, expect or {}), self._lock_timeout_s)
 
+    def position(self) -> None:
+        """None: to ask LMDB for its newest transaction costs as much as to read a value."""
+        self._check_open()
+
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""
         self._check_open()
@@ -218,10 +222,8 @@ class LmdbStorage:
     def marked(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         """The mark, and the values of `keys`: all from one moment. Otherwise as `get`."""
         self._check_open()
-        places = [(key[0], inner) for key, inner in [(key, _inner(key)) for key in keys]]
-        return self._shared.read(
-            lambda txn, dbs: (_mark(txn, dbs), [txn.get(inner, db=dbs[kind]) for kind, inner in places])
-        )
+        _check_keys(keys)
+        return self._shared.read(lambda txn, dbs: (_mark(txn, dbs), _got(txn, dbs, keys)))
 
     def last_key(self, prefix: bytes) -> tuple[int, bytes]:
         """The mark, and the last key that begins with `prefix`, which names a kind; empty if there is none."""
@@ -274,9 +276,19 @@ def _inner(key: bytes) -> bytes:
         in the database       00     00 00   00 00 00   00 01   01
     """
     if not 0 < len(key) <= _MAX_KEY_BYTES:
-        msg = f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}"
-        raise InvalidInputError(msg)
+        _check_keys((key,))
     return _raised(key[1:]) if key[0] in _OWN else key
+
+
+def _got(txn: Transaction, dbs: Databases, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The values of `keys`; of most nothing but the kind is cut off, for theirs is an own one and no NUL follows."""
+    return [txn.get(key[1:] if key[0] in _OWN and key[1:2] > b"\0" else _inner(key), None, dbs[key[0]]) for key in keys]
+
+
+def _check_keys(keys: Sequence[bytes]) -> None:
+    sizes = {*map(len, keys)}
+    if sizes and not 0 < min(sizes) <= max(sizes) <= _MAX_KEY_BYTES:
+        raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, not {min(sizes)} or {max(sizes)}")
 
 
 def _outer(kind: int, inner: bytes) -> bytes:
@@ -771,35 +783,39 @@ class _MetaPage(NamedTuple):
     txn_id: int
 
 
-def _check_data_file(path: Path) -> None:
+def _check_data_file(path: str) -> None:
     """Refuse a file that LMDB did not write, or that it would map and then die on (SIGBUS)."""
-    if not path.exists() or path.stat().st_size == 0:
-        return  # new, or a creation that was killed at its first step: LMDB begins anew
     for _ in range(3):
         has_bytes, need_bytes = _length_bytes(path)
         if has_bytes >= need_bytes:
             return
         time.sleep(0.01)  # a writer may be about to lengthen it: see _lengthen
     if _lacks_used_pages(path):
-        raise CorruptionError(str(path), f"it has {has_bytes:,} of {need_bytes:,} bytes; it was cut short")
+        raise CorruptionError(path, f"it has {has_bytes:,} of {need_bytes:,} bytes; it was cut short")
 
 
-def _length_bytes(path: Path) -> tuple[int, int]:
-    """How long the file is, and how long it should be.
+def _length_bytes(path: str) -> tuple[int, int]:
+    """How long the file is, and how long it should be; a creation that was killed at its first step needs nothing.
 
     Source: LMDB 0.9 ``mdb.c``, MDB_meta: each of the first two pages holds one, and the greater transaction counts.
     """
-    with path.open("rb") as file:
-        first = _meta_page(path, file.read(_META_PAGE.size))
-        file.seek(first.page_bytes)
-        second = file.read(_META_PAGE.size)
-        if not _is_lmdb(second):
-            raise CorruptionError(str(path), "its second page is damaged or missing")
-        newest = max(first, _meta_page(path, second), key=lambda meta: meta.txn_id)
-        return os.fstat(file.fileno()).st_size, (newest.last_page + 1) * first.page_bytes
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        head = os.pread(fd, _META_PAGE.size, 0)
+        if not head:
+            return 0, 0
+        first = _meta_page(path, head)
+        second = os.pread(fd, _META_PAGE.size, first.page_bytes)
+        has_bytes = os.fstat(fd).st_size  # last: it only grows
+    finally:
+        os.close(fd)
+    if not _is_lmdb(second):
+        raise CorruptionError(path, "its second page is damaged or missing")
+    newest = max(first, _meta_page(path, second), key=lambda meta: meta.txn_id)
+    return has_bytes, (newest.last_page + 1) * first.page_bytes
 
 
-def _lacks_used_pages(path: Path) -> bool:
+def _lacks_used_pages(path: str) -> bool:
     """Whether pages that hold something lie beyond the end of the file; slow, for it reads all of it.
 
     A short file may be sound: LMDB does not write a page that was taken at the end and freed by the same transaction.
@@ -809,18 +825,18 @@ def _lacks_used_pages(path: Path) -> bool:
         module = import_module("lmdb.verify")
     except ImportError:
         return True  # an older release: better refuse a sound file than die on a damaged one
-    return any("beyond EOF" in finding for finding in module.verify(os.fspath(path)))
+    return any("beyond EOF" in finding for finding in module.verify(path))
 
 
 def _is_lmdb(raw: bytes) -> bool:
     return raw[16:20] == struct.pack("=I", _MAGIC)
 
 
-def _meta_page(path: Path, raw: bytes) -> _MetaPage:
+def _meta_page(path: str, raw: bytes) -> _MetaPage:
     if not _is_lmdb(raw):
         raise _foreign(path, "it is not an LMDB file")
     if len(raw) < _META_PAGE.size:
-        raise CorruptionError(str(path), "it was cut short within its header")
+        raise CorruptionError(path, "it was cut short within its header")
     meta = _MetaPage(*_META_PAGE.unpack(raw))
     if meta.data_format != _DATA_FORMAT:
         raise _foreign(path, f"it has LMDB's data format {meta.data_format}, and a log has {_DATA_FORMAT}")
@@ -830,15 +846,21 @@ def _meta_page(path: Path, raw: bytes) -> _MetaPage:
 def _check_place(options: _Options) -> None:
     """Make the directory, and refuse a place that cannot be a log before anything is written there."""
     path = options.path
+    data_path = os.path.join(path, "data.mdb")  # noqa: PTH118 (as for stat)
+    if _file_id(data_path) is None:
+        _make_place(path, is_readonly=options.is_readonly)
+    else:
+        _check_data_file(data_path)
+
+
+def _make_place(path: Path, *, is_readonly: bool) -> None:
     if path.exists() and not path.is_dir():
         raise _foreign(path, "it is a file, and a log is a directory")
-    if not options.is_readonly:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-    elif _file_id(path / "data.mdb") is None:
+    if is_readonly:
         msg = f"no log at {path}; check the path, or open it without readonly to create one"
         raise FormatError(msg)
-    _check_data_file(path / "data.mdb")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
 
 
 # One environment per file and process -------------------------------------------------------------------------
@@ -860,7 +882,7 @@ def _join(options: _Options) -> _Shared:
 
 
 def _known(options: _Options) -> _Shared | None:
-    file_id = _file_id(options.path / "data.mdb")
+    file_id = _file_id(os.path.join(options.path, "data.mdb"))  # noqa: PTH118 (as for stat)
     shared = None if file_id is None else _shared_by_file.get(file_id)
     if shared is not None and shared.failure:
         shared.close()  # poisoned: its handles stay so, and the new one begins anew
@@ -926,7 +948,7 @@ def _closed(location: str) -> ClosedError:
     return ClosedError(f"{location} was closed; open it again")
 
 
-def _foreign(path: Path, why: str) -> FormatError:
+def _foreign(path: str | Path, why: str) -> FormatError:
     return FormatError(f"{path} cannot be opened as a log: {why}; give the path of a log, or of a new directory")
 
 

@@ -22,7 +22,6 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
@@ -44,9 +43,11 @@ from eventlog.storage.journal import OFFSET_BITS as BITS
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.locks import WriteLock
 from eventlog.storage.overlay import ABSENT, Layer, merged
+from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from eventlog.storage.base import Range
     from eventlog.storage.journal import Files
@@ -56,9 +57,8 @@ FILE_BYTES: Final = 4 << 20
 MAX_SEALED: Final = 4
 """Sealed files that may wait to be folded; a writer that would add one more folds first."""
 FLUSH_INTERVAL_S: Final = 0.5
-_REST_S: Final = 60.0
 _SPILL_BYTES: Final = 1 << 18
-_ROOM_BYTES: Final = 1 << 18
+_FIRST_BYTES: Final = 1 << 14
 _PATIENCE_S: Final = 0.005
 _GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
@@ -112,7 +112,7 @@ class LocalStorage:
         self._readonly = readonly
         self._mode = synchronous
         self._timeout_s = lock_timeout_s
-        self._directory = Path(os.path.realpath(os.fspath(location))) / "journal"
+        self._directory = self._lmdb.path / "journal"
         self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
         self._head_path = str(self._directory / "head")
         self._head_number = 0
@@ -151,7 +151,7 @@ class LocalStorage:
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
         self._is_mending = False
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     # --- opening --------------------------------------------------------------------------------------------------
 
@@ -164,14 +164,17 @@ class LocalStorage:
                 self._lock.acquire(self._timeout_s)
                 self._holds_lock = True
         self._restart(self._folded())
+        if self._mode != "full":  # who writes a little needs no room
+            self._room = self._words[END] + _FIRST_BYTES
         if self._head is not None and self._head.has_failed and not self._readonly:
             self._write_anew()
 
     def _open_journal(self) -> None:
         try:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
+            if not os.path.isdir(self._directory):  # noqa: PTH112 (as for stat)
+                self._directory.mkdir(mode=0o700, exist_ok=True)
             self._lock.open()
-            self._head = Head(self._directory / "head", writable=True)
+            self._head = Head(self._head_path, writable=True)
             self._head_number = os.stat(self._head_path).st_ino  # noqa: PTH116 (as in _check_place)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be opened: {error}") from error
@@ -202,7 +205,7 @@ class LocalStorage:
 
     def _open_readonly(self) -> None:
         with suppress(FileNotFoundError):
-            self._head = Head(self._directory / "head", writable=False)
+            self._head = Head(self._head_path, writable=False)
         if self._head is not None and self._head.is_trusted:
             self._words = self._head.words
         else:  # after a reboot, and no writer came yet: read up to where one would cut
@@ -248,17 +251,16 @@ class LocalStorage:
             with self._state:
                 end = self._caught_up()
                 layers, lasts = self._layers, self._lasts
-                found = [overlay.lookup(layers, key) for key in keys]
+                found = overlay.lookups(layers, keys)
             if ABSENT not in found:
                 return cast("list[bytes | None]", found)
-            for index, value in enumerate(found):
-                if value is ABSENT and self._is_beyond(keys[index], lasts, end):
-                    found[index] = None
             missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
-            if not missing:
-                return cast("list[bytes | None]", found)
+            if layers[-1].values and all(self._is_beyond(key, lasts, end) for key in missing):
+                return [None if value is ABSENT else cast("bytes | None", value) for value in found]
             folded, below = self._lmdb.marked(missing)
             if self._is_older(folded, end):
+                if len(missing) == len(keys):
+                    return below
                 values = iter(below)
                 return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
 
@@ -299,6 +301,13 @@ class LocalStorage:
         self._layers = [layer for layer in self._layers if layer.number > folded] or self._layers[-1:]
         self._files.forget(min(folded, self._layers[0].number - 1))
 
+    def position(self) -> int:
+        """See ``Storage.position``: where the journal ends, with what ``"off"`` keeps back."""
+        self._check_usable()
+        if isinstance(self._words, list):
+            self._look_for_writer()
+        return self._words[END] + len(self._pending)
+
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -307,12 +316,38 @@ class LocalStorage:
         for key, _ in ranges:
             if not key:
                 raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
-        return self._scanned(ranges, reverse=reverse, left=limit)
+        above = self._above(ranges, reverse=reverse, limit=limit)
+        return self._scanned(ranges, reverse=reverse, left=limit) if above is None else iter(above)
+
+    def _above(self, ranges: Sequence[Range], *, reverse: bool, limit: int | None) -> list[tuple[bytes, bytes]] | None:
+        """All that a scan gives, if it is little and known to be in the newest layer alone; else None."""
+        count = _FIRST_PAGE_PAIRS if limit is None else min(limit, _FIRST_PAGE_PAIRS)
+        pairs: list[tuple[bytes, bytes]] = []
+        with self._state:
+            self._caught_up()
+            layer, lasts = self._layers[-1], self._lasts
+            if count < 1 or len(self._layers) > 1:
+                return None
+            for start, end in ranges:
+                prefix = start[:_PREFIX_BYTES]
+                last = lasts.get(prefix)
+                if not last or (end[:_PREFIX_BYTES] != prefix and end > _behind(prefix)):
+                    return None
+                keys = layer.keys_between(start, end, count, reverse=reverse)
+                is_full = len(keys) == count
+                if last >= (keys[0] if reverse and is_full else start):
+                    return None  # LMDB may hold something of it
+                pairs += layer.pairs_of(keys[::-1] if reverse else keys)
+                if is_full or len(pairs) > count:
+                    return pairs if len(pairs) == limit else None
+        return pairs
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[tuple[bytes, bytes]]:
         size = _FIRST_PAGE_PAIRS  # most readers want a few
         for start, end in ranges:
-            span: Range | None = (start, min(end, bytes([start[0] + 1])) if start[0] < 255 else end)  # noqa: PLR2004
+            if end[:1] != start[:1]:
+                end = min(end, _behind(start[:1]))  # noqa: PLW2901 (a range lies within one kind of key)
+            span: Range | None = (start, end)
             while span is not None and (left is None or left > 0):
                 page, span = self._page(*span, size if left is None else min(left, size), reverse=reverse)
                 page = page if left is None else page[:left]
@@ -329,12 +364,9 @@ class LocalStorage:
         while True:
             with self._state:
                 last, lasts = self._caught_up(), self._lasts
-            if start[:_PREFIX_BYTES] == end[:_PREFIX_BYTES] and self._is_beyond(start, lasts, last):
-                with self._state:
-                    if self._lasts is lasts:  # no layer was dropped meanwhile, so LMDB holds nothing of the range
-                        page, edge = merged((), self._layers, start, end, count, is_cut=False, reverse=reverse)
-                        break
-                continue
+                is_empty = not self._layers[-1].values
+            if not is_empty and not lasts.get(start[:_PREFIX_BYTES]):
+                self._is_beyond(start, lasts, last)  # looks, so that `_above` knows next time
             folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
             if not self._is_older(folded, last):
                 continue
@@ -361,7 +393,7 @@ class LocalStorage:
         """For a readonly handle that was opened after a reboot: whether a writer came since."""
         if self._head is None:
             with suppress(FileNotFoundError):
-                self._head = Head(self._directory / "head", writable=False)
+                self._head = Head(self._head_path, writable=False)
         if self._head is not None and self._head.is_trusted:
             self._words = self._head.words
 
@@ -447,8 +479,8 @@ class LocalStorage:
                     self._seal()
                 at = self._end
                 end = at + self._files.write(batch(body, at), at)
-                if end > self._room and self._mode == "full":
-                    self._make_room(end)
+                if end > self._room:
+                    self._room = self._files.make_room(end)
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
                 values = self._layers[-1].values
                 with self._state:
@@ -490,15 +522,6 @@ class LocalStorage:
             differing += [key for key, found in below if found != expect[key]]
         if differing:
             raise ExpectationError(differing)
-
-    def _make_room(self, end: int) -> None:
-        """Write zeros behind the end: a flush of bytes that the file has already spares the disk its new length.
-
-        The caller holds the writers' lock, so nobody's bytes are there.
-        """
-        self._room = end + _ROOM_BYTES
-        with suppress(StorageError):  # no room on the disk for what is not needed
-            self._files.write(bytes(_ROOM_BYTES), end)
 
     def _keep_back(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
         """Take over a batch of ``"off"``, to be written with others; the caller has the turn."""
@@ -660,7 +683,7 @@ class LocalStorage:
 
     def _wake(self) -> None:
         if self._worker is None:
-            self._worker = _Worker(self)
+            self._worker = Worker(self._work, FLUSH_INTERVAL_S)
         self._worker.wake.set()
 
     # --- handles --------------------------------------------------------------------------------------------------
@@ -692,6 +715,8 @@ class LocalStorage:
 
     def _leave_folded(self) -> None:
         """Bring everything into LMDB: a log that is closed is one small step from being only that."""
+        if self._is_at_rest():
+            return
         with self._turn:
             self._spill()
             with suppress(BusyError):  # somebody else writes: the last one to close will do it
@@ -707,6 +732,13 @@ class LocalStorage:
                         self._lock.release()
         self._fold()
         self._flush_to(self._words[END])
+
+    def _is_at_rest(self) -> bool:
+        """Whether LMDB has everything, as it has where a log was only read."""
+        assert self._head is not None
+        end = self._words[END]
+        is_at_start = end == self._end and not end & OFFSET_MASK and len(self._layers) == 1
+        return is_at_start and not self._pending and self._head.flushed >= end
 
     def _check_usable(self) -> None:
         if self._is_unusable:
@@ -746,40 +778,9 @@ class LocalStorage:
         self._is_closed, self._failure, self._is_inherited, self._is_unusable = was_closed, failure, True, True
 
 
-class _Worker:
-    """A thread that flushes and folds for one handle, and does not keep it alive.
-
-    After each round it rests, so that one flush serves all commits of an interval; a sealed file ends the rest.
-    """
-
-    def __init__(self, storage: LocalStorage) -> None:
-        self.wake = threading.Event()
-        self.hurry = threading.Event()
-        self._is_stopped = False
-        run = threading.Thread(target=self._run, args=(weakref.ref(storage),), name="eventlog-folder", daemon=True)
-        run.start()
-
-    def _run(self, of: Callable[[], LocalStorage | None]) -> None:
-        while not self._is_stopped:
-            self.wake.wait(_REST_S)
-            storage = of()
-            if storage is None or self._is_stopped:
-                return
-            is_woken = self.wake.is_set()
-            if is_woken:
-                self.wake.clear()
-                self.hurry.clear()
-                with suppress(Exception):  # a failed flush has poisoned the handle; a failed fold is tried again
-                    storage._work()  # noqa: SLF001 (its own thread)
-            del storage  # an idle worker keeps no handle alive
-            if is_woken:
-                self.hurry.wait(FLUSH_INTERVAL_S)
-
-    def stop(self) -> None:
-        """End the thread, after what it does now."""
-        self._is_stopped = True
-        self.hurry.set()
-        self.wake.set()
+def _behind(prefix: bytes) -> bytes:
+    """The first key after all that begin so; after those whose last byte is the greatest a longer one of them."""
+    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix[-1] < 255 else prefix + b"\xff" * _KEY_BYTES  # noqa: PLR2004
 
 
 def _checked(key: bytes) -> int:

@@ -34,6 +34,7 @@ class MemoryStorage:
         self._lock = threading.Lock()
         self._values: dict[bytes, bytes] = {}
         self._keys: dict[int, list[bytes]] = {}
+        self._commits = 0
         self._is_closed = False
 
     @property
@@ -92,10 +93,16 @@ class MemoryStorage:
         with self._lock:
             self._check_open()
             self._check_expected(expect or {})
+            self._commits += 1
             for key in deletes:
                 self._delete(key)
             for key, value in puts:
                 self._put(key, value)
+
+    def position(self) -> int:
+        """How many commits there were."""
+        self._check_open()
+        return self._commits
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 ABSENT: Final = object()
 """Answer of a lookup: this layer says nothing about the key."""
@@ -47,6 +47,11 @@ class Layer:
         low, high = bisect_left(keys, start), bisect_left(keys, end)
         return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
 
+    def pairs_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """Those of its keys that were not removed, with their values."""
+        values = self.values
+        return [(key, value) for key in keys if (value := values[key]) is not None]
+
 
 def lookup(layers: Sequence[Layer], key: bytes) -> bytes | object | None:
     """What the newest layer that knows the key says, `ABSENT` if none does."""
@@ -55,6 +60,16 @@ def lookup(layers: Sequence[Layer], key: bytes) -> bytes | object | None:
         if found is not ABSENT:
             return found
     return ABSENT
+
+
+def lookups(layers: Sequence[Layer], keys: Sequence[bytes]) -> list[bytes | object | None]:
+    """`lookup` of several keys."""
+    newest = layers[-1].values
+    found = [newest.get(key, ABSENT) for key in keys]
+    if len(layers) > 1:
+        older = layers[:-1]
+        found = [lookup(older, key) if value is ABSENT else value for key, value in zip(keys, found, strict=True)]
+    return found
 
 
 def merged(
@@ -72,6 +87,8 @@ def merged(
     Returns:
         At most `count` pairs, and the key at which the page ends, None if the range does.
     """
+    if not any(layer.values for layer in layers):
+        return list(below), below[-1][0] if is_cut else None
     values: dict[bytes, bytes | None] = dict(below)
     if is_cut:  # what lies below is known up to its last key only
         start, end = (below[-1][0], end) if reverse else (start, below[-1][0] + b"\0")

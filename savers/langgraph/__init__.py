@@ -1,5 +1,6 @@
-"""LangGraph's checkpointer on an event log: ``builder.compile(checkpointer=saver)``."""
+"""LangGraph's checkpointer and store on an event log: ``builder.compile(checkpointer=saver, store=store)``."""
 
 from savers.langgraph.saver import EventLogSaver
+from savers.langgraph.store import EventLogStore
 
-__all__ = ["EventLogSaver"]
+__all__ = ["EventLogSaver", "EventLogStore"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import msgpack
@@ -91,6 +92,30 @@ def long_version(short: Any) -> Any:
         return int(short[0])
     number, rest = short
     return f"{number:032}.{rest:016}" if type(rest) is float else f"{number:032}.{rest:010}"
+
+
+@lru_cache(_KEPT)
+def version_of(data: bytes) -> Any:
+    """The version of which `packed_plain` made those bytes, shortened."""
+    return long_version(unpacked(data[len(_MARK) :]))
+
+
+def seen_of(data: bytes) -> dict[str, Any]:
+    """The versions by channel of which it made those, as a new dict."""
+    return dict(_known_seen(data) if len(data) <= _SMALL else _seen(data))
+
+
+def long_seen(short: dict[str, Any]) -> dict[str, Any]:
+    """The versions that were packed so, by channel."""
+    return {channel: long_version(version) for channel, version in short.items()}
+
+
+def _seen(data: bytes) -> dict[str, Any]:
+    return long_seen(unpacked(data[len(_MARK) :]))
+
+
+_known_seen: Final = lru_cache(_KEPT // 4)(_seen)
+_SMALL: Final = 256
 
 
 def short_time(time: str) -> str | int:

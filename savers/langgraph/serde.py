@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
 
 CODEC: Final = "langgraph/1"
+_OWN_HEAD: Final = tagged(OWN, b"")
 _BLOCKED: Final = frozenset({"msgpack_blocked", "msgpack_method_blocked"})
 
 
@@ -62,6 +63,7 @@ class SerdeCodec:
     """The engine's codec on a LangGraph serializer."""
 
     name = CODEC
+    keeps_given = False
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self.serde = serde
@@ -81,9 +83,9 @@ class SerdeCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
+        if data[:1] == _OWN_HEAD:
+            return unpacked(data[1:])
         tag, payload = split(data)
-        if tag == OWN:
-            return unpacked(payload)
         if runs_code(self.serde, tag):
             raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
         check_open(tag)

@@ -37,15 +37,18 @@ from eventlog import (
     unpacked_id,
 )
 from savers.langgraph.packed import (
+    long_seen,
     long_time,
     long_version,
     packed,
+    seen_of,
     short_time,
     short_version,
+    version_of,
 )
 from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
 from savers.langgraph.writers import Exclusive, beside
-from savers.saver import MARK, escaped, plain
+from savers.saver import MARK, escaped, is_users, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +97,7 @@ class _Known:
         if state is not None:
             self.size = state.size_bytes
             self.stored = {name: state.encoded(name) for name in state}
-            self.versions, self.seen = _versions_of(state)
+            self.versions, self.seen, _ = _versions_of(state)
 
 
 class _Changes:
@@ -400,7 +403,7 @@ class Thread:
 
     def newest_id(self) -> str | None:
         """The greatest id of a checkpoint, None if there is none."""
-        return next(self.run.given_ids(limit=1), None)
+        return self.run.greatest_id()
 
     def read(self, checkpoint_id: str) -> Read | None:
         """The checkpoint of that id; None if it is not there."""
@@ -409,11 +412,8 @@ class Thread:
             if found.event is None or found.event.given_id != checkpoint_id:
                 return None
             state = self._unveiled(found)
-            values: dict[str, Any] = {}
-            for name in state:
-                if name[:1] != MARK or name[1:2] == MARK:
-                    values[plain(name)] = state[name]
-            versions, seen = _versions_of(state)
+            versions, seen, users = _versions_of(state)
+            values = {plain(name): state[name] for name in users}
             metadata, parent, time = _described(state)
             checkpoint = {
                 **state[_REST],
@@ -459,16 +459,22 @@ def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> b
     return known == versions and _STR.issuperset(map(type, versions.values()))
 
 
-def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Versions of channels, and what nodes have seen."""
+def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """Versions of channels, what nodes have seen, and the run's channels that hold the channels' values."""
     versions: dict[str, Any] = {}
     seen: dict[str, dict[str, Any]] = {}
-    for name in state:
-        if name.startswith(_VERSION):
-            versions[name[_PREFIX:]] = long_version(state[name])
-        elif name.startswith(_SEEN):
-            seen[name[_PREFIX:]] = {channel: long_version(short) for channel, short in state[name].items()}
-    return versions, seen
+    users: list[str] = []
+    for name in state:  # what the saver packed itself begins with 0; whatever else is there is the codec's to judge
+        kind = name[:_PREFIX]
+        if kind == _VERSION:
+            data = state.encoded(name)
+            versions[name[_PREFIX:]] = version_of(data) if data and not data[0] else long_version(state[name])
+        elif kind == _SEEN:
+            data = state.encoded(name)
+            seen[name[_PREFIX:]] = seen_of(data) if data and not data[0] else long_seen(state[name])
+        elif is_users(name):
+            users.append(name)
+    return versions, seen, users
 
 
 def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None]:

@@ -12,6 +12,7 @@ import pytest
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
 from eventlog.storage.memory import MemoryStorage
+from eventlog.storage.sqlite import SqliteStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PERSISTENT: dict[str, Callable[[Path], Storage]] = {
     "lmdb": lambda directory: LmdbStorage(directory / "log"),
     "local": lambda directory: LocalStorage(directory / "local"),
+    "sqlite": lambda directory: SqliteStorage(directory / "log.db"),
 }
 ENGINES: dict[str, Callable[[Path], Storage]] = {
     "memory": lambda directory: MemoryStorage(),

@@ -684,6 +684,52 @@ class TestLooking:
         with pytest.raises(InvalidInputError):
             list(deeper.events(run.event(4)))
 
+    def test_a_handle_that_is_refreshed_goes_on_from_what_it_has_read(self, log: EventLog, run: Run) -> None:
+        run.append({f"c{n}": {"n": n} for n in range(300)})
+        other = log.run("r")
+        for number in range(250):
+            if number % 50 == 0:
+                run.append_many([{"n": n} for n in range(150)])  # more than are read one by one
+            elif number % 3:
+                run.append({f"c{number}": Merge({"m": number}), "text": AppendText("x")})
+            else:
+                run.append({f"c{number}": Delete(), "big": "y" * 2000})
+            if number % 7 == 0 or number > 240:
+                assert other.refresh().head == run.head
+                assert list(other.state) == list(run.state) == list(log.run("r").state)
+                assert dict(other.state) == dict(run.state)
+        other.append({"c1": Merge({"by": "other"})})
+        assert run.refresh().value("c1") == {"n": 1, "m": 1, "by": "other"}
+
+    def test_refreshing_a_handle_that_nobody_was_ahead_of_reads_a_few_small_records(
+        self, counted: CountingStorage, log: EventLog, run: Run
+    ) -> None:
+        run.append({f"c{n}": n for n in range(500)})
+        state = run.state
+        with counted.counted() as tally:
+            assert run.refresh().state is state
+        assert tally.reads <= 3  # branch, segment, head
+        assert tally.read < 200
+        other = log.run("r")
+        assert other.value("c1") == 1
+        run.append({"c1": 2})
+        with counted.counted() as tally:
+            assert other.refresh().value("c1") == 2
+        assert tally.read < 1000
+
+    def test_the_value_of_one_channel(self, run: Run) -> None:
+        assert run.value("a") is None
+        run.append({"a": [1], "b": None})
+        assert run.value("a") == [1]
+        run.value("a").append(2)
+        assert run.value("a") == [1]
+        assert run.value("b", "default") is None
+        assert run.value("c", "default") == "default"
+        run.append({"a": Extend([2])})
+        assert run.value("a") == [1, 2]
+        run.append({"a": Delete()})
+        assert run.value("a") is None
+
     def test_a_handle_sees_what_it_saw(self, log: EventLog, run: Run) -> None:
         run.append({"n": 0})
         other = log.run("r")

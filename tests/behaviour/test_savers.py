@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import shutil
 import sys
@@ -36,6 +37,7 @@ from savers import (
     EventLogSaver,
     InMemoryCheckpointSaver,
     JsonPlusSerde,
+    SqliteSaver,
     new_checkpoint_id,
 )
 from tests.strict import strictly_equal, values
@@ -49,6 +51,7 @@ SAVERS: dict[str, Callable[[Path], Make]] = {
     "EventLogSaver on LMDB": lambda directory: lambda **options: EventLogSaver(directory / "log", **options),
     "EventLogSaver in memory": lambda directory: lambda **options: EventLogSaver(EventLog.open("memory:"), **options),
     "InMemoryCheckpointSaver": lambda directory: InMemoryCheckpointSaver,
+    "SqliteSaver": lambda directory: lambda **options: SqliteSaver(directory / "log.db", **options),
 }
 BAD_IDS = ["", True, 1, b"a", {"$gt": ""}, ["a"], "a\x00b", "\x1b[2J", "\ud800", "x" * 256]
 HOSTILE_IDS = [
@@ -886,6 +889,189 @@ def test_a_serde_of_ones_own_types(make):
     assert state(saver)["x"].cents == 6
     assert metadata(saver, "b").writes == {}
     assert metadata(saver, "c").writes["x"].cents == 6
+
+
+# --- coroutines -----------------------------------------------------------------------------------------------------
+
+
+class _OnlyPut(InMemoryCheckpointSaver):
+    """A saver that knows no way to encode before it commits: the contract's own twins."""
+
+    _encoded = BaseCheckpointSaver._encoded
+
+
+@pytest.fixture(params=[*SAVERS, "only put"])
+def any_saver(request: pytest.FixtureRequest, tmp_path: Path, savers: list[EventLogSaver]) -> EventLogSaver:
+    savers.append(_OnlyPut() if request.param == "only put" else SAVERS[request.param](tmp_path)())
+    return savers[-1]
+
+
+def aput(
+    saver: BaseCheckpointSaver, checkpoint_id: str, values: dict[str, Any], parent: str | None = None, **more: Any
+):
+    return saver.aput(config(parent), Checkpoint(checkpoint_id, values), CheckpointMetadata(**more))
+
+
+def test_each_method_has_a_twin_for_coroutines(any_saver):
+    async def run() -> None:
+        saver = any_saver
+        assert await aput(saver, "a", {"x": [1]}) == config("a")
+        assert await aput(saver, "b", {"x": [1, 2]}, "a", step=1) == config("b")
+        assert await saver.aget_tuple(config()) == saver.get_tuple(config()) == saver.get_tuple(config("b"))
+        assert await saver.aget(config("a")) == saver.get(config("a"))
+        assert await saver.aget(config("missing")) is None
+        assert [item async for item in saver.alist(config())] == list(saver.list(config()))
+        assert [item.config async for item in saver.alist(None, before="b", limit=1)] == [config("a")]
+        await saver.adelete_thread("t")
+        assert await saver.aget_tuple(config()) is None
+        assert [item async for item in saver.alist(None)] == []
+
+    asyncio.run(run())
+
+
+def test_async_with_closes_what_the_saver_opened(tmp_path):
+    async def run() -> None:
+        async with EventLogSaver(tmp_path / "log") as saver:
+            await aput(saver, "a", {"x": 1})
+        with pytest.raises(ClosedError):
+            await saver.aget(config())
+        with EventLog.open(tmp_path / "log") as log:
+            async with EventLogSaver(log) as saver:
+                pass
+            assert await saver.aget(config()) is not None
+
+    asyncio.run(run())
+
+
+def test_the_twins_refuse_what_the_methods_refuse(any_saver):
+    async def run() -> None:
+        with pytest.raises(InvalidInputError):
+            any_saver.alist(config(), limit=-1)
+        with pytest.raises(InvalidIdError):
+            await any_saver.adelete_thread("")
+        with pytest.raises(UnserializableError, match="x"):
+            await aput(any_saver, "a", {"x": threading.current_thread})
+        with pytest.raises(UnserializableError):
+            await aput(any_saver, "a", {"x": threading.Lock()})
+        assert any_saver.get(config()) is None
+
+    asyncio.run(run())
+
+
+def test_values_are_taken_before_aput_first_waits(any_saver):
+    async def run() -> None:
+        growing: list[Any] = [[1]]
+        putting = asyncio.create_task(aput(any_saver, "a", {"x": growing}, writes={"x": growing}))
+        await asyncio.sleep(0)
+        growing[0].append("too late")
+        growing.append("too late")
+        await putting
+        found = await any_saver.aget_tuple(config())
+        assert found.checkpoint.channel_values == found.metadata.writes == {"x": [[1]]}
+        putting = asyncio.create_task(aput(any_saver, "b", {"x": growing}, "a"))
+        await asyncio.sleep(0)
+        growing.clear()
+        await putting
+        assert state(any_saver) == {"x": [[1, "too late"], "too late"]}
+        await aput(any_saver, "c", types.MappingProxyType({"x": 1}), writes=types.MappingProxyType({}))
+        assert (state(any_saver), metadata(any_saver).writes) == ({"x": 1}, {})
+
+    asyncio.run(run())
+
+
+def test_a_cancelled_aput_is_whole_or_absent(any_saver):
+    async def run() -> None:
+        for number in range(40):
+            putting = asyncio.create_task(aput(any_saver, f"{number:03}", {"x": [number] * 20, "y": number}))
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            putting.cancel()
+            with suppress(asyncio.CancelledError):
+                await putting
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(run())
+    found = [item.checkpoint.channel_values for item in any_saver.list(config())]
+    assert all(values == {"x": [values["y"]] * 20, "y": values["y"]} for values in found)
+    put(any_saver, "zzz", {"x": "last"})
+    assert state(any_saver) == {"x": "last"}
+
+
+def test_many_coroutines_at_once_lose_nothing(any_saver):
+    async def run() -> None:
+        one_parent = [aput(any_saver, f"a{n:02}", {"n": n, "same": "s" * 100}, step=n) for n in range(20)]
+        other_threads = [
+            any_saver.aput(config(None, f"t{n}"), Checkpoint("a", {"n": n}), CheckpointMetadata()) for n in range(20)
+        ]
+        await asyncio.gather(*one_parent, *other_threads)
+        listed = [item async for item in any_saver.alist(config())]
+        assert [item.checkpoint.channel_values["n"] for item in listed] == list(reversed(range(20)))
+        assert [(await any_saver.aget(config(None, f"t{n}"))).channel_values for n in range(20)] == [
+            {"n": n} for n in range(20)
+        ]
+
+    asyncio.run(run())
+
+
+def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
+    other = EventLogSaver(any_saver.log)
+
+    async def run() -> None:
+        values = {"x": [1], "~y": "mine"}
+        putting = aput(any_saver, "b", values, writes={"x": "said"})
+        late = any_saver._encoded(config(), Checkpoint("b", values), CheckpointMetadata(writes={"x": "said"}))
+        put(other, "a", {"x": "theirs"})
+        values["x"].append("too late")
+        await asyncio.to_thread(late)
+        assert state(any_saver, "b") == {"x": [1], "~y": "mine"}
+        assert metadata(any_saver, "b").writes == {"x": "said"}
+        assert state(any_saver, "a") == {"x": "theirs"}
+        putting.close()
+        late = any_saver._encoded(config("b"), Checkpoint("c", {"x": [1], "~y": "new"}), CheckpointMetadata())
+        other.delete_thread("t")
+        await asyncio.to_thread(late)
+        assert state(any_saver, "b") is None
+        await aput(any_saver, "d", {"x": 4}, "c")
+        assert state(any_saver) == {"x": 4}
+
+    asyncio.run(run())
+
+
+def test_a_saver_goes_on_with_a_thread_that_somebody_deleted_before(any_saver):
+    other = EventLogSaver(any_saver.log)
+
+    async def run() -> None:
+        await aput(any_saver, "a", {"x": 1})
+        other.delete_thread("t")
+        await aput(any_saver, "b", {"x": 2}, "a")
+        assert state(any_saver) == {"x": 2}
+        assert state(any_saver, "a") is None
+
+    asyncio.run(run())
+
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------
+
+
+def test_sqlite_saver_keeps_one_file_that_others_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with SqliteSaver("agent.db") as saver, EventLogSaver(f"sqlite:///{tmp_path}/agent.db") as other:
+        put(saver, "a", {"x": 1})
+        assert state(other) == {"x": 1}
+        put(other, "b", {"x": 2}, "a")
+        assert state(saver) == {"x": 2}
+    assert [file.name for file in tmp_path.iterdir()] == ["agent.db"]
+    with SqliteSaver(tmp_path / "agent.db") as again:
+        assert state(again, "a") == {"x": 1}
+        assert list(again.log.verify()) == []
+
+
+@pytest.mark.parametrize("path", [":memory:", "", "sqlite:///agent.db"])
+def test_sqlite_saver_wants_a_path(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match="names no file"):
+        SqliteSaver(path)
+    assert not list(tmp_path.iterdir())
 
 
 # --- cost -----------------------------------------------------------------------------------------------------------

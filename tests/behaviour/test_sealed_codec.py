@@ -15,6 +15,7 @@ from eventlog import (
     Extend,
     IdConflictError,
     Merge,
+    Splice,
     TaskWrite,
     Update,
 )
@@ -80,7 +81,7 @@ def test_what_changed_is_found_and_hidden(log):
         expected = {
             "text": AppendText("swordfish"),
             "list": Extend(["swordfish"]),
-            "dict": Merge({"swordfish 3": {"k": ["swordfish"]}, "swordfish!": 1}),
+            "dict": Merge({"swordfish 3": Merge({"k": Splice([(0, 1, [])])}), "swordfish!": 1}),
             "gone": Delete(),
         }
         assert dict(event.writes) == ({} if fresh else expected)

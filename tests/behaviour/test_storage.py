@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -323,6 +324,27 @@ class TestCommit:
         assert storage.get([A]) == [b"150"]
 
 
+class TestPosition:
+    def test_every_commit_changes_it_and_reading_does_not(self, storage):
+        seen = [storage.position()]
+        for n in range(5):
+            storage.commit([(A + b"%d" % n, b"1")], [A + b"%d" % (n - 1)])
+            seen.append(storage.position())
+            assert stored(storage) == [(A + b"%d" % n, b"1")]
+            storage.flush()
+            assert storage.position() == seen[-1]
+        assert seen == [None] * 6 or len(set(seen)) == 6
+
+    def test_a_commit_by_another_handle_changes_it(self, reopen):
+        one, other = reopen(), reopen()
+        seen = [one.position()]
+        for n in range(3):
+            other.commit([(A + b"%d" % n, b"1")])
+            seen.append(one.position())
+            assert len(stored(one)) == n + 1
+        assert seen == [None] * 4 or len(set(seen)) == 4
+
+
 class TestLife:
     def test_location_is_for_people(self, storage):
         assert isinstance(storage.location, str)
@@ -440,6 +462,44 @@ def run(storage: Storage, name: str, *arguments):
         return getattr(storage, name)(*arguments)
     except ExpectationError as error:
         return error.keys
+
+
+WIDE = [A + bytes([5]) * 7 + bytes([run]) + n.to_bytes(2, "big") for run in (1, 2) for n in range(60)]
+"""Keys that share the beginning of an engine's own: a kind and a run."""
+
+
+@pytest.mark.parametrize("is_log", [True, False], ids=["behind", "anywhere"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_lies_below_and_above_is_scanned_as_one(reopen, seed, is_log):
+    """Closing brings what was committed down to where it stays; what is committed then lies above it."""
+    rng, model = random.Random(seed), {}
+    for session in range(3):
+        storage = reopen()
+        fresh = [key for key in WIDE if key[-1] // 20 == session] if is_log else WIDE
+        for _ in range(60):
+            put = [(key, b"%d" % rng.randrange(1000)) for key in rng.sample(fresh, rng.choice([1, 2, 20]))]
+            gone = rng.sample(fresh if rng.random() < 0.8 else WIDE, rng.choice([0, 0, 1, 5]))
+            storage.commit(put, gone)
+            model = {key: value for key, value in model.items() if key not in gone} | dict(put)
+            ranges = [
+                tuple(sorted(rng.choices([*WIDE, *fresh, WIDE[0][:9], WIDE[-1] + b"\xff"], k=2))) for _ in range(2)
+            ]
+            for reverse, limit in (
+                (False, None),
+                (True, None),
+                (True, 1),
+                (rng.random() < 0.5, rng.choice([0, 3, 9, 32])),
+            ):
+                wanted = [
+                    (key, model[key])
+                    for start, end in ranges
+                    for key in sorted(model, reverse=reverse)
+                    if start <= key < end
+                ]
+                assert stored(storage, *ranges, reverse=reverse, limit=limit) == wanted[:limit]
+            asked = rng.sample(WIDE, 7)
+            assert storage.get(asked) == [model.get(key) for key in asked]
+        storage.close()
 
 
 def test_random_operations_do_what_a_dict_does(every_engine: Callable[[], dict[str, Storage]]):

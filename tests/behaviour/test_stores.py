@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import sys
 import types
@@ -9,6 +10,8 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 STORES: dict[str, Callable[[Path], EventLogStore]] = {
     "on LMDB": lambda directory: EventLogStore(directory / "log"),
+    "on SQLite": lambda directory: EventLogStore(f"sqlite:///{directory}/log.db"),
     "in memory": lambda directory: EventLogStore(EventLog.open("memory:")),
 }
 KEY = "agent:memory:user-42"
@@ -59,7 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLogSt
 
 def kept(store: EventLogStore, key: str = KEY) -> list[Any]:
     """Every value that a key ever had, oldest first; None where it was deleted."""
-    return [state.get("value") for _, state in store.history(key).refresh().replay()]
+    return [value for _, value in store.history(key)]
 
 
 # --- put, get, delete -----------------------------------------------------------------------------------------------
@@ -240,10 +244,10 @@ def test_a_key_has_a_history(store):
     store.delete(KEY)
     store.put(KEY, {"n": 2})
     assert kept(store) == [{"n": 1}, {"n": 1, "m": [1]}, {"n": 1, "m": [1, 2]}, None, {"n": 2}]
-    run = store.history(KEY)
-    assert run.at(1)["value"] == {"n": 1, "m": [1]}
-    assert isinstance(run.event(3).writes["value"], Delete)
-    assert "value" not in run.at(3)
+    run = store.run()
+    assert run.at(1)[KEY]["value"] == {"n": 1, "m": [1]}
+    assert isinstance(run.event(3).writes[KEY], Delete)
+    assert KEY not in run.at(3)
     assert [event.step for event in run.events()] == [0, 1, 2, 3, 4]
 
 
@@ -259,7 +263,7 @@ def test_reading_writes_nothing(store):
     before = store.log.stats().bytes, store.log.runs()
     assert store.get("nobody") is None
     store.delete("nobody")
-    assert len(store.history("nobody")) == 0
+    assert list(store.history("nobody")) == []
     assert store.get(KEY) == {"n": 1}
     assert (store.log.stats().bytes, store.log.runs()) == before
 
@@ -313,7 +317,7 @@ def test_a_key_whose_run_was_deleted_is_empty(store):
     other = EventLogStore(store.log)
     store.put(KEY, {"n": 1})
     assert other.get(KEY) == {"n": 1}
-    store.log.delete(store.history(KEY).name)
+    store.log.delete(store.run().name)
     for each in (store, other):
         assert each.get(KEY) is None
         each.delete(KEY)
@@ -385,3 +389,159 @@ def test_a_log_opened_to_be_read(tmp_path):
         store = EventLogStore(log)
         assert store.get(KEY) == {"n": 1}
         assert store.get("nobody") is None
+
+
+# --- namespaces -----------------------------------------------------------------------------------------------------
+
+PLACES = [(), ("a",), ("a", "b"), ("ab",), ("A",), ("~store",), ("~", "~"), ("a.b",), ("l" * 4096,)]
+BAD_NAMESPACES = ["a", ["a"], None, ("",), ("a", 1), ("a\0b",), ("a\nb",), ("\ud800",), ("l" * 4097,), (("a",),)]
+
+
+def test_a_key_lies_in_its_namespace_alone(store):
+    for number, namespace in enumerate(PLACES):
+        store.put(KEY, {"n": number}, namespace=namespace)
+    for number, namespace in enumerate(PLACES):
+        assert store.get(KEY, namespace=namespace) == {"n": number}
+    for namespace in PLACES[::2]:
+        store.delete(KEY, namespace=namespace)
+    assert [store.get(KEY, namespace=namespace) is None for namespace in PLACES] == [n % 2 == 0 for n in range(9)]
+    assert store.get(KEY) is None
+
+
+@pytest.mark.parametrize("bad", BAD_NAMESPACES)
+def test_a_namespace_is_a_tuple_of_plain_strings(store, bad):
+    calls = [
+        lambda: store.put(KEY, {"x": 1}, namespace=bad),
+        lambda: store.get(KEY, namespace=bad),
+        lambda: store.delete(KEY, namespace=bad),
+        lambda: store.search(bad),
+        lambda: list(store.history(KEY, namespace=bad)),
+        lambda: store.blame(KEY, namespace=bad),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidInputError):
+            call()
+    assert store.log.runs() == []
+
+
+def test_a_search_finds_whole_labels_in_order(store):
+    for namespace in [("b",), (), ("a", "x"), ("ab",), ("a",)]:
+        for key in ("second", "first"):
+            store.put(key, {"ns": list(namespace), "key": key}, namespace=namespace)
+    found = store.search(("a",))
+    assert [(item.namespace, item.key) for item in found] == [
+        (("a",), "second"),
+        (("a",), "first"),
+        (("a", "x"), "second"),
+        (("a", "x"), "first"),
+    ]
+    assert found[0].value == {"ns": ["a"], "key": "second"}
+    assert found[0].created_at == found[0].updated_at
+    assert found[0].created_at.utcoffset() is not None
+    assert len(store.search()) == 10
+    assert [item.namespace for item in store.search(limit=3, offset=1)] == [(), ("a",), ("a",)]
+    assert [item.key for item in store.search(filter={"key": "first", "ns": ["ab"]})] == ["first"]
+    assert store.search(("nowhere",)) == store.search(limit=0) == store.search(offset=99) == []
+
+
+def test_filters_compare_values_of_one_type(store):
+    for number, value in enumerate([1, 2.5, "1", None, True, date(2026, 1, 1), Note("a", [1]), Decimal(2)]):
+        store.put(f"{number}", {"v": value})
+    found = {
+        "numbers": store.search(filter={"v": {"$gte": 2}}),
+        "days": store.search(filter={"v": {"$gt": date(2025, 1, 1)}}),
+        "equal": store.search(filter={"v": Note("a", [1])}),
+        "no order": store.search(filter={"v": {"$gt": Note("a", [])}}),
+        "other type": store.search(filter={"v": {"$gt": datetime(2025, 1, 1, tzinfo=UTC)}}),
+    }
+    assert {name: [item.key for item in items] for name, items in found.items()} == {
+        "numbers": ["1", "7"],
+        "days": ["5"],
+        "equal": ["6"],
+        "no order": [],
+        "other type": [],
+    }
+
+
+@pytest.mark.parametrize("bad", [{"v": {"$or": [1]}}, {"$gt": 1}, {"v": {"x": {"$gt": 1, "y": 2}}}, [1], {1: 2}, "v"])
+def test_a_filter_that_can_never_be_right_is_refused(store, bad):
+    with pytest.raises(InvalidInputError):
+        store.search(filter=bad)
+
+
+@pytest.mark.parametrize("bad", [{"limit": -1}, {"offset": -1}, {"limit": True}, {"limit": None}, {"offset": "1"}])
+def test_counts_that_can_never_be_right_are_refused(store, bad):
+    with pytest.raises(InvalidInputError):
+        store.search(**bad)
+    with pytest.raises(InvalidInputError):
+        store.list_namespaces(**bad)
+
+
+def test_namespaces_are_listed_sorted_while_they_hold_something(store):
+    for namespace in PLACES:
+        store.put(KEY, {"n": 1}, namespace=namespace)
+    store.delete(KEY, namespace=("ab",))
+    assert store.list_namespaces() == sorted(set(PLACES) - {("ab",)})
+    assert store.list_namespaces(("a",)) == [("a",), ("a", "b")]
+    assert store.list_namespaces(("*",), ("b",)) == [("a", "b")]
+    assert store.list_namespaces(suffix=("~",)) == [("~", "~")]
+    assert store.list_namespaces(prefix=("a",), max_depth=1) == [("a",)]
+    assert store.list_namespaces(limit=2, offset=1) == [("A",), ("a",)]
+    with pytest.raises(InvalidInputError):
+        store.list_namespaces(max_depth=0)
+
+
+def test_the_async_methods_do_the_same(store):
+    async def use() -> None:
+        value = {"n": [1]}
+        putting = asyncio.ensure_future(store.aput(KEY, value, namespace=("a",)))
+        await asyncio.sleep(0)
+        value["n"].append(2)
+        await putting
+        assert await store.aget(KEY, namespace=("a",)) == {"n": [1]}
+        assert await store.aget(KEY) is None
+        assert [item.key for item in await store.asearch(("a",), filter={"n": [1]})] == [KEY]
+        assert await store.alist_namespaces(("a",)) == [("a",)]
+        await asyncio.gather(*(store.aput(f"{n}", {"n": n}) for n in range(20)))
+        assert len(await store.asearch(limit=99)) == 21
+        await store.adelete(KEY, namespace=("a",))
+        assert await store.aget(KEY, namespace=("a",)) is None
+        for bad in (1, {1: 2}, {"x": object()}):
+            with pytest.raises(InvalidInputError):
+                await store.aput(KEY, bad)
+
+    asyncio.run(use())
+
+
+def test_a_memory_has_a_history_and_somebody_to_blame(store):
+    store.put(KEY, {"n": 1}, namespace=("a",))
+    store.put("other", {"n": 1}, namespace=("a",))
+    store.put(KEY, {"n": 2}, namespace=("a",))
+    history = list(store.history(KEY, namespace=("a",)))
+    assert [value for _, value in history] == [{"n": 1}, {"n": 2}]
+    assert [event.step for event, _ in history] == [0, 2]
+    assert store.blame(KEY, namespace=("a",)) == history[-1][0]
+    assert history[0][0].time <= history[1][0].time
+    store.delete(KEY, namespace=("a",))
+    assert [value for _, value in store.history(KEY, namespace=("a",))] == [{"n": 1}, {"n": 2}, None]
+    assert store.blame(KEY, namespace=("a",)).step == 3
+    assert store.blame(KEY) is None
+
+
+def test_a_memory_can_be_forked_and_the_store_stays_what_it_is(store):
+    store.put(KEY, {"n": 1})
+    store.put("later", {"n": 1})
+    fork = store.run().fork(0, "what if")
+    assert list(fork.state) == [KEY]
+    assert {change.path[0] for change in store.log.diff(fork.state, store.run().state)} == {"later"}
+    fork.append({"later": fork.state[KEY]})
+    assert store.get("later") == {"n": 1}
+
+
+def test_a_store_that_saw_nothing_yet_removes_what_another_one_put(store):
+    other = EventLogStore(store.log)
+    other.put("first", {"n": 1})
+    assert store.get("first") == {"n": 1}
+    other.put(KEY, {"n": 1})
+    store.delete(KEY)
+    assert other.get(KEY) is None

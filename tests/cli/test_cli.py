@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import AppendText, Delete, EventLog, Extend, Merge, register_codec
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, register_codec
 from eventlog.cli import main
 from eventlog.codec import MsgpackCodec
 from eventlog.storage import open_storage
@@ -134,6 +134,18 @@ def test_log_tells_each_step_newest_first(cli):
         "1 2026-11-23 agent messages +2",
         "0 2026-11-23 start spent = 0, messages = [1 item], doc = {2 keys}",
     ]
+
+
+def test_log_tells_of_a_splice_what_came_and_what_went(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("r")
+        run.append({"l": [1, 2, 3, 4]})
+        run.append({"l": Splice([(0, 0, ["a"]), (1, 2, [])])})
+        run.append({"l": Splice([(0, 1, [])])})
+    assert main(["-s", str(tmp_path / "log"), "log", "r"]) == 0
+    last, before, _ = capsys.readouterr().out.splitlines()
+    assert "l -1" in last
+    assert "l +1 -2" in before
 
 
 def test_log_of_a_branch_goes_back_past_its_fork(cli):
@@ -578,3 +590,46 @@ def test_without_langgraph_the_agents_demo_says_how_to_get_it(capsys, monkeypatc
     monkeypatch.setitem(sys.modules, "langgraph.graph", None)
     assert main(["demo", "agent"]) == 6
     assert 'pip install "eventlog-savers[demo]"' in capsys.readouterr().err
+
+
+# --- a log in SQLite
+
+
+@pytest.fixture
+def in_sqlite(tmp_path):
+    location = f"sqlite:///{tmp_path}/my runs%.db"
+    with EventLog.open(location) as log:
+        run = log.run("trip-1")
+        run.append({"spent": 0})
+        run.append({"spent": 180}, task="ledger")
+    return location
+
+
+@pytest.mark.parametrize("given", ["after", "option", "environment", "relative"])
+def test_a_file_of_sqlite_is_named_by_its_url(in_sqlite, given, capsys, monkeypatch, tmp_path):
+    argv = {"after": ["ls", in_sqlite], "option": ["-s", in_sqlite, "ls"]}.get(given, ["ls"])
+    if given == "environment":
+        monkeypatch.setenv("EVENTLOG_STORE", in_sqlite)
+    if given == "relative":
+        monkeypatch.chdir(tmp_path)
+        argv = ["ls", "-s", "sqlite:///my runs%.db"]
+    assert main(argv) == 0
+    assert "trip-1" in capsys.readouterr().out
+
+
+def test_every_command_looks_into_sqlite_beside_a_writer(in_sqlite, capsys):
+    with EventLog.open(in_sqlite) as log:
+        log.run("trip-1").append({"spent": 360})
+        for argv in (["log", "trip-1"], ["show", "trip-1:1"], ["diff", "trip-1:0", "trip-1:2"]):
+            assert main([argv[0], "-s", in_sqlite, *argv[1:]]) == 0
+        assert "360" in capsys.readouterr().out
+
+
+def test_what_is_no_log_of_sqlite_is_said(tmp_path, capsys):
+    (tmp_path / "note.db").write_text("no database " * 100)
+    for name, said in (("note.db", "it is no SQLite file"), ("missing.db", "there is no log at sqlite:///")):
+        assert main(["ls", f"sqlite:///{tmp_path}/{name}"]) == 3
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "missing.db").exists()
+    assert main(["ls", "mysql://a/b"]) == 2
+    assert "sqlite:///PATH" in capsys.readouterr().err

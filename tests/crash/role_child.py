@@ -12,7 +12,7 @@ from eventlog.storage import local
 from tests.crash import workload
 
 role, location, mode, rest = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-local.FILE_BYTES = workload.FILE_BYTES
+workload.shrink(setattr)
 local.FLUSH_INTERVAL_S = 0.002
 
 

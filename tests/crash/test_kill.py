@@ -13,13 +13,14 @@ import pytest
 
 from eventlog import EventLog
 from eventlog.storage import journal, local
-from tests.crash.workload import DEEP, FILE_BYTES, checked, child, go_on, reopened, value
+from tests.crash.workload import DEEP, checked, child, go_on, reopened, shrink, value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 POINTS = [
-    *("write-before", "write-half", "write-after", "end-before", "end-after"),
+    *("write-before", "write-half", "write-after", "store-before", "store-half", "store-after"),
+    *("end-before", "end-after"),
     *("seal-before", "seal-write-before", "seal-write-after", "create-before", "cut-before", "create-after"),
     *("seal-after", "fold-before", "fold-after", "remove-before", "remove-after"),
     *("sync-before", "sync-after", "names-before", "names-after"),
@@ -28,7 +29,7 @@ POINTS = [
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    monkeypatch.setattr(local, "FILE_BYTES", FILE_BYTES)
+    shrink(monkeypatch.setattr)
 
 
 def acknowledged(location: Path, mode: str, what: str, point: str, countdown: int, after_s: float | None) -> int:
@@ -110,7 +111,7 @@ def test_at_a_named_point(tmp_path, monkeypatch, point):
     combinations = [("full", "keys"), ("normal", "log"), ("off", "keys")]
     if point.startswith(("sync", "names")):
         combinations = [("full", "keys"), ("full", "log"), ("normal", "keys")]
-    elif point.startswith(("fold", "remove")):
+    elif point.startswith(("fold", "remove", "store")):
         combinations = [("full", "keys"), ("normal", "log"), ("normal", "keys")]
     for mode, what in combinations * DEEP:
         location = tmp_path / f"{mode}-{what}"

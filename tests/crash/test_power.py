@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog.errors import CorruptionError, EventLogError
-from eventlog.storage import journal, local
+from eventlog.storage import journal
 from eventlog.storage.journal import JournalFiles, LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
-from tests.crash.workload import DEEP, FILE_BYTES, batch_of, checked, count, go_on
+from tests.crash.workload import DEEP, batch_of, checked, count, go_on, shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from eventlog.storage.journal import Window
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,16 @@ class Held:
         return bytes(content)
 
 
+class Stores:
+    """A window of which the disk learns what is stored."""
+
+    def __init__(self, disk: Disk, fd: int, offset: int) -> None:
+        self.disk, self.fd, self.offset = disk, fd, offset
+
+    def __setitem__(self, where: slice, data: bytes) -> None:
+        self.disk.write(self.fd, data, self.offset + where.start)
+
+
 class Disk(LocalFiles):
     """The machine's files, and what of them power loss would leave; `at_any_time` runs around every call."""
 
@@ -101,6 +113,9 @@ class Disk(LocalFiles):
         self.held[self.by_fd[fd]].unsafe.append((offset, data))
         super().write(fd, data, offset)
         self.at_any_time()
+
+    def window(self, fd: int, offset: int, size: int) -> Window:
+        return Stores(self, fd, offset)
 
     def cut(self, fd: int, size: int) -> None:
         self.held[self.by_fd[fd]].unsafe.append((size, None))
@@ -140,7 +155,7 @@ def machine(monkeypatch):
     """No worker: the test does its work, so that one seed is one history. Returns a function that reboots."""
     boots = iter(range(1, 1 << 30))
     boot = [(9, 0)]
-    monkeypatch.setattr(local, "FILE_BYTES", FILE_BYTES)
+    shrink(monkeypatch.setattr)
     monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)
     monkeypatch.setattr(journal, "boot_id", lambda: boot[0])
 

@@ -21,7 +21,6 @@ from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from tests.crash.workload import (
     DEEP,
-    FILE_BYTES,
     batch_of,
     checked,
     child,
@@ -29,6 +28,7 @@ from tests.crash.workload import (
     go_on,
     number,
     reopened,
+    shrink,
     state,
 )
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _small_files(monkeypatch):
-    monkeypatch.setattr(local, "FILE_BYTES", FILE_BYTES)
+    shrink(monkeypatch.setattr)
     monkeypatch.setattr(local, "FLUSH_INTERVAL_S", 0.002)
 
 

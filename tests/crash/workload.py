@@ -10,20 +10,33 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from eventlog.storage import journal, local
 from eventlog.storage.local import LocalStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eventlog.storage import Storage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
-FILE_BYTES = 1500
+SIZES: list[tuple[Any, str, int]] = [
+    (local, "FILE_BYTES", 1500),
+    (local, "_FIRST_BYTES", 200),
+    (journal, "ROOM_BYTES", 400),
+]
 
 COUNTER, EACH, SLOT = b"\x0acounter", b"\x0b", b"\x0c"
 EVERYTHING = [(b"\0", b"\xff")]
 KINDS = [(b"\x0a", b"\x0b"), (b"\x0b", b"\x0c"), (b"\x0c", b"\x0d")]
+
+
+def shrink(set_to: Callable[[Any, str, int], None]) -> None:
+    """Make files small, and the room in them, so that every turn is taken often."""
+    for owner, name, size in SIZES:
+        set_to(owner, name, size)
 
 
 def value(n: int) -> bytes:

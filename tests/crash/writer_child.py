@@ -9,12 +9,12 @@ import sys
 
 from eventlog import EventLog
 from eventlog.storage import local
-from eventlog.storage.journal import JournalFiles, LocalFiles
+from eventlog.storage.journal import JournalFiles, LocalFiles, Window
 from eventlog.storage.lmdb import LmdbStorage
 from tests.crash import workload
 
 location, mode, what, point, countdown = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
-local.FILE_BYTES = workload.FILE_BYTES
+workload.shrink(setattr)
 local.FLUSH_INTERVAL_S = 0.002
 if mode == "off":
     local._SPILL_BYTES = 700
@@ -54,6 +54,30 @@ class Files(LocalFiles):
         if len(data) == 12:
             reached("seal-write-after")
         reached("write-after")
+
+    def window(self, fd: int, offset: int, size: int) -> Window | None:
+        window = super().window(fd, offset, size)
+        return window and Stores(window)
+
+
+class Stores:
+    """A window, watched."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+
+    def __setitem__(self, where: slice, data: bytes) -> None:
+        reached("store-before")
+        if len(data) == 12:
+            reached("seal-write-before")
+        if point == "store-half":
+            half = random.randrange(len(data))
+            self._window[where.start : where.start + half] = data[:half]
+            reached("store-half")
+        self._window[where] = data
+        if len(data) == 12:
+            reached("seal-write-after")
+        reached("store-after")
 
 
 class Words:

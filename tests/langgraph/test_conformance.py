@@ -66,9 +66,16 @@ class Logs:
             self.problems += saver.log.verify()
 
 
-@pytest.fixture(params=["lmdb", "memory"])
+LOCATIONS: dict[str, Callable[[Path, int], str]] = {
+    "lmdb": lambda directory, number: str(directory / f"{number}.log"),
+    "memory": lambda directory, number: "memory:",
+    "sqlite": lambda directory, number: f"sqlite:///{directory}/{number}.db",
+}
+
+
+@pytest.fixture(params=LOCATIONS)
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
-    return Logs(lambda number: str(tmp_path / f"{number}.log") if request.param == "lmdb" else "memory:")
+    return Logs(lambda number: LOCATIONS[request.param](tmp_path, number))
 
 
 def passed_all_base(name: str, factory: Callable[[], AsyncGenerator[Any, None]]) -> dict[str, int]:

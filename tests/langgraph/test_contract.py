@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
 DEEP_NAMESPACE = "|".join(f"node{n}:{n:08x}-1111-2222-3333-444444444444" for n in range(14))
-LOCATIONS = {"lmdb": lambda directory: directory / "runs.log", "memory": lambda directory: "memory:"}
+LOCATIONS = {
+    "lmdb": lambda directory: directory / "runs.log",
+    "memory": lambda directory: "memory:",
+    "sqlite": lambda directory: f"sqlite:///{directory}/runs.db",
+}
 
 
 @dataclass

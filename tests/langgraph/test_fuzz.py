@@ -434,8 +434,10 @@ def _reopened(location: str) -> Iterator[Callable[[random.Random], EventLogSaver
 WAYS = {
     "one in memory": (_one, lambda directory: "memory:"),
     "one on LMDB": (_one, str),
+    "one on SQLite": (_one, lambda directory: f"sqlite:///{directory}"),
     "several": (_several, lambda directory: "memory:"),
     "reopened": (_reopened, str),
+    "reopened on SQLite": (_reopened, lambda directory: f"sqlite:///{directory}"),
 }
 
 

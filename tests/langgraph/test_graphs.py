@@ -52,9 +52,9 @@ class Pair:
         return ours
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Pair:
-    return Pair(str(tmp_path / "runs.log"))
+@pytest.fixture(params=["{}/runs.log", "sqlite:///{}/runs.db"], ids=["lmdb", "sqlite"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
+    return Pair(request.param.format(tmp_path))
 
 
 def history(graph: Any, config: Any = CONFIG) -> list[dict[str, Any]]:
@@ -572,6 +572,19 @@ def test_async_context_manager(tmp_path):
             return ended
 
     assert asyncio.run(run())["n"] == 4
+
+
+def test_a_relative_sqlite_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    async def run() -> Any:
+        async with EventLogSaver.from_conn_string("sqlite:///runs.db", synchronous="full") as saver:
+            await counting()(saver).ainvoke({"n": 0, "log": []}, CONFIG)
+        with EventLogSaver.from_conn_string("sqlite:///runs.db") as saver:
+            return counting()(saver).get_state(CONFIG).values
+
+    assert asyncio.run(run())["n"] == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["runs.db"]
 
 
 def test_a_value_that_cannot_be_kept_stops_the_run(tmp_path):

@@ -615,3 +615,24 @@ def test_what_is_read_is_the_readers_own(story: Story):
         assert told(saver.get_tuple(config())) == before
     story.put({"a": [1], "b": {"k": 2}}, changed={"b"}, versions_seen={"n": {"a": 1}}, more=[1])
     story.check_all()
+
+
+class TestTheirs:
+    def test_what_is_done_to_an_answer_shows_in_no_other(self, story: Story):
+        for n in range(3):
+            story.put({"a": n, "list": [n]}, versions_seen={"node": {"a": f"{n:032}.{n:010}"}, "__input__": {}})
+        saver = story.ours[0]
+        ids = [None, *(found.config["configurable"]["checkpoint_id"] for found in saver.list(config()))]
+        for checkpoint_id in ids:
+            before = told(saver.get_tuple(config(checkpoint_id)))
+            given = saver.get_tuple(config(checkpoint_id))
+            for part in (given.checkpoint, given.metadata, given.config["configurable"]):
+                for value in list(part.values()):
+                    if isinstance(value, dict):
+                        for inner in list(value.values()):
+                            if isinstance(inner, dict | list):
+                                inner.clear()
+                        value.clear()
+                part.clear()
+            assert told(saver.get_tuple(config(checkpoint_id))) == before
+        story.check_all()

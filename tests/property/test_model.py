@@ -27,11 +27,13 @@ from eventlog import (
     InvalidInputError,
     Merge,
     NotFoundError,
+    Splice,
     Update,
 )
 from eventlog.codec import MSGPACK
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.memory import MemoryStorage
+from eventlog.storage.sqlite import SqliteStorage
 from tests.strict import Note, hashables, strictly_equal, values
 
 DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
@@ -61,6 +63,11 @@ def applied(value: Any, operation: Any) -> Any:
     """What an operation makes of a value; None stands for an absent one nowhere: `...` does."""
     if isinstance(operation, Extend):
         return ([] if value is ... else value) + list(operation.items)
+    if isinstance(operation, Splice):
+        result = [] if value is ... else list(value)
+        for start, removed, items in reversed(operation.edits):
+            result[start : start + removed] = items
+        return result
     if isinstance(operation, AppendText):
         return ("" if value is ... else value) + operation.text
     if isinstance(operation, Merge):
@@ -89,7 +96,7 @@ def operations(draw: Any, value: Any, depth: int = 0) -> Any:
     """A write that fits `value` (`...` if the channel or key is absent)."""
     kinds: list[Any] = [leaves]
     if value is ... or type(value) is list:
-        kinds += [st.builds(Extend, some_lists)] * 3
+        kinds += [st.builds(Extend, some_lists)] * 3 + [splices(0 if value is ... else len(value))] * 3
     if value is ... or type(value) is str:
         kinds += [st.builds(AppendText, st.text("xyé", max_size=9))] * 2
     if (value is ... or type(value) is dict) and depth < 3:
@@ -99,6 +106,14 @@ def operations(draw: Any, value: Any, depth: int = 0) -> Any:
     if not depth:
         kinds.append(st.builds(Update, leaves if value is ... else mutated(value)))
     return draw(draw(st.sampled_from(kinds)))
+
+
+@st.composite
+def splices(draw: Any, length: int) -> Splice:
+    bounds = sorted(draw(st.lists(st.integers(0, length), max_size=6)))
+    return Splice(
+        [(start, end - start, draw(some_lists)) for start, end in zip(bounds[::2], bounds[1::2], strict=False)]
+    )
 
 
 def can_be_named(key: Any) -> bool:
@@ -131,13 +146,18 @@ def mutations(draw: Any, value: Any) -> None:
     inner = []
     if type(value) is list:
         inner = value
-        how = draw(st.sampled_from(["append", "replace", "pop", "reverse", "go in"]))
+        how = draw(st.sampled_from(["append", "replace", "pop", "insert", "splice", "reverse", "go in"]))
         if how == "append":
             value.append(draw(leaves))
         elif how == "replace" and value:
             value[draw(st.integers(0, len(value) - 1))] = draw(leaves)
         elif how == "pop" and value:
             value.pop(draw(st.integers(0, len(value) - 1)))
+        elif how == "insert":
+            value.insert(draw(st.integers(0, len(value))), draw(leaves))
+        elif how == "splice":
+            start = draw(st.integers(0, len(value)))
+            value[start : draw(st.integers(start, len(value)))] = draw(some_lists)
         elif how == "reverse":
             value.reverse()
     elif type(value) is dict:
@@ -461,6 +481,19 @@ class OnLmdb(Machine):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class OnSqlite(Machine):
+    """Closed and opened again for real."""
+
+    def open_storage(self) -> SqliteStorage:
+        if not hasattr(self, "directory"):
+            self.directory = Path(tempfile.mkdtemp(prefix="eventlog-model-"))
+        return SqliteStorage(self.directory / "log.db")
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
 COMMON = {
     "deadline": None,
     "suppress_health_check": list(HealthCheck),
@@ -473,3 +506,7 @@ def test_on_memory() -> None:
 
 def test_on_lmdb() -> None:
     run_state_machine_as_test(OnLmdb, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
+
+
+def test_on_sqlite() -> None:
+    run_state_machine_as_test(OnSqlite, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))

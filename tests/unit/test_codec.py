@@ -291,7 +291,7 @@ class TestStoredBytes:
         [
             ext(12, "os:system", "x"), ext(13, "os:system", {"a": 1}), ext(13, "subprocess:Popen", {"args": "true"}),
             ext(14, "pickle", b"cos\nsystem\n"), ext(14, "json", {"lc": 2, "type": "constructor"}), ext(0, 1),
-            ext(15, 1),
+            ext(17, 1),
             ext(99, "os", "system"), ext(12, "builtins:int", "x"), ext(13, "no.such.module:X", {}),
         ],
         ids=repr,
@@ -309,6 +309,8 @@ class TestStoredBytes:
             b"\x01\x01",
             b"\xa1\xff", ext(2, [1]), ext(6, 1, 2, 3), ext(7), ext(9, "x"), ext(11), ext(12), ext(13, 1),
             ext(14, 1, 2, 3),
+            ext(15), ext(15, 1), ext(15, "<f8", [1], False, b""), ext(15, "|O", [1], False, bytes(8)),
+            ext(15, "<f8", [1 << 60], False, bytes(8)), ext(15, "<f8", [-1], False, bytes(8)), ext(16, 1, 2, 3),
             b"\x91" * 2000 + b"\x01", b"\xd4\xff\x00", b"\x81\x90\x01",
             msgpack.packb(msgpack.ExtType(10, b"short")), msgpack.packb(msgpack.ExtType(11, b"no number")),
             ext(6, "2020-01-01T00:00:00", 0, "No/Such_Zone"), ext(6, "2020-01-01T00:00:00", 0, "../../etc/passwd"),

@@ -20,10 +20,13 @@ from eventlog import (
     Extend,
     InvalidInputError,
     Merge,
+    Splice,
     TooDeepError,
     UnserializableError,
     Update,
     delta,
+    register,
+    unregister,
 )
 from eventlog.codec import MAX_DEPTH, MSGPACK
 from eventlog.shadow import shadow_of
@@ -76,7 +79,7 @@ def changed(draw: Any, value: Any, leaves: st.SearchStrategy[Any]) -> Any:
     """`value` with a change somewhere: what a step of a program does to its state."""
     cls = type(value)
     if cls is list and value:
-        how = draw(st.sampled_from(["extend", "inner", "cut", "insert", "same"]))
+        how = draw(st.sampled_from(["extend", "inner", "cut", "insert", "splice", "splice", "repeat", "move", "same"]))
         if how == "extend":
             return value + draw(st.lists(leaves, max_size=3))
         if how == "inner":
@@ -84,6 +87,14 @@ def changed(draw: Any, value: Any, leaves: st.SearchStrategy[Any]) -> Any:
             return [*value[:index], draw(changed(value[index], leaves)), *value[index + 1 :]]
         if how == "cut":
             return _cut(value, draw)
+        if how == "splice":
+            start = draw(st.integers(0, len(value)))
+            end = draw(st.integers(start, len(value)))
+            return [*value[:start], *draw(st.lists(leaves, max_size=3)), *value[end:]]
+        if how == "repeat":
+            return value * 2
+        if how == "move":
+            return draw(st.permutations(value))
         return [draw(leaves), *value] if how == "insert" else list(value)
     if cls is dict and value:
         how = draw(st.sampled_from(["inner", "inner", "drop", "add", "reorder", "retype", "same"]))
@@ -175,6 +186,76 @@ class TestFound:
         assert write is not None
         assert write.code == delta.EXTEND
         assert len(write.payload) < 8
+
+    @pytest.mark.parametrize(
+        ("change", "edits"),
+        [
+            (lambda v: v.insert(0, "new"), [(0, 0, ["new"])]),
+            (lambda v: v.insert(700, "new"), [(700, 0, ["new"])]),
+            (lambda v: v.pop(0), [(0, 1, [])]),
+            (lambda v: v.pop(), [(999, 1, [])]),
+            (lambda v: v.__delitem__(slice(10, 910)), [(10, 900, [])]),
+            (lambda v: v.__setitem__(5, "new"), [(5, 1, ["new"])]),
+            (lambda v: v.__setitem__(slice(5, 8), ["new"]), [(5, 3, ["new"])]),
+            (lambda v: (v.pop(900), v.insert(50, "new")), [(50, 0, ["new"]), (900, 1, [])]),
+            (lambda v: (v.pop(0), v.append("new")), [(0, 1, []), (1000, 0, ["new"])]),
+            (
+                lambda v: [v.__setitem__(i, "new") for i in range(0, 1000, 100)],
+                [(i, 1, ["new"]) for i in range(0, 1000, 100)],
+            ),
+        ],
+    )
+    def test_what_changed_in_a_list_is_a_splice(self, change: Any, edits: list[Any]) -> None:
+        for make in (str, lambda n: {"n": n, "more": [n]}, lambda n: Note("n", [n]), lambda n: n / 7):
+            old = [make(n) for n in range(1000)]
+            new = list(old)
+            change(new)
+            for value in (new, copied(new)):
+                write = check(old, value)
+                assert write is not None
+                assert write.code == delta.SPLICE
+                assert delta.to_operation(write.code, write.payload, MSGPACK) == Splice(edits)
+
+    def test_an_item_that_changed_in_place_is_a_splice(self) -> None:
+        value = [{"n": n, "text": "x" * 100} for n in range(1000)]
+        shadow, stored = shadow_of(value, MSGPACK), copied(value)
+        for n in range(0, 1000, 50):
+            value[n]["text"] += "y"
+            value[999 - n]["n"] = "m"
+            write = delta.difference(shadow, value, MSGPACK, "channel")
+            assert write is not None
+            assert write.code == delta.SPLICE
+            assert len(write.payload) < 300
+            shadow = delta.accepted(shadow, write)
+            stored = delta.applied(stored, write.code, write.payload, MSGPACK)
+            assert strictly_equal(stored, value)
+            assert delta.difference(shadow, value, MSGPACK, "channel") is None
+
+    def test_a_splice_within_a_dict(self) -> None:
+        items = [f"item {n}" for n in range(100)]
+        write = check({"l": items, "n": 1}, {"l": items[1:], "n": 1})
+        assert write is not None
+        assert delta.to_operation(write.code, write.payload, MSGPACK) == Merge({"l": Splice([(0, 1, [])])})
+
+    def test_lists_with_little_in_common_are_looked_at_in_bounded_time(self) -> None:
+        """What is encoded to find the difference is a small multiple of what there is."""
+        codec = Counting()
+        old = [[n] for n in range(30_000)]
+        for new in ([[-n] for n in range(30_000)], old[::-1], [[n % 7] for n in range(30_000)], old[1::2]):
+            shadow = shadow_of(old, codec)
+            codec.calls = 0
+            write = delta.difference(shadow, new, codec, "channel")
+            assert write is not None
+            assert codec.calls < 3 * len(new) + 20_000
+            assert after(old, write) == new
+
+    def test_growth_is_what_the_list_grows_by(self) -> None:
+        for make in (str, lambda n: {"n": n}, lambda n: Note("n", [n]), lambda n: n / 7):
+            old = [make(n) for n in range(500)]
+            new = [*old[:100], make(-1), *old[110:400], make(-2), *old[400:]]
+            write = check(old, new)
+            assert write is not None
+            assert abs(plain_size(old) + write.growth - plain_size(new)) < 10
 
     def test_a_string_that_grew_is_the_end_of_it(self) -> None:
         write = check("x" * 1000, "x" * 1000 + "end")
@@ -329,7 +410,9 @@ class TestChains:
         shadow, stored = shadow_of(value, MSGPACK), copied(value)
         for n in range(300):
             value["log"].append({"n": n, "items": []})
-            value["log"][n // 2]["items"].append(n) if n % 7 == 0 else None
+            value["log"][len(value["log"]) // 2]["items"].append(n) if n % 7 == 0 else None
+            value["log"].pop(n % 5) if n % 3 == 0 else None
+            value["log"].insert(n % 11, {"n": -n, "items": [n]}) if n % 5 == 0 else None
             value["text"] += str(n)
             value["deep"]["a"]["n"] = float(n) if n % 3 else n
             value["set"].add(n % 11)
@@ -342,6 +425,19 @@ class TestChains:
         assert strictly_equal(stored, value)
 
 
+class Counting:
+    """The engine's codec; how often it was asked."""
+
+    name, calls = MSGPACK.name, 0
+
+    def encode(self, value: Any, path: str = "value") -> bytes:
+        self.calls += 1
+        return MSGPACK.encode(value, path)
+
+    def decode(self, data: bytes) -> Any:
+        return MSGPACK.decode(data)
+
+
 class Known:
     def __init__(self, value: Any) -> None:
         self.kind = delta.set_to(value, MSGPACK, "channel").code
@@ -349,6 +445,9 @@ class Known:
 
     def shadow(self) -> Any:
         return shadow_of(self.kept, MSGPACK)
+
+    def made_shadow(self) -> Any:
+        return None
 
     def value(self) -> Any:
         return copied(self.kept)
@@ -367,16 +466,33 @@ class TestOperations:
     def test_each(self) -> None:
         assert self.apply([1], Extend([2, 3])) == [1, 2, 3]
         assert self.apply([1], Extend((2,))) == [1, 2]
+        assert self.apply([1, 2, 3, 4], Splice([(0, 0, ["a"]), (1, 2, ["b"]), (4, 0, ("c", "d"))])) == [
+            *("a", 1, "b", 4, "c", "d")
+        ]
+        assert self.apply([1, 2, 3], Splice(((0, 3, []),))) == []
+        assert self.apply([1], Splice([])) == [1]
+        assert self.apply({"l": [1, 2], 2.5: 1}, Merge({"l": Splice([(0, 1, [])])})) == {"l": [2], 2.5: 1}
         assert self.apply("ab", AppendText("c")) == "abc"
         assert self.apply({"a": 1, "b": 2}, Merge({"a": Delete(), "c": 3, "none": Delete()})) == {"b": 2, "c": 3}
         nested = {"d": {"l": [1], "t": "x", "m": {"k": 1}}}
+        spliced = Merge({"d": Merge({"l": Splice([(0, 1, [7, {"k": 8}])])})})
+        assert self.apply(nested, spliced) == {"d": {**nested["d"], "l": [7, {"k": 8}]}}
         change = Merge({"d": Merge({"l": Extend([2]), "t": AppendText("y"), "m": Merge({"k": Delete(), 1: None})})})
         assert self.apply(nested, change) == {"d": {"l": [1, 2], "t": "xy", "m": {1: None}}}
         assert self.apply({}, Merge({"n": Merge({"l": Extend([1]), "t": AppendText("t"), "x": Delete()})})) == {
             "n": {"l": [1], "t": "t"}
         }
 
-    @pytest.mark.parametrize("operation", [Extend([1]), AppendText("t"), Merge({"k": Merge({"l": Extend([1])})})])
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            Extend([1]),
+            Splice([(0, 0, [1])]),
+            AppendText("t"),
+            Merge({"k": Merge({"l": Extend([1])})}),
+            Merge({"k": Merge({"l": Splice([(0, 0, [1])])})}),
+        ],
+    )
     def test_an_absent_channel_begins_as_an_empty_one(self, operation: Any) -> None:
         assert self.apply(..., operation) in ([1], "t", {"k": {"l": [1]}})
 
@@ -387,6 +503,25 @@ class TestOperations:
             ([1], AppendText("t")),
             ([1], Merge({})),
             (5, Extend([1])),
+            ("text", Splice([(0, 0, [1])])),
+            ({"k": 1}, Splice([])),
+            ((1,), Splice([])),
+            ([1], Splice([(0, 2, [])])),
+            ([1], Splice([(2, 0, [1])])),
+            ([1], Splice([(-1, 1, [])])),
+            ([1], Splice([(0, -1, [])])),
+            ([1], Splice([(True, 0, [])])),
+            ([1], Splice([(0, 1.0, [])])),
+            ([1], Splice([(0, 0, "text")])),
+            ([1], Splice([(0, 0)])),
+            ([1], Splice([(0, 0, [], [])])),
+            ([1], Splice([5])),
+            ([1], Splice("ab")),
+            ([1, 2], Splice([(1, 1, []), (0, 1, [])])),
+            ([1, 2], Splice([(0, 2, []), (1, 1, [])])),
+            ({"k": {"l": 1}}, Merge({"k": Merge({"l": Splice([])})})),
+            ({"k": [1]}, Merge({"k": Splice([(2, 0, [])])})),
+            ({"k": [1], 2.5: 1}, Merge({"k": Splice([(2, 0, [])])})),
             ((1,), Extend([1])),
             ({"k": 1}, Merge({"k": Extend([1])})),
             ({"k": [1]}, Merge({"k": AppendText("t")})),
@@ -399,6 +534,59 @@ class TestOperations:
     def test_what_does_not_fit_is_refused(self, value: Any, operation: Any) -> None:
         with pytest.raises(InvalidInputError, match=r"^channel"):
             self.apply(value, operation)
+
+    def test_an_error_says_what_is_there(self) -> None:
+        for value, edits, message in [
+            ("t", [], "channel: Splice needs a list, there is a string"),
+            ([1], [(1, 2, [])], "channel: Splice removes 2 at 1, there is a list of 1"),
+            ([1], [(0, [1])], r"channel: an edit of a Splice is \(start, removed, \[items\]\), not \(int, list\)"),
+        ]:
+            with pytest.raises(InvalidInputError, match=message):
+                self.apply(value, Splice(edits))
+        with pytest.raises(InvalidInputError, match="Splice removes 1 at 0, there is a list of 0"):
+            self.apply(..., Splice([(0, 1, [])]))
+
+    def test_splices_and_extends_in_turn_do_not_read_the_list_again(self) -> None:
+        read: list[int] = []
+
+        class Item:
+            def __init__(self, n: int) -> None:
+                self.n = n
+
+        register(Item, "item", lambda item: item.n, lambda n: read.append(n) or Item(n))
+        try:
+            with EventLog.open("memory:") as log:
+                run = log.run("r")
+                run.append({"l": [Item(n) for n in range(100)]})
+                for n in range(100, 120):
+                    run.append({"l": Extend([Item(n)])})
+                    run.append({"l": Splice([(0, 1, [])])})
+                    run.append({"l": Splice([(50, 1, [Item(-n)])])})
+                assert len(read) < 400
+                assert len(run.state["l"]) == 100
+                assert list(log.verify()) == []
+        finally:
+            unregister(Item)
+
+    def test_an_edit_of_a_long_list_has_the_bytes_of_its_items(self) -> None:
+        items = [f"{n:04}" * 125 for n in range(2000)]
+        with EventLog.open("memory:") as log:
+            run = log.run("r")
+            run.commit({"items": items})
+            for change in (
+                lambda v: v.insert(0, "x" * 500),
+                lambda v: v.pop(1000),
+                lambda v: v.__setitem__(700, "y" * 500),
+                lambda v: v.__delitem__(slice(100, 1900)),
+            ):
+                change(items)
+                prepared = run.prepare(state={"items": items})
+                (operation,) = run.write(prepared).writes.values()
+                assert type(operation) is Splice
+                added = sum(len(item) for _, _, edit in operation.edits for item in edit)
+                assert prepared.payload_bytes <= added + 100
+                assert run.state["items"] == items
+            assert list(log.verify()) == []
 
     def test_what_is_found_reads_as_what_a_caller_would_write(self) -> None:
         old = {"a": [1], "t": "x", "gone": 1, uuid.UUID(int=1): 1, "pad": "p" * 99}

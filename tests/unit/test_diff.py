@@ -171,6 +171,8 @@ def test_a_key_that_only_looks_equal_is_another_key():
         ([{"k": [1, 2]}], [{"k": [1, 3]}], [("c[0].k[1]", "changed", 2, 3)]),
         ([Point(1, [2])], [Point(1, [3])], [("c[0].y[0]", "changed", 2, 3)]),
         ([None], [], [("c[0]", "removed", None, None)]),
+        ([1, 2, 3, 4, 5], [9, 1, 2, 3, 5], [("c[0]", "added", None, 9), ("c[3]", "removed", 4, None)]),
+        ([{"k": 1}, 2, 3], [{"k": 5}, 2, 2.5, 3], [("c[0].k", "changed", 1, 5), ("c[2]", "added", None, 2.5)]),
     ],
 )
 def test_lists_lose_their_common_ends_and_are_compared_in_pairs(old, new, expected):

@@ -226,7 +226,6 @@ def test_a_value_that_occurs_twice_is_no_cycle():
         Path("a"),
         Money(1),
         SecretStr("sk-123"),
-        Model(),
         sys,
         ...,
         NotImplemented,

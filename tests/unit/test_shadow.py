@@ -242,6 +242,13 @@ def rename(value: Any, fields: dict[str, Any]) -> None:
     vars(value).update(fields)
 
 
+def rename_keys(value: dict[Any, Any], names: dict[Any, Any]) -> None:
+    """The same values in the same order under other keys."""
+    items = [(names.get(key, key), item) for key, item in value.items()]
+    value.clear()
+    value.update(items)
+
+
 PLACES: list[tuple[Callable[[Any], Any], tuple[Any, ...]]] = [
     (lambda x: [x], (0,)),
     (lambda x: ["a", x, None], (1,)),
@@ -480,6 +487,18 @@ class TestInPlace:
             ([Checked(1)], lambda v: setattr(v[0], "x", True)),
             ([Point({"k": [1]}, [2])], lambda v: v[0].x["k"].append(1)),
             ([[[{"k": 1}]], 5], lambda v: v[0][0][0].update(k=2)),
+            ([[1], [2, 3]], lambda v: v[0].append(v[1].pop(0))),
+            ([[1], [2]], lambda v: (v[0].append(2), v[1].clear())),
+            ([{"a": 1}, {"b": 2, "c": 3}], lambda v: v[0].update(b=v[1].pop("b"))),
+            ([{"a": 1}, {"b": 2}], lambda v: (v[0].update(b=2), v[1].clear())),
+            ([{"a": 1, "b": 1}], lambda v: rename_keys(v[0], {"a": "c"})),
+            ([{"a": 1, "b": 1}], lambda v: rename_keys(v[0], {"a": 5})),
+            ([{1: 1, "b": 1}], lambda v: rename_keys(v[0], {1: "a"})),
+            ([{1: 1, 2: 1}], lambda v: rename_keys(v[0], {1: 3})),
+            ([{"a": [], "b": [1]}], lambda v: v[0].update(a=v[0]["b"], b=v[0]["a"])),
+            ([Note("a", [], "b"), Note("c")], lambda v: setattr(v[0], "about", v[1].text)),
+            ([Frozen(1), Frozen(2)], lambda v: v[0].__dict__.update(x=2, y=1)),
+            ([Frozen(1), Frozen(2)], lambda v: object.__setattr__(v[0], "__dict__", {"x": 2, "y": None})),
         ],
     )
     def test_at_any_depth(self, value: Any, change: Any) -> None:
@@ -505,6 +524,22 @@ class TestInPlace:
             assert found(shadow, value) is not None, spot
             assign(*spot[:2], before)
             assert found(shadow, value) is None, spot
+
+    @pytest.mark.parametrize("names", [("about", "tags", "text"), ("tags", "text", "about"), ("text", "tags", "about")])
+    def test_fields_that_change_places_whatever_order_they_were_set_in(self, names: tuple[str, ...]) -> None:
+        """Python keeps the fields of objects of one class in one order at first, and in their own one later."""
+        before = [Note("a"), object.__new__(Note)]
+        for n, name in enumerate(names):
+            setattr(before[1], name, f"value {n}")
+        first, last = getattr(before[1], names[0]), getattr(before[1], names[2])
+
+        def change(value: Any) -> None:
+            fields = vars(value[1])
+            fields[names[0]], fields[names[2]] = last, first
+            name, field_value = fields.popitem()
+            fields[name] = field_value
+
+        check(before, change)
 
     def test_growing_and_changing_what_is_old_at_once(self) -> None:
         check([{"n": 1}, {"n": 2}], lambda v: (v[0].update(n=1.0), v.append({"n": 3})))
@@ -595,6 +630,91 @@ class TestInPlace:
         assert found(shadow, value) is None
         value[0].items.append(2)
         assert found(shadow, value) is not None
+
+
+class Asked:
+    """LangGraph's codec; how often it was asked to encode."""
+
+    name, keeps_given = SERDE.name, False
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, value: Any, path: str = "value") -> bytes:
+        self.calls += 1
+        return SERDE.encode(value, path)
+
+    def decode(self, data: bytes) -> Any:
+        return SERDE.decode(data)
+
+
+class TestQuick:
+    """Nothing is encoded that did not change."""
+
+    def asked(self, shadow: Any, value: Any, codec: Asked) -> tuple[int, Any]:
+        codec.calls = 0
+        write = delta.difference(shadow, value, codec, "channel")
+        return codec.calls, shadow if write is None else delta.accepted(shadow, write)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda n: HumanMessage(f"text {n}", id=str(n)),
+            lambda n: AIMessage(f"text {n}", id=str(n), tool_calls=[{"name": "f", "args": {"n": [n]}, "id": str(n)}]),
+            lambda n: {"role": "user", "content": [{"text": str(n)}]},
+            lambda n: Note(str(n), [n]),
+            lambda n: {n: [n]},
+            str,
+        ],
+    )
+    def test_each_item_is_encoded_once(self, make: Callable[[int], Any]) -> None:
+        codec, value = Asked(), [make(n) for n in range(700)]
+        shadow = shadow_of(value, codec)
+        for n in range(30):
+            assert self.asked(shadow, list(value), codec) == (0, shadow)
+            value.append(make(1000 + n))
+            calls, shadow = self.asked(shadow, value, codec)
+            assert calls == 1
+        assert self.asked(shadow, value, codec) == (0, shadow)
+
+    def test_after_a_splice_those_that_stayed_are_known(self) -> None:
+        codec, value = Asked(), [HumanMessage(f"text {n}", id=str(n)) for n in range(700)]
+        shadow = shadow_of(value, codec)
+        for n in range(100):
+            del value[n % 3 :: 100]
+            value.insert(0, HumanMessage("first", id=f"first {n}"))
+            value[300:300] = [HumanMessage("inside", id=f"inside {n} {m}") for m in range(6)]
+            calls, shadow = self.asked(shadow, value, codec)
+            assert calls < 200
+            calls, shadow = self.asked(shadow, value, codec)
+            assert calls == 0
+
+    def test_what_was_read_anew_is_known_after_one_look(self) -> None:
+        codec, value = Asked(), messages() * 100
+        shadow = shadow_of(value, codec)
+        value = SERDE.decode(SERDE.encode(value))
+        assert self.asked(shadow, value, codec)[0] == len(value)
+        assert self.asked(shadow, value, codec)[0] == 0
+
+    def test_a_change_in_place_costs_the_items_around_it(self) -> None:
+        codec, value = Asked(), [HumanMessage(f"text {n}", id=str(n)) for n in range(2000)]
+        shadow = shadow_of(value, codec)
+        for n in range(50):
+            value[n * 30].content += "."
+            calls, shadow = self.asked(shadow, value, codec)
+            assert 0 < calls < 600
+            assert self.asked(shadow, value, codec) == (0, shadow)
+
+    def test_a_dict_that_had_other_keys_meanwhile(self) -> None:
+        codec = Asked()
+        value = [{"a": "b", "c": [n]} for n in range(10)]
+        shadow = shadow_of(value, codec)
+        value[3][1] = 2
+        del value[3][1]
+        assert self.asked(shadow, value, codec)[1] is shadow
+        assert self.asked(shadow, value, codec) == (0, shadow)
+        value[3]["c"].append(1)
+        assert found(shadow, value, codec) is not None
 
 
 class TestModels:
@@ -721,7 +841,7 @@ class TestMessages:
         value[2].tool_calls[0]["args"]["days"].append(3)
         write = found(shadow, value, SERDE)
         assert write is not None
-        assert write.code in delta.SETS
+        assert write.code == delta.SPLICE
 
 
 class TestArrays:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import Delete, EventLog, Extend, Merge, snapshots
+from eventlog import Delete, EventLog, Extend, Merge, Splice, snapshots
 from eventlog.codec import MSGPACK
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
@@ -49,6 +49,18 @@ def one_key_of_a_large_dict(n: int = 3000) -> Steps:
     yield {"dict": {f"k{i}": "x" * 50 for i in range(1000)}}
     for i in range(n):
         yield {"dict": Merge({f"k{i % 1000}": i})}
+
+
+def sliding_list(n: int = 3000) -> Steps:
+    yield {"list": [str(i).ljust(100, "x") for i in range(200)]}
+    for i in range(n):
+        yield {"list": Splice([(0, 1, []), (200, 0, [str(i).ljust(100, "y")])])}
+
+
+def one_item_of_a_long_list(n: int = 3000) -> Steps:
+    yield {"list": ["x" * 50] * 1000}
+    for i in range(n):
+        yield {"list": Splice([(i % 1000, 1, [str(i).ljust(50)])])}
 
 
 def large_value_of_one_key(n: int = 300) -> Steps:
@@ -147,6 +159,8 @@ WRITES: list[Callable[[], Steps]] = [
     growing_list,
     growing_list_of_texts,
     one_key_of_a_large_dict,
+    sliding_list,
+    one_item_of_a_long_list,
     large_value_of_one_key,
     huge_value_of_one_key,
     mixed_channels,

@@ -1,0 +1,68 @@
+"""Objects are told from others by identity alone, whatever they say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eventlog import identity
+from eventlog.identity import Kept
+
+
+class Agreeable:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None
+
+
+@pytest.fixture(params=["_addresses", "_addresses_asked"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_addresses", getattr(identity, request.param))
+
+
+def test_both_ways_say_the_same_of_every_length() -> None:
+    for n in (*range(40), 1000):
+        some: list[Any] = [object() for _ in range(n)]
+        assert identity._addresses(some) == identity._addresses_asked(some)
+        assert len({identity._addresses([one]) for one in some}) == n
+
+
+@pytest.mark.parametrize("some", [[], [1], ["a", None, 2.5], [[], {}, ()], [Agreeable(), Agreeable()]])
+def test_the_same_objects_in_the_same_order(some: list[Any]) -> None:
+    kept = Kept(list(some))
+    assert kept.are(some)
+    assert kept.are(list(some))
+    assert not kept.are([*some, None])
+    assert not kept.are([object(), *some[1:]])
+    assert not some or not kept.are(some[:-1])
+    assert len(some) < 2 or not kept.are(some[::-1])
+
+
+def test_equal_ones_are_others() -> None:
+    assert not Kept([[1]]).are([[1]])
+    assert not Kept([Agreeable()]).are([Agreeable()])
+    assert not Kept([1]).are([True])
+
+
+def test_what_is_added_is_kept_too() -> None:
+    a, b, c = object(), object(), object()
+    kept = Kept([a])
+    assert kept.are([a])
+    kept.add(Kept([b]))
+    kept.add(Kept([c, a]))
+    assert kept.are([a, b, c, a])
+    assert not kept.are([a, b, a, c])
+    kept.add(Kept([]))
+    assert kept.are([a, b, c, a])
+
+
+def test_how_long_a_run_is() -> None:
+    for n in (0, 1, 5, 15, 16, 17, 40, 500):
+        some: list[Any] = [object() for _ in range(n)]
+        for same in {0, 1, n // 2, n - 1, n} & {*range(n + 1)}:
+            others = [*some[:same], *(object() for _ in range(n - same))]
+            assert Kept(some).run(0, Kept(others), 0) == same
+            assert Kept(["a", *some]).run(1, Kept(["b", "c", *others]), 2) == same
+            assert Kept(some).run(0, Kept(others[:same]), 0) == same
