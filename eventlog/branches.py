@@ -315,13 +315,19 @@ class Branches:
             found = self.decoded_writes(at, writes.plain)
             return {
                 **found,
-                **{channel: delta.to_operation(w.code, w.payload, self.codec) for channel, w in writes.writes},
+                **{channel: self._operation(w.code, w.payload) for channel, w in writes.writes},
             }
         found = {}
         for channel, code, payload, _ in placed(writes, at):
             data = payload if isinstance(payload, bytes) else self.part(payload)
-            found[channel] = delta.to_operation(code, data, self.codec)
+            found[channel] = self._operation(code, data)
         return found
+
+    def _operation(self, code: int, data: bytes) -> Any:
+        """A write as its writer said it; one that is sealed is refused by a codec that knows seals, and opens none."""
+        if code != delta.DELETE and hasattr(self.codec, "opened"):
+            data = self.codec.opened(data)
+        return delta.to_operation(code, data, getattr(self.codec, "unsealed", self.codec))
 
     def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
         """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""

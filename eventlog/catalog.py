@@ -33,6 +33,8 @@ class Listing(NamedTuple):
         created_ns: when, nanoseconds since the epoch.
         is_alive: False for a tombstone.
         unswept: numbers of deleted runs whose records may not all be removed yet.
+        last_id: the greatest id that was given in a deleted run of that name, empty if none was; None if no run was
+            deleted, or by a release that did not keep it.
     """
 
     parts: tuple[str, ...]
@@ -41,6 +43,7 @@ class Listing(NamedTuple):
     created_ns: int
     is_alive: bool
     unswept: list[int]
+    last_id: str | None = None
 
 
 def name_parts(name: object) -> tuple[str, ...]:
@@ -80,12 +83,15 @@ class Catalog:
         """Give a name a new run, following the record `past`; whoever comes first wins, both get the winner's."""
         incarnation = 0 if past is None else past.incarnation + 1
         unswept = [] if past is None else past.unswept
-        listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept)
+        last_id = None if past is None else past.last_id
+        listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept, last_id)
         return listing if self._replace(past, listing) else self._winner(parts)
 
-    def bury(self, listing: Listing) -> Listing:
-        """Make a name's record a tombstone."""
-        grave = listing._replace(is_alive=False, unswept=[*listing.unswept, listing.number])
+    def bury(self, listing: Listing, last_id: str) -> Listing:
+        """Make a name's record a tombstone, of a run whose greatest given id is `last_id`."""
+        grave = listing._replace(
+            is_alive=False, unswept=[*listing.unswept, listing.number], last_id=max(last_id, listing.last_id or "")
+        )
         return grave if self._replace(listing, grave) else self._winner(listing.parts)
 
     def swept(self, grave: Listing) -> None:
@@ -116,10 +122,11 @@ class Catalog:
 
 
 def _record(key: bytes, listing: Listing) -> bytes:
-    parts, incarnation, number, created_ns, is_alive, unswept = listing
-    return seal_fields(key, [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept])
+    parts, incarnation, number, created_ns, is_alive, unswept, last_id = listing
+    fields = [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept]
+    return seal_fields(key, fields if last_id is None else [*fields, last_id])
 
 
 def _read(key: bytes, record: bytes) -> Listing:
-    parts, incarnation, number, created, is_alive, unswept = unseal_fields(key, record)[:6]
-    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept)
+    parts, incarnation, number, created, is_alive, unswept, last_id = (*unseal_fields(key, record), None)[:7]
+    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept, last_id)

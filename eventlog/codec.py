@@ -120,6 +120,28 @@ class PlainCodec(Codec, Protocol):
         """Does for them as `encode`, but raises what it likes where that would look closer."""
 
 
+class SealedCodec(Codec, Protocol):
+    """A codec whose bytes nobody reads without a key, and are others each time that the same value is encoded.
+
+    Nothing is found out by such bytes, so what changed is found by those of `unsealed`, which stay in memory; what is
+    stored is sealed: a value, or a change as one piece, so that not even the keys of a dict show.
+    """
+
+    @property
+    def unsealed(self) -> Codec:
+        """Turns the same values into the bytes that are to be sealed: the same for equal values."""
+
+    def seal(self, data: bytes) -> bytes:
+        """What is stored of such bytes; `encode` is this of what `unsealed` encodes."""
+
+    def opened(self, data: bytes) -> bytes:
+        """What was sealed.
+
+        Raises:
+            CorruptionError: it was not sealed with this key, or not at all.
+        """
+
+
 class _Registration:
     __slots__ = ("decode", "encode", "tag")
 

@@ -539,7 +539,11 @@ _HEAD, _EDIT = 10, 15
 
 def _list_difference(shadow: ListShadow, value: list[Any], codec: Codec, path: str, depth: int) -> Write | None:
     known = len(shadow.items)
-    found = edits_of(shadow, value, codec, path) if known else [Edit(0, 0, 0, len(value))] if value else []
+    try:
+        found = edits_of(shadow, value, codec, path) if known else [Edit(0, 0, 0, len(value))] if value else []
+    except UnserializableError:
+        _encode_items(value, 0, codec, path)  # to name the item by its index
+        raise
     if not found:
         return None
     kept = known - sum(edit.removed for edit in found)

@@ -13,7 +13,7 @@ from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
 from eventlog.errors import ExpectationError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
-from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, name_key, segment_key
+from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, id_of, ids_below, name_key, segment_key
 from eventlog.records import seal_fields, unseal_fields
 from eventlog.run import Run
 from eventlog.snapshots import CONSTANTS
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from eventlog.catalog import Listing
     from eventlog.codec import Codec
     from eventlog.events import Problem, RunName
 
@@ -140,6 +141,17 @@ class EventLog:
         listing = self._catalog.find(name_parts(name))
         return listing is not None and listing.is_alive
 
+    def deleted_up_to(self, name: RunName) -> str | None:
+        """The greatest id that was given in a run of that name that was deleted; None if none was deleted.
+
+        Where ids grow, it tells a late writer from an early one: who names an event by an id up to this one, that is
+        not there, names one that was deleted. Empty if no id was given, or a release deleted it that did not keep it.
+        """
+        listing = self._catalog.find(name_parts(name))
+        if listing is None or (listing.is_alive and not listing.incarnation):
+            return None
+        return listing.last_id or ""
+
     def delete(self, name: RunName) -> None:
         """Delete a run: events, branches, ids and task writes. Its name stays as a tombstone, and may be used again.
 
@@ -156,7 +168,7 @@ class EventLog:
         was_alive = listing.is_alive
         if was_alive:
             self._bury(listing.number)
-            listing = self._catalog.bury(listing)
+            listing = self._entombed(listing)
         for number in listing.unswept:
             self._sweep(number)
         self._catalog.swept(listing)
@@ -176,12 +188,17 @@ class EventLog:
             if not list(self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)], limit=1)):
                 return
 
+    def _entombed(self, listing: Listing) -> Listing:
+        """The tombstone of a run that was buried; its ids are there until it is swept."""
+        newest = self._storage.scan([ids_below(listing.number, None)], reverse=True, limit=1)
+        return self._catalog.bury(listing, next((id_of(key) for key, _ in newest), ""))
+
     def _created(self, parts: tuple[str, ...]) -> tuple[int, int]:
         """The number and incarnation of a run that is to be written to now."""
         while True:
             listing = self._catalog.find(parts)
             if listing is not None and listing.is_alive and self._is_buried(listing.number):
-                listing = self._catalog.bury(listing)  # a deletion stopped half-way: finish it
+                listing = self._entombed(listing)  # a deletion stopped half-way: finish it
             if listing is None or not listing.is_alive:
                 listing = self._catalog.create(parts, self._clock(), past=listing)
             if listing.is_alive:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from eventlog.branches import Tip
-    from eventlog.codec import Codec, PlainCodec
+    from eventlog.codec import Codec, PlainCodec, SealedCodec
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
@@ -161,6 +161,8 @@ class Run:
         self._parts = parts
         self._codec = codec
         self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
+        self._sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
+        self._bare = codec if self._sealed is None else self._sealed.unsealed
         self._encode_plain = codec.encode if self._plain_codec is None else self._plain_codec.encode_plain
         self._limits = limits
         self._clock = clock
@@ -449,6 +451,7 @@ class Run:
         id: str | None = None,  # noqa: A002 (the word users know)
         meta: Mapping[str, Any] | None = None,
         is_under_id: bool = False,
+        may_fork: bool = True,
     ) -> Prepared:
         """Encode one superstep now, to be written later by `write`: from another thread, say.
 
@@ -465,6 +468,8 @@ class Run:
             step: as in `append`, but where it does not follow the step before, one more than that is taken.
             is_under_id: whether `write` is to fail by a `ConflictError` if the event `at` is no longer the one that its
                 id names.
+            may_fork: whether a new branch may begin at the event `at`; else `write` fails by a `ConflictError` where
+                that is no head any more.
 
         Raises:
             NotFoundError: there is no event `at`; otherwise as `append`.
@@ -481,7 +486,7 @@ class Run:
                 more, larger = self._taken_over(encoded)
                 plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
-            return _new(Prepared, (tip, tip.at, draft, at is not None, self._codec))
+            return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
@@ -555,12 +560,16 @@ class Run:
         raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
 
     def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
-        known = [(channel, code, payload) for channel, code, payload, _ in again.changes]
+        known = [(channel, code, self._opened(code, payload)) for channel, code, payload, _ in again.changes]
         writes = [
-            (channel, code, payload if isinstance(payload, bytes) else self._branches.part(payload))
-            for channel, code, payload, _ in placed(body.writes, at)
+            (channel, code, self._opened(code, data if isinstance(data, bytes) else self._branches.part(data)))
+            for channel, code, data, _ in placed(body.writes, at)
         ]
         return (again.step, again.task, again.meta, known) == (body.step, body.task, body.meta, writes)
+
+    def _opened(self, code: int, payload: bytes) -> bytes:
+        """A payload by which two writes can be compared."""
+        return payload if self._sealed is None or code == delta.DELETE else self._sealed.opened(payload)
 
     def _tip_before(self, at: tuple[int, int]) -> Tip:
         if not at[1]:
@@ -602,6 +611,8 @@ class Run:
             if rest:
                 found = self._encoded(tip, rest, path)
         if found:
+            if self._sealed is not None:
+                found = [(channel, _sealed(write, self._sealed)) for channel, write in found]
             self._check_limits(found)
         if task is not None and task is not self._task:
             self._task = check_id("task", task)
@@ -670,11 +681,11 @@ class Run:
             self._check_channel(channel)
             place = path + channel if path else channel
             if type(value) not in OPERATIONS:
-                found.append((channel, delta.set_to(value, self._codec, place)))
+                found.append((channel, delta.set_to(value, self._bare, place)))
             elif type(value) is not Update:
                 entry = tip.entries.get(channel)
                 known = None if entry is None else _Known(self, tip, channel, entry.kind)
-                found.append((channel, delta.from_operation(value, known, self._codec, place)))
+                found.append((channel, delta.from_operation(value, known, self._bare, place)))
             elif (write := self._difference(tip, channel, value.value, place)) is not None:
                 found.append((channel, write))
         return found
@@ -693,17 +704,17 @@ class Run:
     def _difference(self, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:
         if channel not in tip.entries:
             check_id("channel", channel)
-            return delta.first_set(value, self._codec, path)
+            return delta.first_set(value, self._bare, path)
         try:
             shadow = self._shadow(tip, channel)
         except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
-            return delta.first_set(value, self._codec, path)
-        return delta.difference(shadow, value, self._codec, path)
+            return delta.first_set(value, self._bare, path)
+        return delta.difference(shadow, value, self._bare, path)
 
     def _shadow(self, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""
         if channel not in tip.shadows:
-            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._codec, channel)
+            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._bare, channel)
         return tip.shadows[channel]
 
     def _value(self, tip: Tip, channel: str) -> Any:
@@ -1151,6 +1162,14 @@ class Run:
 
     def _event_at(self, at: tuple[int, int]) -> Event:
         return self._branches.event_of(at, self._branches.event(at))
+
+
+def _sealed(write: delta.Write, codec: SealedCodec) -> delta.Write:
+    """A write that was found, with what is stored of its payload."""
+    if write.code == delta.DELETE:
+        return write
+    payload = codec.seal(write.payload)
+    return write._replace(payload=payload, growth=len(payload) if write.growth == len(write.payload) else write.growth)
 
 
 def _check_mapping(given: Any, what: str) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgpack
 
@@ -39,7 +39,7 @@ from eventlog.records import event_fields, read_event, seal, triples, unseal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from eventlog.codec import Codec
+    from eventlog.codec import Codec, SealedCodec
     from eventlog.lineage import Lineage
     from eventlog.storage import Storage
 
@@ -602,8 +602,16 @@ def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloa
 def decoded_value(entry: Entry, codec: Codec) -> Any:
     """The value of a read entry: a new object each time."""
     assert entry.full is not None
-    ops = [(code, payload if isinstance(payload, bytes) else payload.data) for code, payload in _flat_ops(entry, ())]
-    return delta.replayed(codec.decode(entry.full), ops, codec)  # type: ignore[arg-type] # all of it is read
+    if entry.ops is None:
+        return codec.decode(entry.full)
+    sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
+    ops: Any = [
+        (code, payload if isinstance(payload, bytes) else payload.data) for code, payload in _flat_ops(entry, ())
+    ]  # all of it is read
+    if sealed is None:
+        return delta.replayed(codec.decode(entry.full), ops, codec)
+    opened = [(code, sealed.opened(data)) for code, data in ops]
+    return delta.replayed(sealed.decode(entry.full), opened, sealed.unsealed)
 
 
 def encoded_value(entry: Entry, codec: Codec) -> bytes:

@@ -11,7 +11,7 @@ import msgpack
 
 from eventlog import CorruptionError, UnknownTypeError, register_codec
 from savers.serde import JsonPlusSerde
-from savers.tagged import OWN, split
+from savers.tagged import OWN, check_open, split
 
 _KEYWORDS: Final = (2, 4, 5)
 _DELTA_SNAPSHOT: Final = 7
@@ -30,6 +30,7 @@ class InertLangGraph:
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
         tag, payload = split(data)
+        check_open(tag)
         if tag == "null":
             return None
         if tag in ("bytes", "bytearray"):
@@ -40,6 +41,11 @@ class InertLangGraph:
             return _unpacked(payload)
         except (ValueError, msgpack.UnpackException) as error:
             raise CorruptionError("a stored value", f"not the bytes of a value ({error})") from error
+
+    def opened(self, data: bytes) -> bytes:
+        """See `eventlog.codec.SealedCodec.opened`; this one has no key."""
+        check_open(split(data)[0])
+        return data
 
 
 def _unpacked(payload: bytes) -> Any:

@@ -1,6 +1,7 @@
 """Values with the tag of their serializer before them, as LangGraph's serializers name what they made.
 
-Owns the head: one byte for the usual tags. Imports no framework, so tools read it without one.
+Owns the head: one byte for the usual tags. Imports no framework, so tools read it without one. What is encrypted as a
+whole, tag and all, has the tag ``+`` and the cipher's name.
 
 ```
  0  tag    1 byte: 0 for MessagePack of the saver's own, one of the usual ones, or 16 and the length of another one,
@@ -16,6 +17,8 @@ Owns the head: one byte for the usual tags. Imports no framework, so tools read 
 from __future__ import annotations
 
 from typing import Final
+
+from eventlog import UnknownTypeError
 
 OWN: Final = ""
 _USUAL: Final = (OWN, "msgpack", "null", "bytes", "bytearray", "json", "msgpack+aes", "bytes+aes", "null+aes")
@@ -63,3 +66,14 @@ def split(data: bytes) -> tuple[str, bytes]:
         return _USUAL[first] if first < len(_USUAL) else "?", data[1:]
     end = 1 + first - _OTHER
     return data[1:end].decode("ascii", "replace"), data[end:]
+
+
+SEAL: Final = "+"
+
+
+def check_open(tag: str) -> None:
+    """Raise `UnknownTypeError` for the tag of what is encrypted."""
+    if tag.startswith(SEAL):
+        raise UnknownTypeError(
+            tag, "it is encrypted; read it by the saver with the serializer that wrote it, and its key"
+        )

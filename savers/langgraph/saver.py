@@ -29,8 +29,10 @@ from eventlog import (
 )
 from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
+from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
+from savers.langgraph.writers import Exclusive, late
 from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
-    from eventlog import Codec, Run
+    from eventlog import Branch, Codec, Run
     from savers.saver import RunName
 
 _NAMESPACE_BYTES = 4096
@@ -54,12 +56,21 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     Args:
         log: the log, which stays its owner's to close.
         serde: LangGraph's serializer of values. By default its own, limited to the types it knows to be safe; another
-            stored type is refused by an error that says how to allow it.
+            stored type is refused by an error that says how to allow it. With an `EncryptedSerializer`, or what derives
+            from it, everything that a user says is encrypted by its cipher: values, what tasks wrote and their paths,
+            metadata, names of channels and nodes. Public are ids of threads, checkpoints and tasks, namespaces (which
+            name the nodes of subgraphs), numbers and times of steps, and sizes. A thread is encrypted whole or not at
+            all: what is not encrypted is refused then, and so is what is, without the key. It does not prove that a
+            record stands where it was put.
         max_checkpoint_bytes: the largest checkpoint, as encoded, that `put` takes.
         detection: how a list that changed is told from one that did not. ``"sound"`` finds what was changed in place,
             too, at any depth. ``"identity"`` looks only whether the items are the same objects: quicker for long lists,
             but an item that was changed in place stays in the log as it was. For graphs whose nodes never change a
             message that is in the state already.
+        exclusive: whether a thread is one writer's at a time. By default two processes that go on from one checkpoint
+            both succeed, as LangGraph's contract needs, and `branches` shows both. Exclusively, the second one's `put`
+            raises `ConflictError`. Going back to an older checkpoint is no conflict: who was given a checkpoint by this
+            saver when it was not the newest any more, and puts under it, chose it.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         serde: SerializerProtocol | None = None,
         max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES,
         detection: _Detection = "sound",
+        exclusive: bool = False,
     ) -> None:
         if detection not in get_args(_Detection):
             raise InvalidInputError(f'detection is "sound" or "identity", not {detection!r}')
@@ -76,13 +88,21 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self.log = log
         self.max_checkpoint_bytes = max_checkpoint_bytes
         self._by_identity = detection == "identity"
-        self._last_codec = SerdeCodec(self.serde)
+        self._is_exclusive = exclusive
+        self._last_codec = codec_of(self.serde)
         self._threads = Handles(log, self._opened)
         self._owns_log = False
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
-        assert isinstance(codec, SerdeCodec)
-        return Thread(self.log.run(name, codec=codec), codec, self.max_checkpoint_bytes, by_identity=self._by_identity)
+        assert isinstance(codec, SerdeCodec | SealedCodec)
+        return Thread(
+            self.log.run(name, codec=codec),
+            codec,
+            self.max_checkpoint_bytes,
+            by_identity=self._by_identity,
+            deleted=self.log.deleted_up_to(name),
+            exclusive=Exclusive() if self._is_exclusive else None,
+        )
 
     @classmethod
     def from_conn_string(
@@ -138,14 +158,25 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Keep a checkpoint as a child of the one that `config` names; see `BaseCheckpointSaver.put`."""
+        """Keep a checkpoint as a child of the one that `config` names; see `BaseCheckpointSaver.put`.
+
+        A parent that was never put is no error; one that was deleted with its thread is.
+
+        Raises:
+            NotFoundError: the parent was deleted with its thread. Without a parent the thread would begin anew.
+            ConflictError: the saver is exclusive, and another writer moved the thread on.
+            UnserializableError: a value cannot be kept, or must not be, like pydantic's ``SecretStr``.
+            TooLargeError: it has more bytes than the saver takes.
+        """
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
+            if thread.deleted is not None:
+                thread = self._not_late(thread, parent)
             try:
                 thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
-            except (NotFoundError, ConflictError):  # somebody deleted or began the thread since this process looked
-                self._forget(thread)
+            except (NotFoundError, ConflictError) as error:
+                self._look_again(thread, parent, error)
             else:
                 return _config(*named, checkpoint["id"])
 
@@ -158,17 +189,20 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
         named, parent = _thread_of(config), _checkpoint_id(config)
-        thread = self._thread(*named)
-        try:
-            made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
-        except NotFoundError:
-            self._forget(thread)
+        while True:
             thread = self._thread(*named)
-            made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
+            if thread.deleted is not None:
+                thread = self._not_late(thread, parent)
+            try:
+                made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
+            except NotFoundError as error:
+                self._look_again(thread, parent, error)
+            else:
+                break
         try:
             await asyncio.to_thread(thread.write, made)
-        except (NotFoundError, ConflictError):
-            self._forget(thread)
+        except (NotFoundError, ConflictError) as error:
+            await asyncio.to_thread(self._look_again, thread, parent, error)
             again = thread.thawed(made, checkpoint)
             return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
         return _config(*named, checkpoint["id"])
@@ -188,7 +222,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Keep what a task wrote after the checkpoint that `config` names; see `BaseCheckpointSaver.put_writes`."""
+        """Keep what a task wrote after the checkpoint that `config` names; see `BaseCheckpointSaver.put_writes`.
+
+        A checkpoint that was not put yet is no error; one that was deleted with its thread is.
+
+        Raises:
+            NotFoundError: the checkpoint was deleted with its thread.
+            UnserializableError: a value cannot be kept, or must not be, like pydantic's ``SecretStr``.
+        """
         checkpoint_id = _checkpoint_id(config)
         if checkpoint_id is None:
             raise InvalidIdError("checkpoint_id", "put_writes needs one")
@@ -199,10 +240,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named = _thread_of(config)
         while True:
             thread = self._thread(*named)
+            if thread.deleted is not None:
+                thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
-                thread.run.put_task_writes(checkpoint_id, kept)
-            except NotFoundError:  # the thread was deleted by somebody else since this process last looked
-                self._forget(thread)
+                thread.run.put_task_writes(checkpoint_id, kept if thread.sealed is None else [*map(hidden, kept)])
+            except NotFoundError as error:
+                self._look_again(thread, checkpoint_id, error)
             else:
                 return
 
@@ -303,19 +346,62 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         return new_version(number + 1)
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
-        """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own."""
-        return self.log.run(_run_name(_ident("thread_id", thread_id), checkpoint_ns), codec=SerdeCodec(self.serde))
+        """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own.
+
+        Where everything is encrypted, its channels have the names that stand in the log.
+        """
+        return self.log.run(_run_name(_ident("thread_id", thread_id), checkpoint_ns), codec=codec_of(self.serde))
+
+    def branches(self, thread_id: str, checkpoint_ns: str = "") -> Sequence[Branch]:
+        """The branches of a thread and namespace, oldest first, each with its newest checkpoint as the head.
+
+        There is more than one where a checkpoint has several children: because somebody went back to it, or because two
+        writers went on from it.
+        """
+        return self.run(thread_id, checkpoint_ns).branches()
+
+    async def abranches(self, thread_id: str, checkpoint_ns: str = "") -> Sequence[Branch]:
+        """As `branches`."""
+        return await asyncio.to_thread(self.branches, thread_id, checkpoint_ns)
 
     @property
-    def _codec(self) -> SerdeCodec:
+    def _codec(self) -> SerdeCodec | SealedCodec:
         """By the serializer of this moment: LangGraph replaces it, and clones the saver with another one."""
         if self._last_codec.serde is not self.serde:
-            self._last_codec = SerdeCodec(self.serde)
+            self._last_codec = codec_of(self.serde)
         return self._last_codec
 
     def _thread(self, thread_id: str, namespace: str) -> Thread:
         """A thread to write to; what was deleted meanwhile shows when it is written to."""
         return self._threads.to_write(_run_name(thread_id, namespace), self._codec)
+
+    def _not_late(self, thread: Thread, checkpoint_id: str | None, *, may_begin: bool = False) -> Thread:
+        """A thread that was deleted once, to write to; refuses what comes under a checkpoint that was deleted with it.
+
+        Where ids grow, as LangGraph's do, one that is not there and is not greater than all that were deleted is one of
+        those, or older. Writes under a greater one may come before the first checkpoint of a thread that begins anew.
+        """
+        if checkpoint_id is None or thread.has(checkpoint_id):
+            return thread
+        if thread.run.name in self.log:  # begun anew, perhaps by somebody else
+            thread, may_begin = self._threads.to_read(thread.run.name, self._codec), True
+        if thread.has(checkpoint_id) or (may_begin and checkpoint_id > (thread.deleted or "")):
+            return thread
+        raise late(thread.thread_id, checkpoint_id)
+
+    def _look_again(self, thread: Thread, checkpoint_id: str | None, error: NotFoundError | ConflictError) -> None:
+        """Make ready to write again: somebody deleted, began or moved the thread since this process looked.
+
+        Raises:
+            NotFoundError: it was deleted, with that checkpoint. The handle stays, so that what else was on its way is
+                refused as well, until somebody reads the thread or begins it anew.
+            ConflictError: it was moved by another writer than this exclusive one.
+        """
+        if isinstance(error, NotFoundError) and checkpoint_id is not None and thread.run.name not in self.log:
+            raise late(thread.thread_id, checkpoint_id) from error
+        self._forget(thread)
+        if isinstance(error, ConflictError) and self._is_exclusive:
+            raise error
 
     def _forget(self, thread: Thread) -> None:
         self._threads.forget(thread.run.name)
@@ -329,6 +415,8 @@ def _tuple(thread: Thread, thread_id: str, namespace: str, checkpoint_id: str) -
     read = thread.read(checkpoint_id)
     if read is None:
         return None
+    if thread.exclusive is not None:
+        thread.exclusive.met(checkpoint_id, thread.newest_id())
     return CheckpointTuple(
         config=_config(thread_id, namespace, checkpoint_id),
         checkpoint=read.checkpoint,

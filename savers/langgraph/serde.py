@@ -1,7 +1,7 @@
 """Values of LangGraph's channels to bytes and back, by the serializer that a saver was given.
 
 Owns how the serializer is asked. A type that the serializer may not build is an error here, where the serializer itself
-would hand back what it was made of.
+would hand back what it was made of; and so is a secret, which it would write.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from eventlog import CorruptionError, TooDeepError, UnknownTypeError, UnserializableError
+from savers.langgraph.guard import dumps_of, runs_code, where_secret
 from savers.langgraph.packed import unpacked
-from savers.tagged import MAX_TAG_BYTES, OWN, split, tagged
+from savers.tagged import MAX_TAG_BYTES, OWN, check_open, split, tagged
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -34,7 +35,7 @@ class _Blocked(threading.local):
     """The types that the serializer refused in this thread since last asked. It only logs them and goes on."""
 
     def __init__(self) -> None:
-        self.types: list[tuple[str, str]] = []
+        self.types: list[UnknownTypeError] = []
 
 
 _blocked = _Blocked()
@@ -42,7 +43,17 @@ _blocked = _Blocked()
 
 def _note(event: SerdeEvent) -> None:
     if event["kind"] in _BLOCKED:
-        _blocked.types.append((event["module"], event["name"]))
+        _blocked.types.append(_not_allowed(event["module"], event["name"], event.get("method")))
+
+
+def _not_allowed(module: str, name: str, method: Any) -> UnknownTypeError:
+    """The error of a stored type, with the line of code that allows it; there is none for what calls a method."""
+    if method is not None:
+        why = f"read by calling {method}(), which LangGraph's serializer allows for types of its own only; keep another"
+        return UnknownTypeError(f"{module}.{name}", why)
+    return UnknownTypeError(
+        f"{module}.{name}", f"not allowed; allow it by saver = saver.with_allowlist([({module!r}, {name!r})])"
+    )
 
 
 register_serde_event_listener(_note)
@@ -56,15 +67,16 @@ class SerdeCodec:
 
     def __init__(self, serde: SerializerProtocol) -> None:
         self.serde = serde
+        self._dumps = dumps_of(serde)
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `eventlog.Codec.encode`."""
         try:
-            tag, data = self.serde.dumps_typed(value)
+            tag, data = self._dumps(value)
         except RecursionError as error:
             raise TooDeepError(path, "nested too deep, or contains itself") from error
         except Exception as error:  # whatever a serializer of the user's raises
-            raise UnserializableError(path, f"{type(error).__name__}: {error}") from error
+            raise _refused(value, path, error) from error
         if len(tag) > MAX_TAG_BYTES or not isinstance(data, bytes | bytearray):
             raise UnserializableError(path, f"the serializer made {type(data).__name__} tagged {tag!r:.40}, not bytes")
         return tagged(tag, data)
@@ -74,6 +86,9 @@ class SerdeCodec:
         if data[:1] == _OWN_HEAD:
             return unpacked(data[1:])
         tag, payload = split(data)
+        if runs_code(self.serde, tag):
+            raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
+        check_open(tag)
         _blocked.types.clear()
         try:
             value = self.serde.loads_typed((tag, payload))
@@ -84,10 +99,20 @@ class SerdeCodec:
         except Exception as error:  # whatever a serializer of the user's raises
             raise CorruptionError("a stored value", f"the serializer does not read it ({error})") from error
         if _blocked.types:
-            module, name = _blocked.types[0]
-            raise UnknownTypeError(
-                f"{module}.{name}",
-                f"not allowed; allow it by EventLogSaver(log, serde=JsonPlusSerializer("
-                f"allowed_msgpack_modules=[({module!r}, {name!r})]))",
-            )
+            raise _blocked.types[0]
         return value
+
+    def opened(self, data: bytes) -> bytes:
+        """See `eventlog.codec.SealedCodec.opened`; this one has no key."""
+        check_open(split(data)[0])
+        return data
+
+
+def _refused(value: Any, path: str, error: Exception) -> UnserializableError:
+    """The error of a value that the serializer did not take."""
+    secret = where_secret(value)
+    if secret is None:
+        return UnserializableError(path, f"{type(error).__name__}: {error}")
+    return UnserializableError(
+        path + secret, "a secret is never written; keep what it is called in the state, and ask for it where it is used"
+    )

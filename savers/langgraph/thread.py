@@ -25,6 +25,7 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
+    ConflictError,
     Delete,
     EventLogError,
     Extend,
@@ -45,6 +46,8 @@ from savers.langgraph.packed import (
     short_version,
     version_of,
 )
+from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
+from savers.langgraph.writers import Exclusive, beside
 from savers.saver import MARK, escaped, is_users, plain
 from savers.tagged import parted, versioned
 
@@ -53,7 +56,7 @@ if TYPE_CHECKING:
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
-    from eventlog import Event, Prepared, Run, State
+    from eventlog import Event, Prepared, Run, State, TaskWrite
     from savers.langgraph.serde import SerdeCodec
 
 _VERSION, _SEEN = MARK + "v:", MARK + "s:"
@@ -81,13 +84,15 @@ class _Known:
         seen: what each node has seen.
         stored: the run's channels that are there, with their bytes, None where those are not known.
         newest: the greatest of the versions, None where that is not known.
+        veil: hides the names of the run's channels, where they are to be hidden.
         lists: the items of lists that were put, where lists are told apart by their items' identity.
         size: bytes of the state as encoded, or more.
     """
 
-    __slots__ = ("event", "lists", "newest", "seen", "size", "stored", "versions")
+    __slots__ = ("event", "lists", "newest", "seen", "size", "stored", "veil", "versions")
 
-    def __init__(self, state: State | None = None) -> None:
+    def __init__(self, state: State | Unveiled | None = None, veil: Veil | None = None) -> None:
+        self.veil = veil
         self.event = None if state is None else state.event
         self.versions: dict[str, Any] = {}
         self.seen: dict[str, dict[str, Any]] = {}
@@ -179,12 +184,30 @@ class Read(NamedTuple):
 
 
 class Thread:
-    """The checkpoints of one thread and namespace, over a handle on their run. Safe for many threads."""
+    """The checkpoints of one thread and namespace, over a handle on their run. Safe for many threads.
 
-    def __init__(self, run: Run, codec: SerdeCodec, max_bytes: int, *, by_identity: bool) -> None:
+    Attributes:
+        deleted: the greatest id of a checkpoint that was deleted with the thread; None if it never was deleted.
+        exclusive: what is known of other writers, where the thread is one writer's at a time.
+        sealed: the codec, where everything is encrypted.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        codec: SerdeCodec | SealedCodec,
+        max_bytes: int,
+        *,
+        by_identity: bool,
+        deleted: str | None,
+        exclusive: Exclusive | None,
+    ) -> None:
         self.run = run
+        self.deleted = deleted
+        self.exclusive = exclusive
         self._by_identity = by_identity
-        self._codec = codec
+        self.sealed = codec if isinstance(codec, SealedCodec) else None
+        self._codec = codec.unsealed if isinstance(codec, SealedCodec) else codec
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._known = _Known()
@@ -193,8 +216,23 @@ class Thread:
         """A checkpoint that was made, with the values that were encoded whole as they were then."""
         said = made.event.values()
         values = checkpoint.get("channel_values") or {}
-        then = {channel: said.get(escaped(channel), value) for channel, value in values.items()}
+        veil = made.changes.known.veil
+        name_of = escaped if veil is None else lambda channel: veil.name(escaped(channel))
+        then = {channel: said.get(name_of(channel), value) for channel, value in values.items()}
         return cast("Checkpoint", {**checkpoint, "channel_values": then})
+
+    @property
+    def thread_id(self) -> str:
+        """The thread's id."""
+        name = self.run.name
+        return name if isinstance(name, str) else name[0]
+
+    def has(self, checkpoint_id: str) -> bool:
+        """Whether there is a checkpoint of that id."""
+        try:
+            return checkpoint_id == self.run.head_id or self.run.event(checkpoint_id).given_id == checkpoint_id
+        except NotFoundError:
+            return False
 
     def is_stale(self) -> bool:
         """See `Run.is_stale`."""
@@ -210,8 +248,12 @@ class Thread:
         Raises:
             TooLargeError: it has more bytes than the saver takes.
             NotFoundError: the run was deleted meanwhile.
+            ConflictError: the thread is one writer's at a time, and another one moved it.
         """
         with self._lock:
+            may_fork = self.exclusive is None or self.exclusive.may_fork(
+                self.thread_id, parent, checkpoint["id"], self.newest_id()
+            )
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
             versions = dict(checkpoint["channel_versions"])
@@ -225,9 +267,24 @@ class Thread:
                 if isinstance(error, EventLogError):
                     raise
                 raise UnserializableError("checkpoint", f"{type(error).__name__}: {error}") from error
-            event = self.run.prepare(
-                changes.writes, encoded=changes.encoded, at=base, id=checkpoint["id"], step=step, is_under_id=is_parent
-            )
+            writes, encoded = changes.writes, changes.encoded
+            if known.veil is not None:
+                writes = known.veil.names(writes)
+                encoded = known.veil.sealed(encoded, is_first=base is None)
+            try:
+                event = self.run.prepare(
+                    writes,
+                    encoded=encoded,
+                    at=base,
+                    id=checkpoint["id"],
+                    step=step,
+                    is_under_id=is_parent,
+                    may_fork=may_fork,
+                )
+            except (UnserializableError, TooLargeError) as error:
+                if known.veil is None:
+                    raise
+                raise known.veil.told(error, changes.writes) from error
         size += event.payload_bytes
         if size > self._max_bytes:
             size = event.state_bytes
@@ -238,7 +295,7 @@ class Thread:
     def write(self, made: Made) -> None:
         """Write what `make` encoded; raises as `Run.write`."""
         with self._lock:
-            event = self.run.write(made.event)
+            event = self.run.write(made.event) if self.exclusive is None else self._write_alone(made, self.exclusive)
             known = made.changes.known
             if known.event is not made.base:  # another one was written meanwhile: look again
                 self._known = _Known()
@@ -248,6 +305,16 @@ class Thread:
             known.newest = made.changes.newest or _newest(made.versions)
             known.seen.update(made.seen)
             self._known = known
+
+    def _write_alone(self, made: Made, exclusive: Exclusive) -> Event:
+        """Write where no other writer has written."""
+        try:
+            event = self.run.write(made.event)
+        except ConflictError as error:
+            parent = None if made.base is None else made.base.given_id
+            raise beside(self.thread_id, parent, self.newest_id()) from error
+        exclusive.met(event.id, event.id)
+        return event
 
     def _base(self, parent: str | None) -> tuple[_Known, bool]:
         """What a new checkpoint is compared with, and whether that is its parent.
@@ -260,8 +327,21 @@ class Thread:
             if event is not None and event.given_id == parent == run.head_id:
                 return known, True
             with suppress(NotFoundError):
-                return _Known(run.at(parent)), True
-        return _Known(None if run.head_id is None else run.state), False
+                return self._known_of(run.at(parent)), True
+        return self._known_of(None if run.head_id is None else run.state), False
+
+    def _known_of(self, state: State | None) -> _Known:
+        """What is known of a state; of a run that is to begin, None."""
+        if self.sealed is None:
+            return _Known(state)
+        if state is None:
+            return _Known(None, Veil(self.sealed))
+        unveiled = Unveiled(state, self.sealed)
+        return _Known(unveiled, unveiled.veil)
+
+    def _unveiled(self, state: State) -> State | Unveiled:
+        """A state by the names that its writer knows."""
+        return state if self.sealed is None else Unveiled(state, self.sealed)
 
     def _put_values(
         self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
@@ -280,7 +360,8 @@ class Thread:
             value = values.get(channel, _MISSING)
             data = self._small(value, channel)
             was_version, was = parted(changes.known.stored.get(name) or b"")
-            if data is not None and len(packed_version) <= _MAX_VERSION_BYTES and (was_version is None or data != was):
+            is_whole = data is not None and len(packed_version) <= _MAX_VERSION_BYTES and changes.known.veil is None
+            if data is not None and is_whole and (was_version is None or data != was):
                 changes.encoded[name] = versioned(packed_version, data)
                 changes.delete(_VERSION + channel)
                 continue
@@ -289,6 +370,8 @@ class Thread:
                 continue
             if value is _MISSING:
                 changes.delete(name)
+            elif data is not None:
+                changes.put(name, data)
             elif was_version is not None:
                 changes.encoded[name] = self._codec.encode(value, channel)
             elif self._by_identity and type(value) is list and value:
@@ -364,9 +447,10 @@ class Thread:
     def read(self, checkpoint_id: str) -> Read | None:
         """The checkpoint of that id; None if it is not there."""
         try:
-            state = self.run.at(checkpoint_id)
-            if state.event is None or state.event.given_id != checkpoint_id:
+            found = self.run.at(checkpoint_id)
+            if found.event is None or found.event.given_id != checkpoint_id:
                 return None
+            state = self._unveiled(found)
             versions, seen, users = _versions_of(state)
             values = {plain(name): state[name] for name in users}
             metadata, parent, time, is_usual = _described(state)
@@ -379,15 +463,20 @@ class Thread:
                 "channel_versions": versions,
                 "versions_seen": seen,
             }
-            writes = [(write.task, write.channel, write.value) for write in self.run.task_writes(checkpoint_id)]
+            writes = [(write.task, write.channel, write.value) for write in self.task_writes(checkpoint_id)]
         except NotFoundError:  # never put, or deleted at this moment
             return None
         return Read(cast("Checkpoint", checkpoint), metadata, parent, writes)
 
+    def task_writes(self, checkpoint_id: str) -> list[TaskWrite]:
+        """What tasks wrote after a checkpoint, sorted by path, task and slot."""
+        writes = self.run.task_writes(checkpoint_id)
+        return writes if self.sealed is None else unhidden(writes)
+
     def metadata(self, checkpoint_id: str) -> CheckpointMetadata | None:
         """The metadata of a checkpoint, read alone; None if it is not there."""
         try:
-            return _described(self.run.at(checkpoint_id))[0]
+            return _described(self._unveiled(self.run.at(checkpoint_id)))[0]
         except (NotFoundError, KeyError):  # deleted at this moment, or no checkpoint
             return None
 
@@ -410,13 +499,13 @@ def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> b
     return known == versions and _STR.issuperset(map(type, versions.values()))
 
 
-def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
     """Versions of channels, what nodes have seen, and the run's channels that hold the channels' values."""
     versions: dict[str, Any] = {}
     moved: dict[str, Any] = {}  # since the value was set
     seen: dict[str, dict[str, Any]] = {}
     users: list[str] = []
-    for name in state:
+    for name in state:  # what the saver packed itself begins with 0; whatever else is there is the codec's to judge
         kind = name[:_PREFIX]
         if is_users(name):
             version, value = parted(state.encoded(name) or b"")
@@ -426,10 +515,10 @@ def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]
                 users.append(name)
         elif kind == _VERSION:
             data = state.encoded(name)
-            moved[name[_PREFIX:]] = long_version(state[name]) if data is None else version_of(data)
+            moved[name[_PREFIX:]] = version_of(data) if data and not data[0] else long_version(state[name])
         elif kind == _SEEN:
             data = state.encoded(name)
-            seen[name[_PREFIX:]] = long_seen(state[name]) if data is None else seen_of(data)
+            seen[name[_PREFIX:]] = seen_of(data) if data and not data[0] else long_seen(state[name])
     return {**versions, **moved}, seen, users
 
 
@@ -458,7 +547,7 @@ def _is_usual(checkpoint: Checkpoint, moved: Iterable[str], newest: str) -> bool
     return type(said) is list and said == usual and _STR.issuperset(map(type, said))
 
 
-def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
+def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
     """Metadata, the parent's id, the checkpoint's time, and whether `_updated` says what was updated."""
     parent, time, step, *more = state[_CHECKPOINT]
     metadata = state[_METADATA]

@@ -881,6 +881,17 @@ class TestPrepare:
             run.write(run.prepare({"n": 1}, at=base, is_under_id=True))
         assert run.write(run.prepare({"n": 1}, at=base)).branch == "main"
 
+    def test_what_may_not_fork_fails_where_its_event_is_no_head_any_more(self, log: EventLog, run: Run) -> None:
+        base = run.append({"n": 0})
+        late = log.run("r")
+        prepared = late.prepare({"n": 1}, at=base, may_fork=False)
+        run.append({"n": 2})
+        for each in (prepared, late.prepare({"n": 3}, at=base, may_fork=False)):
+            with pytest.raises(ConflictError):
+                late.write(each)
+        assert len(run.branches()) == 1
+        assert run.write(run.prepare({"n": 4}, at=run.head, may_fork=False)).branch == "main"
+
     def test_takes_values_that_are_encoded_already(self, run: Run) -> None:
         encoded = {"a": MSGPACK.encode([1, "x"]), "long": MSGPACK.encode("y" * 5000)}
         event = run.write(run.prepare({"b": 2}, encoded=encoded))
@@ -1078,6 +1089,20 @@ class TestDelete:
             for writer in writers:
                 writer.result()
         assert list(log.verify()) == []
+
+    def test_the_greatest_id_that_was_deleted_is_known(self, log: EventLog) -> None:
+        assert log.deleted_up_to("r") is None
+        for given, known in (("b", "b"), ("a", "b"), ("c", "c"), (None, "c")):
+            before = log.deleted_up_to("r")
+            run = log.run("r")
+            run.append({"n": 1}, id=given)
+            run.append({"n": 2})
+            assert log.deleted_up_to("r") == before
+            log.delete("r")
+            assert log.deleted_up_to("r") == known
+        log.run("without ids").append({})
+        log.delete("without ids")
+        assert log.deleted_up_to("without ids") == ""
 
 
 class TestNames:

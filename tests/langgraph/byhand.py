@@ -129,4 +129,5 @@ class Story:
     def delete(self, by: int = 0) -> None:
         self.ours[by].delete_thread("t")
         self.theirs.delete_thread("t")
+        self.latest = None  # what comes under a deleted parent is refused
         self.check()

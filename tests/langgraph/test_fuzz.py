@@ -9,6 +9,8 @@ Where the contract says that savers differ, the calls keep away from the differe
   value gets a version of its own; a version that was there comes with the value that it had.
 - Statement 9: upstream drops values that are not in `new_versions`. Here what is new is in it.
 - Statement 1: upstream keeps thread 1 and thread "1" apart. Here ids are strings.
+- A late write: what comes under a checkpoint that was deleted with its thread is refused here, and upstream begins the
+  thread with it. So such calls are made to ours alone, and have to be refused.
 - Statement 23: upstream lists threads and namespaces in the order in which they came, we sorted. So what is listed over
   several of them is compared sorted; with a limit as well, which ones come is free, and the number is compared.
 - `get_tuple` by id: upstream gives back the very config it was given, so the three keys that name it are compared.
@@ -26,6 +28,7 @@ import pytest
 from langgraph.checkpoint.base import ERROR, INTERRUPT, RESUME, SCHEDULED
 from langgraph.checkpoint.memory import InMemorySaver
 
+from eventlog import NotFoundError
 from savers.langgraph import EventLogSaver
 from tests.strict import strictly_equal
 
@@ -45,7 +48,7 @@ HAZARDS = {
     "put again", "put again under its child", "put again of a parent", "put that changed in place",
     "put of an empty channel",
     "put that removed a channel", "put with a resting channel", "put with another's version", "put that goes on",
-    "put after a deletion", "steps out of order",
+    "put after a deletion", "put under a deleted parent", "writes under a deleted checkpoint", "steps out of order",
     "writes before their checkpoint", "writes after a child", "writes of a taken slot", "special write replaced",
     "special write replaced after its checkpoint came", "mixed batch", "writes then put",
     "get of the latest", "get of nothing", "get of an old one", "latest is not the last put",
@@ -86,7 +89,7 @@ class Fuzzer:
         self.puts: dict[tuple[str, str], list[str]] = {}
         self.parents: dict[tuple[str, str], dict[str, str | None]] = {}
         self.slots: dict[tuple[str, str, str], dict[tuple[str, int], bool]] = {}
-        self.deleted: set[str] = set()
+        self.deleted: dict[tuple[str, str], str] = {}
 
     def run(self, operations: int) -> None:
         kinds = [self.put] * 8 + [self.put_writes] * 6 + [self.get] * 2 + [self.list] * 4 + [self.delete]
@@ -129,6 +132,12 @@ class Fuzzer:
         checkpoint_id = self.random.choice([*IDS, *early])
         going_on = puts and self.random.random() < 0.4
         parent = puts[-1] if going_on else self.random.choice([None, *IDS, *puts, *puts])
+        if self._is_late(place, parent) or (parent is not None and self._is_dead(place)):
+            self.came_up("put under a deleted parent")
+            made = {"v": 4, "ts": "", "id": checkpoint_id, "channel_values": {}, "channel_versions": {}}
+            made["versions_seen"] = {}
+            self.refused("put", lambda saver: saver.put(config(*place, parent), made, {}, {}), place, parent)
+            return
         self._count_put(place, checkpoint_id, parent)
         values, versions = self._state_of(place, parent)
         new = self._changed(place, values, versions)
@@ -171,8 +180,22 @@ class Fuzzer:
         )
         self.came_up("put again of a parent", when=checkpoint_id in parents and checkpoint_id in parents.values())
         self.came_up("put that goes on", when=bool(puts) and parent == puts[-1])
-        self.came_up("put after a deletion", when=place[0] in self.deleted and not puts)
+        self.came_up("put after a deletion", when=place in self.deleted and not puts)
         self.came_up("writes then put", when=checkpoint_id not in parents and (*place, checkpoint_id) in self.slots)
+
+    def _is_late(self, place: tuple[str, str], checkpoint_id: str | None) -> bool:
+        """Whether a checkpoint was deleted with its thread, as far as its id tells; ids grow but for those in use."""
+        there = self.parents.setdefault(place, {})
+        return checkpoint_id is not None and checkpoint_id not in there and checkpoint_id <= self.deleted.get(place, "")
+
+    def _is_dead(self, place: tuple[str, str]) -> bool:
+        """Whether nothing came since the thread was deleted."""
+        return place in self.deleted and not self.puts.get(place) and not any(key[:2] == place for key in self.slots)
+
+    def refused(self, name: str, call: Callable[[Any], Any], *told: Any) -> None:
+        self._note(f"refused {name}", *told)
+        with pytest.raises(NotFoundError, match="was deleted"):
+            call(self.pick_saver(self.random))
 
     def _state_of(self, place: tuple[str, str], parent: str | None) -> tuple[dict[str, Any], dict[str, str]]:
         """The parent's state as our saver gives it out, or an empty one."""
@@ -274,8 +297,16 @@ class Fuzzer:
         task, path = self.random.choice(TASKS)
         channels = self.random.choices([*CHANNELS, *SPECIAL], k=self.random.randrange(4))
         batch = [(channel, self._value()) for channel in channels]
-        self._count_writes(place, checkpoint_id, task, channels)
         put = lambda saver: saver.put_writes(config(*place, checkpoint_id), batch, task, path)
+        if self._is_late(place, checkpoint_id) and not batch:
+            return  # nothing to refuse
+        if self._is_late(place, checkpoint_id):
+            self.came_up("writes under a deleted checkpoint")
+            self.refused("put_writes", put, place, checkpoint_id)
+            return
+        if self._is_dead(place):
+            return  # a saver that knew the thread before refuses it, another one does not
+        self._count_writes(place, checkpoint_id, task, channels)
         self.same("put_writes", put, place, checkpoint_id, batch, task, path)
         self.same("get", lambda saver: shown(saver.get_tuple(config(*place, checkpoint_id))), place, checkpoint_id)
 
@@ -362,7 +393,9 @@ class Fuzzer:
         if self.random.random() < 0.6 and there:
             return  # a thread should grow, too
         self.same("delete", lambda saver: saver.delete_thread(thread), thread)
-        self.deleted.add(thread)
+        for place in {key[:2] for about in (self.puts, self.slots) for key, said in about.items() if said}:
+            if place[0] == thread:
+                self.deleted[place] = max(*self.puts.get(place, ()), self.deleted.get(place, ""), "")
         for about in (self.puts, self.parents, self.slots):
             for key in [key for key in about if key[0] == thread]:
                 del about[key]

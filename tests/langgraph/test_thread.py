@@ -20,7 +20,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.types import Interrupt, Send
 
-from eventlog import EventLog, EventLogError
+from eventlog import EventLog, EventLogError, NotFoundError
 from savers.langgraph import EventLogSaver
 from tests.langgraph.byhand import Story, config, told
 
@@ -125,10 +125,14 @@ class TestDeletion:
         story.delete(1)
         with pytest.raises(EventLogError):
             saver._thread("t", "").write(prepared)
-        saver.put(*arguments)
-        story.theirs.put(*arguments)
+        for each in story.ours:
+            with pytest.raises(NotFoundError):
+                each.put(*arguments)
         story.check()
-        story.put({"a": 3, "list": [1, 2, 3]}, changed={"a"})
+        story.put({"a": 3, "list": [1, 2, 3]}, by=1)
+        story.put({"a": 4, "list": [1, 2, 3]}, changed={"a"})
+        with pytest.raises(NotFoundError):
+            saver.put(*arguments)
         story.check_all()
 
 
@@ -551,7 +555,7 @@ class Teller:
         chance, story = self.chance, self.story
         known = list(self.states)
         last = known[-1] if known else None
-        under = chance.choice([last, last, last, last, None, "nowhere", *known[-3:]])
+        under = chance.choice([last, last, last, last, None, "nowhere" if known else None, *known[-3:]])
         state, changed = self.next_state(self.states.get(under or "", {}))
         versions = {name: version for name, (_, version) in state.items()}
         seen = {node: dict(chance.sample([*versions.items()], len(versions) // 2)) for node in self.NODES}
@@ -577,7 +581,7 @@ class Teller:
         if kind < 0.03:
             story.delete(chance.randrange(SAVERS))
             self.states.clear()
-        elif kind < 0.15:
+        elif kind < 0.15 and self.states:  # a thread that was deleted begins with one that has no parent
             puts = [(chance.randrange(SAVERS), self.arguments()) for _ in range(2)]
             is_open = puts[0][1][1]["id"] == puts[1][1][1]["id"]  # which of them would be the last
             for together in [puts[:1], puts[1:]] if is_open else [puts]:
