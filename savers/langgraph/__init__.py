@@ -1,5 +1,6 @@
 """LangGraph's checkpointer on an event log: ``builder.compile(checkpointer=saver)``."""
 
+from savers.langgraph.moving import Copied, CopyProblem, copy
 from savers.langgraph.saver import EventLogSaver
 
-__all__ = ["EventLogSaver"]
+__all__ = ["Copied", "CopyProblem", "EventLogSaver", "copy"]
