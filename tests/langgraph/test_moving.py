@@ -45,7 +45,9 @@ def make(tmp_path, database) -> Iterator[Make]:
             if kind == "memory":
                 return InMemorySaver()
             if kind == "sqlite":
-                return stack.enter_context(SqliteSaver.from_conn_string(str(tmp_path / f"{count}.sqlite")))
+                saver = stack.enter_context(SqliteSaver.from_conn_string(str(tmp_path / f"{count}.sqlite")))
+                saver.conn.execute("PRAGMA synchronous=OFF")  # nobody pulls the plug here
+                return saver
             if kind == "ours":
                 return stack.enter_context(EventLogSaver.from_conn_string(tmp_path / f"{count}.log"))
             from langgraph.checkpoint.postgres import PostgresSaver
@@ -196,10 +198,10 @@ def test_there_and_back_again(make, way_out, never_moved):
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 
-def checkpoint(id: str, values: dict[str, Any], versions: dict[str, Any] | None = None, **more: Any) -> Any:
+def checkpoint(name: str, values: dict[str, Any], versions: dict[str, Any] | None = None, **more: Any) -> Any:
     return {
         "v": 4,
-        "id": id,
+        "id": name,
         "ts": "2026-11-26T12:00:00+00:00",
         "channel_values": values,
         "channel_versions": dict.fromkeys(values, 1) if versions is None else versions,
@@ -208,8 +210,8 @@ def checkpoint(id: str, values: dict[str, Any], versions: dict[str, Any] | None 
     }
 
 
-def named(id: str | None = None, ns: str = "", thread: Any = "t") -> Any:
-    return {"configurable": {"thread_id": thread, "checkpoint_ns": ns, **({"checkpoint_id": id} if id else {})}}
+def named(name: str | None = None, ns: str = "", thread: Any = "t") -> Any:
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": ns, **({"checkpoint_id": name} if name else {})}}
 
 
 def put(saver: Any, made: Any, parent: str | None = None, ns: str = "", thread: Any = "t", **metadata: Any) -> None:
@@ -227,7 +229,7 @@ def hazards(saver: Any) -> None:
         "nobody",
         odd={"z": [1, None]},
     )
-    put(saver, checkpoint("7", {"c": float("inf")}), "8", round=1)
+    put(saver, checkpoint("7", {"c": [float("inf")]}), "8", round=1)
     put(saver, checkpoint("8", {"c": b"\0"}, {"c": 2}), "7", round=2)  # a cycle
     put(saver, checkpoint("6", {"a": "fork"}, {"a": 9}), "5", source="fork")
     put(saver, checkpoint("1", {"x": 1}), None, "sub:1|deep")
@@ -379,7 +381,7 @@ def test_ours_is_whole_after_a_copy_that_was_cut_off(make, monkeypatch):
     def failing(self: Any, *args: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls % 3 == 0:
+        if calls in {2, 5, 11, 20}:
             raise OSError("cut off")
         kept(self, *args)
 
@@ -392,7 +394,7 @@ def test_ours_is_whole_after_a_copy_that_was_cut_off(make, monkeypatch):
         except StorageError:
             continue
         break
-    assert tries > 3
+    assert tries >= 4
     assert done.problems == ()
     assert done.skipped + done.checkpoints == count
     assert_same(first, second)
