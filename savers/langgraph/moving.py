@@ -21,6 +21,7 @@ from savers.langgraph.alike import (
     writes_difference,
 )
 from savers.langgraph.batches import batches
+from savers.langgraph.copied import Copied, CopyProblem
 from savers.langgraph.serde import SerdeCodec
 
 if TYPE_CHECKING:
@@ -32,48 +33,6 @@ if TYPE_CHECKING:
     Saver = BaseCheckpointSaver[Any]
     Progress = Callable[[str, int, int], None]
     Parents = dict[str, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class CopyProblem:
-    """Why a checkpoint did not arrive as it is.
-
-    Attributes:
-        thread: its thread's id.
-        namespace: its namespace.
-        id: its id.
-        path: where in it.
-        why: what is wrong there.
-    """
-
-    thread: str
-    namespace: str
-    id: str
-    path: str
-    why: str
-
-    def __str__(self) -> str:
-        place = f"thread {self.thread!r}, " + (f"namespace {self.namespace!r}, " if self.namespace else "")
-        return f"{place}checkpoint {self.id}: {self.path}: {self.why}"
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """What `copy` did.
-
-    Attributes:
-        threads: how many threads were found.
-        checkpoints: how many checkpoints were written.
-        writes: how many pending writes were written.
-        skipped: how many checkpoints the target had already, equal.
-        problems: what did not arrive as it is; empty if all did.
-    """
-
-    threads: int
-    checkpoints: int
-    writes: int
-    skipped: int
-    problems: tuple[CopyProblem, ...]
 
 
 class _Place(NamedTuple):
@@ -234,6 +193,7 @@ class _Moving:
             self.tally.skipped += 1
         else:
             self._put_writes(place, checkpoint_id, item)
+            self.tally.checkpoints += 1
         return True
 
     def _conflict(self, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
@@ -249,14 +209,19 @@ class _Moving:
         known = {} if parent is None else self._known(place, parent)
         said = self._said(checkpoint, known)
         moved = {channel: each.version for channel, each in said.items() if not _are_same(known.get(channel), each)}
-        for payload in (said[channel].payload for channel in moved):
-            if payload is not None:
-                self._codec.decode(payload)
-        for _, channel, value in item.pending_writes or ():
-            self._codec.decode(self._codec.encode(value, channel))
+        self._check([said[channel].payload for channel in moved], item)
         with _failing("the target does not take a checkpoint", TypeError, ValueError):
             self._target.put(place.config(parent), checkpoint, item.metadata, moved)
         self._last = (place, checkpoint["id"], said)
+
+    def _check(self, payloads: Iterable[bytes | None], item: CheckpointTuple) -> None:
+        """Raise what the target would raise when it reads back what is about to be written."""
+        rest = {key: value for key, value in item.checkpoint.items() if not key.startswith("channel_")}
+        kept = [("metadata", item.metadata), ("checkpoint", rest)]
+        kept += [(channel, value) for _, channel, value in item.pending_writes or ()]
+        for payload in (*payloads, *(self._codec.encode(value, path) for path, value in kept)):
+            if payload is not None:
+                self._codec.decode(payload)
 
     def _known(self, place: _Place, checkpoint_id: str) -> Mapping[str, _Said]:
         """What a parent says: nearly always the checkpoint that was put last."""
