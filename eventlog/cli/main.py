@@ -171,7 +171,7 @@ def _add_moving(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None
         ("import", "--from", "copy threads of a LangGraph saver into the log; run it again to go on"),
         ("copy-out", "--to", "copy threads of the log into a LangGraph saver; run it again to go on"),
     ):
-        parser = of_commands.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        parser = of_commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         parser.add_argument(option, dest="other", nargs=2, metavar=("KIND", "WHERE"), required=True, help=kinds)
         parser.add_argument("-s", "--store", metavar="PATH", default=argparse.SUPPRESS, help="the log")
         parser.add_argument("--thread", action="append", metavar="ID", help="only this one; may be given again")
