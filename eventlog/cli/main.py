@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import eventlog
-from eventlog.cli import commands, demo
+from eventlog.cli import commands, demo, moving
 from eventlog.cli.exits import CLOSED_PIPE, INTERRUPTED, NO_STORE, CommandError, exit_code
 from eventlog.cli.screen import Screen, wants_color
 from eventlog.diff import printable
@@ -27,6 +27,7 @@ DEFAULT_STORE: Final = ".eventlog"
 _ADDRESS_HELP: Final = "RUN, RUN@BRANCH, RUN:STEP, RUN@BRANCH:STEP, RUN~N, RUN:first, RUN:last or RUN:ID"
 _STORE_HELP: Final = "the log: a directory, or sqlite:///FILE (default: $EVENTLOG_STORE, else ./.eventlog)"
 _LOOKERS: Final = {"ls": commands.ls, "log": commands.log, "show": commands.show, "diff": commands.diff}
+_MOVERS: Final = ("import", "copy-out")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,6 +60,8 @@ def _main(argv: list[str] | None) -> int:
     try:
         if args.command == "demo":
             return demo.run(args.kind, args.dir, sys.stdout)
+        if args.command in _MOVERS:
+            return _move(args)
         return _look(args)
     except CommandError as error:
         print(f"eventlog: {error}", file=sys.stderr)
@@ -72,6 +75,14 @@ def _look(args: Namespace) -> int:
     screen = Screen(sys.stdout, color=not args.json and wants_color(args.color, sys.stdout))
     with _open(_store(args)) as log:
         return _LOOKERS[args.command](log, args, screen)
+
+
+def _move(args: Namespace) -> int:
+    is_import = args.command == "import"
+    kind, where = args.other
+    order = moving.Order(kind, where, args.thread, args.allow, is_verified=args.is_verified)
+    opener = EventLog.open if is_import else _open
+    return moving.run(lambda: opener(_store(args)), order, sys.stdout, is_import=is_import)
 
 
 def _store(args: Namespace) -> str:
@@ -107,6 +118,7 @@ def _parser() -> ArgumentParser:
     of_commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for add in (_add_ls, _add_log, _add_show, _add_diff):
         add(of_commands, common)
+    _add_moving(of_commands)
     _add_demo(of_commands)
     return parser
 
@@ -152,6 +164,20 @@ def _add_demo(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None:
     made = of_commands.add_parser("demo", help="make a log to look at, and tell its story")
     made.add_argument("kind", nargs="?", choices=["agent", "physics"], help="default: agent if LangGraph is installed")
     made.add_argument("--dir", metavar="PATH", help="an empty or new directory (default: a new temporary one)")
+
+
+def _add_moving(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    kinds = f"KIND is {', '.join(moving.KINDS)}; WHERE a file, a DSN, module:factory"
+    for name, option, text in (
+        ("import", "--from", "copy threads of a LangGraph saver into the log; run it again to go on"),
+        ("copy-out", "--to", "copy threads of the log into a LangGraph saver; run it again to go on"),
+    ):
+        parser = of_commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        parser.add_argument(option, dest="other", nargs=2, metavar=("KIND", "WHERE"), required=True, help=kinds)
+        parser.add_argument("-s", "--store", metavar="PATH", default=argparse.SUPPRESS, help="the log")
+        parser.add_argument("--thread", action="append", metavar="ID", help="only this one; may be given again")
+        parser.add_argument("--allow", action="append", default=[], metavar="TYPE", help="module.Name that may be read")
+        parser.add_argument("--no-verify", dest="is_verified", action="store_false", help="do not compare at the end")
 
 
 def _add_address(parser: ArgumentParser) -> None:

@@ -1,0 +1,125 @@
+"""`eventlog import` and `eventlog copy-out`: threads of LangGraph into a log, and out of it again."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from eventlog.cli.exits import DIFFERS, MISSING_EXTRA, OK, CommandError
+from eventlog.diff import printable
+from eventlog.errors import UnknownTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+    from eventlog.log import EventLog
+
+KINDS: Final = ("langgraph-sqlite", "langgraph-postgres", "saver")
+_QUIET_S: Final = 0.5
+_EVERY_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be copied.
+
+    Attributes:
+        kind: of the place that is not a log, one of `KINDS`.
+        where: that place.
+        threads: ids, None for all.
+        allowed: types that may be read, as ``package.module.Name``.
+        is_verified: compare everything at the end.
+    """
+
+    kind: str
+    where: str
+    threads: list[str] | None
+    allowed: list[str]
+    is_verified: bool
+
+
+def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_import: bool) -> int:
+    """Copy into a log, or out of it; tells what it did in one line, and each problem on stderr.
+
+    Args:
+        open_log: opens the log; not called before the other place is open, so that nothing is made in vain.
+        order: what is to be copied.
+        out: where to tell it.
+        is_import: into the log.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CommandError: a package is missing, or a type is not allowed.
+        EventLogError: what else is wrong with one of the places.
+    """
+    copier, places, savers = (_module(name) for name in ("moving", "places", "saver"))
+    if order.kind not in KINDS:
+        raise CommandError(f"there is no kind {printable(order.kind)!r}; it is one of {', '.join(KINDS)}")
+    serde = places.serializer(order.allowed)
+    progress = Progress(sys.stderr)
+    try:
+        with places.opened(order.kind, order.where, serde, to_read=is_import) as theirs, open_log() as log:
+            ours = savers.EventLogSaver(log, serde=serde)
+            between = (theirs, ours) if is_import else (ours, theirs)
+            done = copier.copy(*between, threads=order.threads, verify=order.is_verified, progress=progress)
+    except ImportError as error:
+        raise CommandError(f"{order.kind} needs more: {_install(order.kind)} ({error})", MISSING_EXTRA) from error
+    except UnknownTypeError as error:
+        raise CommandError(f"{printable(str(error))}; here: --allow {printable(error.tag)}") from error
+    finally:
+        progress.end()
+    return _report(done, order, out)
+
+
+def _report(done: Any, order: Order, out: TextIO) -> int:
+    for problem in done.problems:
+        print(f"eventlog: {printable(str(problem))}", file=sys.stderr)
+    verified = "; all read again and equal" if order.is_verified and not done.problems else ""
+    print(
+        f"{done.threads:,} threads: {done.checkpoints:,} checkpoints and {done.writes:,} pending writes copied, "
+        f"{done.skipped:,} checkpoints were there, {len(done.problems):,} problems{verified}",
+        file=out,
+    )
+    return DIFFERS if done.problems else OK
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(f"savers.langgraph.{name}")
+    except ImportError as error:
+        raise CommandError(f"this needs LangGraph: {_install('langgraph')}", MISSING_EXTRA) from error
+
+
+def _install(extra: str) -> str:
+    return f'pip install "eventlog-savers[{extra}]"'
+
+
+class Progress:
+    """A line on a terminal that says how far a copy is, once it takes longer than a moment."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._began = time.monotonic()
+        self._next = self._began + _QUIET_S if out.isatty() else float("inf")
+        self._is_shown = False
+
+    def __call__(self, verb: str, done: int, of: int) -> None:
+        """Show it, if the time has come."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _EVERY_S
+            self._is_shown = True
+            print(
+                f"\r{verb} {done:,}{f' of {of:,}' if of else ''} checkpoints\x1b[K", end="", file=self._out, flush=True
+            )
+
+    def end(self) -> None:
+        """Clear the line."""
+        if self._is_shown:
+            print("\r\x1b[K", end="", file=self._out, flush=True)
