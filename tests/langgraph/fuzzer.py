@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from langgraph.checkpoint.base import ERROR, INTERRUPT, RESUME, SCHEDULED
 
+try:
+    from langgraph.checkpoint.serde.types import _DeltaSnapshot as Snapshot
+except ImportError:  # a release before DeltaChannel
+    Snapshot = None
+
 from eventlog import NotFoundError
 from tests.langgraph.hazards import DIFFERENCES, HAZARDS, HISTORY, SEVERAL
 from tests.langgraph.upstream import InMemorySaver
@@ -322,6 +327,9 @@ class Fuzzer:
                 values.pop(name)
             elif kind < 0.4 and self._take_from_another(place, name, values, versions):
                 continue
+            elif 0.4 <= kind < 0.45 and Snapshot is not None:
+                self.came_up("d07 a snapshot")
+                values[name] = Snapshot(self._value())
             elif kind < 0.8 and isinstance(values.get(name), list | dict):
                 self._spoil(values[name])
             else:
@@ -352,6 +360,9 @@ class Fuzzer:
         step = self.random.randrange(-2, 40)
         self.came_up("s08 steps out of order", when=step < 20)
         made = {"source": self.random.choice(["input", "loop", "update", "fork"]), "step": step, "parents": {}}
+        if HAS_HISTORY and self.random.random() < 0.2:
+            self.came_up("d06 counters")
+            made["counters_since_delta_snapshot"] = {"a": (step, 1)}
         tag = self.random.choice([None, 1, True, "x", [1], {"k": 1}])
         return made if self.random.random() < 0.5 else {**made, "tag": tag}
 
@@ -511,6 +522,7 @@ class Fuzzer:
         unclear = {channel for channel, _ in self.unclear.get(place, ())}
         channels = [name for name in [*self.random.sample(CHANNELS, 2), WRITTEN[-1]] if name not in unclear]
         self.came_up("d01 history")
+        self.came_up("d10 history of nothing", when=checkpoint_id is not None and checkpoint_id not in parents)
         where = self.config(place, checkpoint_id)
         found = self.same(place, "get_delta_channel_history", config=where, channels=channels)
         self.came_up("d03 a seed", when=any("seed" in each for each in found.values()))

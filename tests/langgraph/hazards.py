@@ -67,7 +67,7 @@ HAZARDS = {
 SEVERAL = {"s41 a clone", "s42 another serializer"}
 """Those that come up where several savers share a log."""
 
-HISTORY = {"d01 history", "d03 a seed", "d03 no seed"}
+HISTORY = {"d01 history", "d03 a seed", "d03 no seed", "d06 counters", "d07 a snapshot", "d10 history of nothing"}
 """Those that come up with a LangGraph that has DeltaChannel."""
 
 DIFFERENCES = {
@@ -89,11 +89,10 @@ DIFFERENCES = {
 
 ELSEWHERE = {
     "s04 s25 d02 d04 d05": "part of every answer that is compared",
-    "s18 s33 s36 s39": "calls at the same time: the fuzzer's other test, and test_contract",
+    "s18 s33 s36 s39": "about calls at the same time: those that commute are the fuzzer's other test",
     "s22 s48 s49 d08 d09": "upstream's saver in memory has no such method",
-    "s34 s35 s37 s38": "what the graph does: test_graphs",
-    "s43 s44 s45": "serializers: test_contract",
-    "s51 s52": "not a saver's: old data, the server",
-    "d06 d07 d10": "what DeltaChannel writes: test_contract and test_graphs",
+    "s34 s35 s37 s38": "about what a graph makes of its saver",
+    "s43 s44 s45": "about serializers",
+    "s51 s52": "about old data, and the server",
 }
-"""Statements that have no row above, and where they are held."""
+"""Statements that have no row above, and why not."""

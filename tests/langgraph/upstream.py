@@ -1,7 +1,7 @@
 """Upstream's own saver in memory, as its newest release answers, whichever release is installed.
 
-Before the release that has `get_delta_channel_history`, pending writes came in the order of their arrival. Since then
-they come sorted by path, task and slot, which is what we promise with every release.
+Older ones give pending writes in the order of their arrival. The newer give them sorted by path, task and slot, which
+is what we promise with every release.
 """
 
 from __future__ import annotations
