@@ -6,7 +6,7 @@ Owns what each prints. They take the open log, the parsed arguments and the scre
 from __future__ import annotations
 
 import sys
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.cli.addresses import Address, resolve, run_title
@@ -164,7 +164,7 @@ def show(log: EventLog, args: Namespace, screen: Screen) -> int:
         return _show_value(find(found.run.at(event), args.path), args, screen)
     step, *parent = islice(steps(found.run, event, 2), 2)
     if args.json:
-        screen.document(_show_fields(step, parent, args))
+        screen.document(_show_fields(found.run, step, parent, args))
     else:
         _print_facts(found, step, parent, args, screen)
     return OK
@@ -178,10 +178,11 @@ def _show_value(value: Any, args: Namespace, screen: Screen) -> int:
     return OK
 
 
-def _show_fields(step: Step, parent: list[Step], args: Namespace) -> dict[str, Any]:
+def _show_fields(run: Run, step: Step, parent: list[Step], args: Namespace) -> dict[str, Any]:
     channels = visible(step.writes, everything=args.all)
     fields = {"schema": "eventlog.show/1", **event_fields(step.event), "meta": jsonable(dict(step.event.meta))}
     fields["parent"] = parent[0].event.id if parent else None
+    fields["by"] = [{"task": task, "path": path, "channels": names} for task, path, names in _tasks(run, parent)]
     fields["changes"] = _changes_fields(step.diff(channels))
     if args.state:
         fields["state"] = values_fields(step.after, visible(step.after, everything=args.all))
@@ -211,8 +212,17 @@ def _facts(found: Found, event: Event, parent: list[Step]) -> Iterator[tuple[str
     if event.branch != found.run.branch_name:
         yield "branch", f"{printable(event.branch)} (wrote it)"
     yield "parent", found.address_of(parent[0].event) if parent else "none: this is the first event"
+    for task, path, channels in _tasks(found.run, parent):
+        yield "by", printable(f"{path or '-'}  {task}: {', '.join(channels)}")
     for key, value in event.meta.items():
         yield "meta", f"{path_text([key])} = {shown(value)}"
+
+
+def _tasks(run: Run, parent: list[Step]) -> Iterator[tuple[str, str, list[str]]]:
+    """The tasks that wrote after an event's parent: id, path, and the channels they wrote to."""
+    writes = run.task_writes(parent[0].event) if parent else []
+    for (path, task), written in groupby(writes, key=lambda write: (write.path, write.task)):
+        yield task, path, list(dict.fromkeys(write.channel for write in written))
 
 
 def _state_lines(state: Mapping[str, Any], args: Namespace) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, register_codec
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, register_codec
 from eventlog.cli import main
 from eventlog.codec import MsgpackCodec
 from eventlog.storage import open_storage
@@ -248,6 +248,23 @@ def test_show_tells_everything_about_a_step(cli):
     first = cli("show", "trip-1:first")[1]
     assert "parent  none: this is the first event\n" in first
     assert 'meta    source = "input"\n' in first
+
+
+def test_show_names_the_tasks_that_wrote(cli, store):
+    with EventLog.open(store) as log:
+        log.run("trip-1").put_task_writes(
+            2,
+            [
+                TaskWrite("t-2", 0, "doc", {}, "~b"),
+                TaskWrite("t-2", 1, "note", "to", "~b"),
+                TaskWrite("t-1", 0, "x", 1),
+            ],
+        )
+    assert "by      -  t-1: x\nby      ~b  t-2: doc, note\nwrites " in cli("show", "trip-1:3")[1]
+    assert json.loads(cli("show", "trip-1:3", "--json")[1])["by"] == [
+        {"task": "t-1", "path": "", "channels": ["x"]},
+        {"task": "t-2", "path": "~b", "channels": ["doc", "note"]},
+    ]
 
 
 def test_show_prints_the_state_as_a_tree(cli):

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from langgraph.checkpoint.memory import InMemorySaver
-
+from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base import ERROR, INTERRUPT, RESUME, SCHEDULED
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Interrupt, Send
@@ -37,6 +36,7 @@ from eventlog import (
     UnserializableError,
 )
 from savers.langgraph import EventLogSaver
+from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
 
 if TYPE_CHECKING:

@@ -19,14 +19,16 @@ def test_the_agent(tmp_path):
     assert "resumes at step 6 and ends at step 16" in told
     assert "The first step with spent > 180 is step 12" in told
     assert re.search(r"~ spent +180 → 360", told)
-    assert "'fix' ends at step 17; the customer has paid 180 EUR" in told
+    end = re.search(r"'fix' ends at step (\d+); the customer has paid 180 EUR", told)
+    assert end, told
+    assert int(end[1]) in {16, 17}  # before 1.2, LangGraph put no checkpoint of its own where a fork is resumed
     assert re.search(r"~ spent +360 → 180", told)
     with EventLog.open(tmp_path / "store", readonly=True) as log:
         run = EventLogSaver(log).run("trip-1")
         fixed = run.branch("fix")
         assert [branch.name for branch in run.branches()] == ["main", "fix"]
         assert (run.step, run.state["spent"]) == (16, 360)
-        assert (fixed.step, fixed.state["spent"]) == (17, 180)
+        assert (fixed.step, fixed.state["spent"]) == (int(end[1]), 180)
         assert fixed.event(9) == run.event(9)
         charges = [message.name for message in run.state["messages"] if getattr(message, "name", None) == "charge_card"]
         assert len(charges) == 2

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from typing_extensions import TypedDict
@@ -22,6 +21,7 @@ from typing_extensions import TypedDict
 from eventlog import EventLog, InvalidInputError, TooLargeError, UnserializableError
 from savers.langgraph import EventLogSaver
 from tests.langgraph.byhand import Story, config
+from tests.langgraph.upstream import InMemorySaver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Interrupt, Send, interrupt
 from typing_extensions import TypedDict
 
 from eventlog import UnserializableError
 from savers.langgraph import EventLogSaver
+from tests.langgraph.upstream import InMemorySaver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
