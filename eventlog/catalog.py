@@ -32,7 +32,9 @@ class Listing(NamedTuple):
         number: the run's number.
         created_ns: when, nanoseconds since the epoch.
         is_alive: False for a tombstone.
-        unswept: numbers of deleted runs whose records may not all be removed yet.
+        unswept: numbers of deleted runs whose records may not all be removed yet; with the owner, where that is not the
+            first one.
+        owner: which of those that share the run this name is; 0 for the one that began it.
     """
 
     parts: tuple[str, ...]
@@ -40,7 +42,13 @@ class Listing(NamedTuple):
     number: int
     created_ns: int
     is_alive: bool
-    unswept: list[int]
+    unswept: list[int | list[int]]
+    owner: int = 0
+
+    @property
+    def place(self) -> int | list[int]:
+        """As an item of `unswept`."""
+        return [self.number, self.owner] if self.owner else self.number
 
 
 def name_parts(name: object) -> tuple[str, ...]:
@@ -83,9 +91,15 @@ class Catalog:
         listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept)
         return listing if self._replace(past, listing) else self._winner(parts)
 
+    def share(self, parts: tuple[str, ...], run: tuple[int, int], now_ns: int, *, past: Listing | None) -> bool:
+        """Make a name an owner of a run that is there: number and owner; False if somebody else gave it one first."""
+        incarnation = 0 if past is None else past.incarnation + 1
+        unswept = [] if past is None else past.unswept
+        return self._replace(past, Listing(parts, incarnation, run[0], now_ns, True, unswept, run[1]))
+
     def bury(self, listing: Listing) -> Listing:
         """Make a name's record a tombstone."""
-        grave = listing._replace(is_alive=False, unswept=[*listing.unswept, listing.number])
+        grave = listing._replace(is_alive=False, unswept=[*listing.unswept, listing.place])
         return grave if self._replace(listing, grave) else self._winner(listing.parts)
 
     def swept(self, grave: Listing) -> None:
@@ -116,10 +130,11 @@ class Catalog:
 
 
 def _record(key: bytes, listing: Listing) -> bytes:
-    parts, incarnation, number, created_ns, is_alive, unswept = listing
-    return seal_fields(key, [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept])
+    parts, incarnation, number, created_ns, is_alive, unswept, owner = listing
+    fields = [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept]
+    return seal_fields(key, [*fields, owner] if owner else fields)
 
 
 def _read(key: bytes, record: bytes) -> Listing:
-    parts, incarnation, number, created, is_alive, unswept = unseal_fields(key, record)[:6]
-    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept)
+    parts, incarnation, number, created, is_alive, unswept, *owner = unseal_fields(key, record)[:7]
+    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept, *owner)

@@ -135,6 +135,11 @@ class Event:
         return self._decode_writes((self.segment, self.seq), self._writes)
 
     @property
+    def raw_writes(self) -> Any:
+        """What it changed, as the engine keeps it; not for users."""
+        return self._writes
+
+    @property
     def meta(self) -> Mapping[str, Any]:
         """What the writer said beside the writes; empty if nothing."""
         return self._decode_meta(self._meta)

@@ -16,7 +16,7 @@ ancestor lies is found in O(log depth) reads. Segment records never change, so t
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.errors import NotFoundError
 from eventlog.layout import places, segment_key, segments_of
@@ -44,7 +44,8 @@ class Segment(NamedTuple):
         base_digest: digest of that event, zeros for the root.
         depth: segments between it and the root.
         jump: an ancestor segment; `jump_seq` and `jump_step` are the last on the way to here.
-        origin: the root's only: the parts of the run's name, its incarnation and its codec's name.
+        origin: the root's: the parts of the run's name, its incarnation and its codec's name; of other segments the
+            owner, if it is not the first one.
     """
 
     number: int
@@ -57,7 +58,12 @@ class Segment(NamedTuple):
     jump: int
     jump_seq: int
     jump_step: int
-    origin: list[object]
+    origin: list[Any]
+
+    @property
+    def owner(self) -> int:
+        """Who writes it."""
+        return int(self.origin[0]) if self.number and self.origin else 0
 
 
 def root(branch: str, name: tuple[str, ...], incarnation: int, codec: str) -> Segment:

@@ -29,7 +29,8 @@ from eventlog.errors import (
 )
 from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_of, ids_below, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
+from eventlog.pruning import forget
 from eventlog.records import read_event
 from eventlog.shadow import shadow_of
 from eventlog.snapshots import (
@@ -47,7 +48,7 @@ from eventlog.state import State
 from eventlog.tasks import Anchor, TaskWrites
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from eventlog.branches import Tip
     from eventlog.codec import Codec, PlainCodec
@@ -105,13 +106,13 @@ class Prepared(NamedTuple):
 class Door(Protocol):
     """How a handle comes to its run's number in the catalogue."""
 
-    def find(self) -> tuple[int, int] | None:
-        """The run's number and incarnation; None if there is no such run."""
+    def find(self) -> tuple[int, int, int] | None:
+        """The run's number, incarnation and owner; None if there is no such run."""
 
-    def evidence(self, number: int) -> list[bytes | None]:
+    def evidence(self, number: int, owner: int) -> list[bytes | None]:
         """What `find` looks at for the run of that number: it finds the same as long as this is the same."""
 
-    def create(self) -> tuple[int, int]:
+    def create(self) -> tuple[int, int, int]:
         """The same, of a run that is made where there is none."""
 
 
@@ -159,7 +160,7 @@ class Run:
         self._evidence: list[bytes | None] | None = None
         self._channels: set[str] = set()  # names that were checked
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
-        nothing = Branches(storage, 0, 0, parts, codec)
+        nothing = Branches(storage, 0, 0, 0, parts, codec)
         self._begin(nothing, nothing.empty_tip())
         self._is_new = True
         self._branch = branch
@@ -495,7 +496,10 @@ class Run:
 
     def _is_followed(self, at: tuple[int, int]) -> bool:
         """Whether the event at that place is no head, as far as this handle can know without storage."""
-        return at != self._tip.at and self._branches.head_of(self._branches.lineage.segment(at[0])) != at
+        if at == self._tip.at:
+            return False
+        segment = self._branches.lineage.segment(at[0])
+        return segment.owner != self._branches.owner or self._branches.head_of(segment) != at
 
     def _accept(self, tip: Tip, draft: Draft) -> None:
         """Bring what is remembered of the written channels up to date."""
@@ -677,17 +681,17 @@ class Run:
 
     def is_stale(self) -> bool:
         """Whether the run was deleted, or made, since this handle was: open it again then. Costs one small read."""
-        known = None if self._is_new else self._branches.run
-        evidence = None if known is None else self._door.evidence(known)
+        known = None if self._is_new else (self._branches.run, self._branches.owner)
+        evidence = None if known is None else self._door.evidence(*known)
         if evidence is not None and evidence == self._evidence:
             return False
         found = self._door.find()
-        if found is not None and found[0] == known:
+        if found is not None and found[::2] == known:
             self._evidence = evidence
             return False
         return found is not None or known is not None
 
-    def _take_number(self, found: tuple[int, int] | None) -> None:
+    def _take_number(self, found: tuple[int, int, int] | None) -> None:
         """Begin to use a run that was not there before."""
         while found is not None:
             self._branches = Branches(self._storage, *found, self._parts, self._codec)
@@ -788,14 +792,38 @@ class Run:
             limit: at most so many.
         """
         if not self._is_new:
-            bounds = ids_below(self._branches.run, before)
-            for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
-                yield id_of(key)
+            yield from self._branches.naming.ids(before, limit)
 
     def is_current(self, event: Event) -> bool:
         """Whether the id that an event was given still names it, and not one that was written under it since."""
         entry = None if event.given_id is None or self._is_new else self._branches.id_entry(event.given_id)
         return entry is not None and (entry[0], entry[1]) == (event.segment, event.seq)
+
+    def are_current(self, events: Sequence[Event]) -> list[bool]:
+        """As `is_current`, of several events by one read; an id that was forgotten still names what it named then."""
+        ids = [event.given_id for event in events if event.given_id is not None]
+        entries = {} if self._is_new else dict(zip(ids, self._named(ids), strict=True))
+        found = [entries.get(event.given_id) if event.given_id is not None else None for event in events]
+        return [
+            entry is not None and (entry[0], entry[1]) == (event.segment, event.seq)
+            for event, entry in zip(events, found, strict=True)
+        ]
+
+    def _named(self, ids: Sequence[str]) -> list[list[int] | None]:
+        return self._branches.naming.entries(ids, forgotten=True)
+
+    def forgotten(self, id: str) -> Event | None:  # noqa: A002 (the word users know)
+        """The event that an id names, or named when it was forgotten; None if there is none."""
+        entry = None if self._is_new else self._named([check_id("event id", id)])[0]
+        return None if entry is None else self._event_at((entry[0], entry[1]))
+
+    def removed_by(self, event: Event) -> frozenset[str]:
+        """The channels that an event of this run deletes; decodes nothing."""
+        return self._branches.removed_by(event)
+
+    def written_by(self, event: Event, channel: str) -> Any:
+        """As ``event.writes.get(channel)``, decoding nothing else."""
+        return self._branches.written_by(event, channel)
 
     def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
         """Each event with the state after it, oldest first. Runs no user code; arguments as for `events`."""
@@ -852,6 +880,17 @@ class Run:
             return self._tasks().of(Anchor(anchored[1], anchored[0]))
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
+    def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
+        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are."""
+        ids = [event.given_id for event in events if event.given_id is not None]
+        entries = dict(zip(ids, self._named(ids), strict=True))
+        anchors = []
+        for event in events:
+            entry = None if event.given_id is None else entries[event.given_id]
+            at = (event.segment, event.seq) if entry is None else (entry[2], entry[3])
+            anchors.append(Anchor(at, event.given_id))
+        return self._tasks().along(anchors, channels)
+
     def put_task_writes(self, where: Where, writes: Sequence[TaskWrite]) -> None:
         """Keep what tasks wrote in the superstep after an event, before the event of that superstep is written.
 
@@ -882,7 +921,8 @@ class Run:
     def _tasks(self) -> TaskWrites:
         branches, known = self._branches, self._task_writes
         if known is None or known.run != branches.run:
-            known = TaskWrites(self._storage, branches.run, self._codec, self._limits.value_bytes, branches.payload)
+            limit, owners = self._limits.value_bytes, branches.owners
+            known = TaskWrites(self._storage, branches.run, self._codec, limit, branches.payload, owners)
             self._task_writes = known
         return known
 
@@ -901,6 +941,28 @@ class Run:
             raise
         given = self._branches.event(at)[2].id
         return Anchor(at, None) if given is None else self._anchor(given)
+
+    def forget(self, ids: Sequence[str]) -> list[str]:
+        """Let ids that writers gave name nothing any more; what is built on their events stays what it is.
+
+        What tasks wrote after such an event goes with its id, unless an event that is still named is built on it. Other
+        ids are left alone, and so are copies of the run.
+
+        Returns:
+            Those that named something.
+
+        Raises:
+            ConflictError: others give the same ids to events, every time; call again.
+            InvalidIdError: one is no id.
+        """
+        for event_id in ids:
+            check_id("event id", event_id)
+        if self._is_new:
+            return []
+        with self._lock:
+            self._tip.anchored = None  # it may be the head that is forgotten
+            self._tip.kept = {}
+            return forget(self._branches, self._tasks(), ids)
 
     # --- branches -------------------------------------------------------------------------------------------------
 

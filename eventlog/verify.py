@@ -27,11 +27,14 @@ from eventlog.layout import (
     event_key,
     head_key,
     id_of,
+    owner_key,
     place_of,
     places,
     segment_key,
 )
 from eventlog.lineage import Lineage
+from eventlog.naming import places_in
+from eventlog.owners import all_owners, read_owner
 from eventlog.records import head_record, payload_digest, read_event, seal_fields, triples, unseal, unseal_fields, where
 from eventlog.snapshots import (
     DroppedError,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from eventlog.catalog import Catalog, Listing
     from eventlog.codec import Codec
     from eventlog.lineage import Segment
+    from eventlog.owners import Owner
     from eventlog.snapshots import Entries
     from eventlog.storage import Storage
 
@@ -66,15 +70,29 @@ def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -
         return
     known: set[int] = set()
     try:
+        alive = {listing.number for listing in catalog.listings() if listing.is_alive}
+        read: set[int] = set()
         for listing in catalog.listings():
-            known.update((listing.number, *listing.unswept))
+            known.update((listing.number, *(p[0] if isinstance(p, list) else p for p in listing.unswept)))
             if listing.is_alive:
-                yield from _Run(storage, listing).problems()
-            else:
+                if listing.owner:
+                    yield from _copy(storage, listing)
+                if listing.number not in read:  # owners of one run are read together
+                    read.add(listing.number)
+                    yield from _Run(storage, listing).problems()
+            elif not listing.owner and listing.number not in alive:
                 yield from _grave(storage, listing)
     except (CorruptionError, FormatError) as error:
         yield Problem(None, "catalogue", str(error))
     yield from _strays(storage, known)
+
+
+def _copy(storage: Storage, listing: Listing) -> Iterator[Problem]:
+    """A copy's record says what it sees of the run that it shares."""
+    key = owner_key(listing.number, listing.owner)
+    owner = read_owner(key, storage.get([key])[0])
+    if owner is None or not owner.is_alive or owner.parts != listing.parts:
+        yield Problem(plain_name(listing.parts), where(key), "the record of the copy is missing, or another one's")
 
 
 def _grave(storage: Storage, listing: Listing) -> Iterator[Problem]:
@@ -106,6 +124,8 @@ class _Run:
         self.number = listing.number
         self.name = plain_name(listing.parts)
         self.parts = listing.parts
+        self.owner = listing.owner
+        self.owners: dict[int, Owner] = {}
         self.lineage = Lineage(storage, listing.number)
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -129,7 +149,8 @@ class _Run:
             if next(iter(self.storage.scan([all_of(kind, self.number) for kind in kinds], limit=1)), None):
                 yield self.problem("segment 0", "the record of where the run begins is missing")
             return
-        if segments[0].origin[:1] != [list(self.parts)]:
+        self.owners = {owner.number: owner for owner in all_owners(self.storage, self.number)}
+        if not self.owner and segments[0].origin[:1] != [list(self.parts)]:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
         for segment in segments[1:]:
@@ -188,7 +209,7 @@ class _Run:
                 self.bases[at] = (dict(entries), digest, step)
         key = head_key(self.number, segment.number)
         head = head_record(seq, digest) if seq > segment.base_seq else None
-        if self.storage.get([key])[0] != head:
+        if self._is_alive(segment) and self.storage.get([key])[0] != head:
             yield self.problem(where(key), f"the segment's head is not its newest event, seq {seq}")
         for key in manifests.values():
             yield self.problem(where(key), "there is no event at its place")
@@ -243,15 +264,22 @@ class _Run:
             elif self.lineage.segment(number).branch != name:
                 yield self.problem(f"branch {name!r}", f"segment {number} belongs to another branch")
         for number in numbers - written:
-            yield self.problem(f"segment {number}", "no branch leads to it")
+            if self._is_alive(self.lineage.segment(number)):
+                yield self.problem(f"segment {number}", "no branch leads to it")
+
+    def _is_alive(self, segment: Segment) -> bool:
+        """Whether the segment's owner was not deleted; others may lean on the segment then."""
+        owner = self.owners.get(segment.owner)
+        return owner is not None and owner.is_alive
 
     def _ids(self) -> Iterator[Problem]:
+        known: set[str] = set()
         for key, record in self.storage.scan([all_of(ID, self.number)]):
             event_id = id_of(key)
-            segment, seq = unseal_fields(key, record)[:2]
-            if (segment, seq) not in self.ids.pop(event_id, []):
+            known.add(event_id)
+            if not set(places_in(unseal_fields(key, record))) <= set(self.ids[event_id]):
                 yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
-        for event_id in self.ids:
+        for event_id in self.ids.keys() - known:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
 
     def _task_writes(self) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -28,17 +28,20 @@ from eventlog import (
     TaskWrite,
     check_id,
 )
+from savers.langgraph.history import history_of
 from savers.langgraph.packed import new_version
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
+from savers.langgraph.upkeep import copy_runs, ids_of_runs
 from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import DeltaChannelHistory
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
     from eventlog import Codec, Run
@@ -297,6 +300,62 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """As `delete_thread`."""
         await asyncio.to_thread(self.delete_thread, thread_id)
 
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints that LangGraph runs put, with their writes, from whatever thread and namespace.
+
+        A checkpoint of another run that was built on one of them stays as it is, and so do the writes that its delta
+        channels are made of.
+
+        Raises:
+            TypeError: `run_ids` is one string.
+        """
+        wanted = _ids("run_ids", run_ids)
+        for thread_id, namespace in self._names(None) if wanted else ():
+            name = _run_name(thread_id, namespace)
+            thread = self._threads.to_read(name, self._codec)
+            if (found := list(ids_of_runs(thread, wanted))) and thread.run.forget(found):
+                self._threads.forget(name)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Make another thread of what a thread is now: all namespaces, checkpoints and writes, under the same ids.
+
+        Copies nothing but pointers, whatever the history; from then on each thread goes its own way. A source that is
+        not there leaves the target empty.
+
+        Raises:
+            ConflictError: there is a target already, or the source is being written too quickly.
+        """
+        source, target = _ident("thread_id", source_thread_id), _ident("thread_id", target_thread_id)
+        names = [_run_name(*found) for found in self._names({"configurable": {"thread_id": source}})]
+        copy_runs(self.log, names, target)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What delta channels are made of before a checkpoint; see `BaseCheckpointSaver.get_delta_channel_history`."""
+        thread_id, namespace = _thread_of(config)
+        if not channels:
+            return {}
+        thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
+        checkpoint_id = _checkpoint_id(config) or thread.newest_id()
+        if checkpoint_id is None:
+            return {channel: {"writes": []} for channel in channels}
+        return cast("dict[str, DeltaChannelHistory]", history_of(thread.run, checkpoint_id, channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await asyncio.to_thread(self.get_delta_channel_history, config=config, channels=channels)
+
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
         number = int(str(current).split(".")[0]) if current is not None else 0
@@ -368,6 +427,14 @@ def _checkpoint_id(config: RunnableConfig) -> str | None:
 def _ident(what: str, value: object) -> str:
     """A thread's id; LangGraph lets callers give an integer."""
     return check_id(what, str(value) if type(value) is int else value)
+
+
+def _ids(what: str, values: Sequence[str]) -> list[str]:
+    """Several ids; one string is a sequence, too, but never meant to be one."""
+    if isinstance(values, str):
+        msg = f"{what} is a sequence of ids, not a str: [{values!r}]"
+        raise TypeError(msg)
+    return [_ident(what, value) for value in values]
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

@@ -8,7 +8,7 @@ checkpoint holds stands in channels whose names begin with ``~``, so that it too
  ~s:NODE      the versions that the node has seen
  ~metadata    the metadata, but for the step
  ~rest        every other key of the checkpoint
- ~checkpoint  what is another one each time: see packed
+ ~checkpoint  what is another one each time: see packed; and the parent that was pruned
 ```
 
 An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
@@ -368,7 +368,7 @@ def _versions_of(state: State) -> tuple[dict[str, Any], dict[str, dict[str, Any]
 
 def _described(state: State) -> tuple[CheckpointMetadata, str | None, str | None]:
     """Metadata, the parent's id and the checkpoint's time."""
-    parent, time, step = state[_CHECKPOINT]
+    parent, time, step = state[_CHECKPOINT][:3]
     metadata = state[_METADATA]
     if step is not None:
         metadata["step"] = step
