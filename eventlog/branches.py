@@ -205,7 +205,7 @@ class Branches:
         self.run = run
         self.codec = codec
         self.name = plain_name(parts)
-        self.lineage = Lineage(storage, run)
+        self.lineage = Lineage(storage, run, owner)
         self._root = root(MAIN, parts, incarnation, codec.name)
 
     # --- finding ------------------------------------------------------------------------------------------------
@@ -296,9 +296,7 @@ class Branches:
 
     def written_by(self, event: Event, channel: str) -> Any:
         """What an event writes to one channel, as `Event.writes` says it; None if nothing."""
-        at = (event.segment, event.seq)
-        writes = self.event(at)[2].writes if type(event.raw_writes) is tuple else event.raw_writes
-        return self._decoded_writes(at, writes, channel).get(channel)
+        return self._decoded_writes((event.segment, event.seq), self._stored_writes(event), channel).get(channel)
 
     def _decoded_writes(self, at: tuple[int, int], writes: list[Any], only: str | None = None) -> Mapping[str, Any]:
         found = {}
@@ -311,10 +309,13 @@ class Branches:
 
     def removed_by(self, event: Event) -> frozenset[str]:
         """The channels that an event deletes; decodes nothing."""
-        writes = (
-            self.event((event.segment, event.seq))[2].writes if type(event.raw_writes) is tuple else event.raw_writes
-        )
-        return frozenset(channel for channel, slot, _ in triples(writes) if slot & delta.CODE == delta.DELETE)
+        writes = triples(self._stored_writes(event))
+        return frozenset(channel for channel, slot, _ in writes if slot & delta.CODE == delta.DELETE)
+
+    def _stored_writes(self, event: Event) -> list[Any]:
+        """An event's writes as its record has them; those of one that this process wrote may not have come from it."""
+        writes = event.raw_writes
+        return writes if isinstance(writes, list) else self.event((event.segment, event.seq))[2].writes
 
     def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
         """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""

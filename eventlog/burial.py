@@ -107,8 +107,11 @@ def sweep(storage: Storage, number: int) -> None:
     owners = {owner.number: owner for owner in all_owners(storage, number)}
     gone = _unneeded(owners)
     _remove(storage, _names_of(storage, number, gone))
-    for segment in _unshared(list(_segments(storage, number)), owners):
-        _remove(storage, _keys_of(storage, number, segment))
+    segments = list(_segments(storage, number))
+    for segment in _unshared(segments, owners):
+        _remove(storage, keys_of(storage, number, segment))
+        if segment.number != segments[-1].number:  # the last one stays, so that no number is ever used again
+            _remove(storage, names_of_segment(number, segment))
     _remove(storage, (owner_key(number, owner) for owner in gone))
 
 
@@ -142,11 +145,15 @@ def _names_of(storage: Storage, number: int, gone: set[int]) -> Iterator[bytes]:
                 yield key
 
 
-def _keys_of(storage: Storage, number: int, segment: Segment) -> Iterator[bytes]:
+def keys_of(storage: Storage, number: int, segment: Segment, first: int = 0, last: int = _LAST_SEQ) -> Iterator[bytes]:
+    """What lies at the events of a segment."""
     for kind in (TASK_WRITE, MANIFEST, SNAPSHOT, PART, EVENT):
-        yield from (key for key, _ in storage.scan([places(kind, number, segment.number, 0, _LAST_SEQ)]))
-    yield child_key(number, (segment.parent, segment.base_seq), segment.number)
-    yield segment_key(number, segment.number)
+        yield from (key for key, _ in storage.scan([places(kind, number, segment.number, first, last)]))
+
+
+def names_of_segment(number: int, segment: Segment) -> list[bytes]:
+    """What says that there is a segment."""
+    return [child_key(number, (segment.parent, segment.base_seq), segment.number), segment_key(number, segment.number)]
 
 
 def _remove(storage: Storage, keys: Iterable[bytes]) -> None:

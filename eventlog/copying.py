@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from eventlog.branches import Branches
 from eventlog.codec import MSGPACK
 from eventlog.errors import ConflictError, ExpectationError
-from eventlog.layout import OWNER, all_of, branch_key, child_key, head_key, owner_key, segment_key
+from eventlog.layout import branch_key, child_key, head_key, owner_key, segment_key
 from eventlog.lineage import segment_record
 from eventlog.owners import Owner, read_owner
 from eventlog.records import head_record, seal_fields
@@ -39,15 +39,14 @@ def copied(storage: Storage, source: Listing, parts: tuple[str, ...]) -> int | N
         begins, beginning = branches.beginning()
         if beginning is None:
             return None
-        last = next(iter(storage.scan([all_of(OWNER, source.number)], reverse=True, limit=1)), None)
-        number = max(1, 1 if last is None else int.from_bytes(last[0][9:13], "big") + 1)
         first = owner_key(source.number, 0)
         epoch_record = storage.get([first])[0]
         known = read_owner(first, epoch_record)
         assert known is not None
+        number = known.epoch + 1  # never used again, so that handles on a deleted copy know it
         puts, expect, limits = _branches(branches, number)
-        owner = Owner(number, known.epoch + 1, True, parts, source.owner, limits).pair(source.number)
-        puts += [owner, known._replace(epoch=known.epoch + 1).pair(source.number)]
+        owner = Owner(number, number, True, parts, source.owner, limits).pair(source.number)
+        puts += [owner, known._replace(epoch=number).pair(source.number)]
         expect.update({begins: beginning, first: epoch_record, owner[0]: None})
         if source.owner:  # the run must not be buried, either
             key = segment_key(source.number, 0)

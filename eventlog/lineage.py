@@ -19,7 +19,8 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.errors import NotFoundError
-from eventlog.layout import places, segment_key, segments_of
+from eventlog.layout import owner_key, places, segment_key, segments_of
+from eventlog.owners import read_owner
 from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
 
 if TYPE_CHECKING:
@@ -74,9 +75,10 @@ def root(branch: str, name: tuple[str, ...], incarnation: int, codec: str) -> Se
 class Lineage:
     """The segments of one run. Safe for many threads: what it keeps never changes."""
 
-    def __init__(self, storage: Storage, run: int) -> None:
+    def __init__(self, storage: Storage, run: int, owner: int = 0) -> None:
         self._storage = storage
         self._run = run
+        self._owner = owner
         self._known: dict[int, Segment] = {}
 
     def segment(self, number: int) -> Segment:
@@ -98,6 +100,11 @@ class Lineage:
         """Raise `NotFoundError` if the run was deleted, whatever this object knows."""
         self._known.pop(0, None)
         self.segment(0)
+        key = owner_key(self._run, self._owner)
+        owner = read_owner(key, self._storage.get([key])[0])
+        if owner is None or not owner.is_alive:
+            msg = "the run was deleted"
+            raise NotFoundError(msg)
 
     def all(self) -> Iterator[Segment]:
         """Every segment, in the order of their making."""

@@ -266,26 +266,34 @@ class TaskWrites:
     def closed(self, anchor: Anchor, *, keep: bool) -> tuple[list[Pair], list[bytes], dict[bytes, bytes | None]]:
         """What to put, delete and expect so that the event's id may be given to another one.
 
-        What waited for the event comes to stand at it; or everything goes, unless it is to be kept or the run was copied.
+        What waited for the event comes to stand at it; or all goes, unless it is to be kept or the run was copied.
         """
         epoch_key = owner_key(self.run, 0)
-        epoch = self._storage.get([epoch_key])[0]
+        self._epoch = self._storage.get([epoch_key])[0]
+        mark = self._mark(epoch_key)
         pairs = list(self._storage.scan(self._ranges(anchor)))
         own = [(key, record) for key, record in pairs if self._is_own(_read(key, record), anchor)]
-        expect: dict[bytes, bytes | None] = {epoch_key: epoch, **dict(own)}
-        if epoch is not None:
-            return [], [], expect
-        if not keep:
+        expect: dict[bytes, bytes | None] = {epoch_key: self._epoch, **dict(own)}
+        if not mark and not keep:
             return [], [key for key, _ in own], expect
         puts: list[Pair] = []
-        waiting = [(key, record) for key, record in own if key[:1] == WAITING]
-        seen = self._seen(anchor, own) if waiting else {}
-        for key, record in waiting:
-            task = _read(key, record).task
-            stands = self._keys(anchor, task, b"")[0]
-            puts.append((stands, _record(stands, anchor, task, seen[task])))
-            expect.setdefault(stands, None)
-        return puts, [key for key, _ in waiting], expect
+        replaced: list[bytes] = []
+        there = dict(pairs)
+        for task, slots in self._waiting(anchor, pairs).items():
+            stands, waited = self._keys(anchor, task, mark)
+            expect.update((key, there.get(key)) for key in (stands, waited))
+            puts.append((stands, _record(stands, anchor, task, slots, mark)))
+            if mark:  # copies may need what waited: it is hidden
+                puts.append((waited, _record(waited, Anchor(None, anchor.id), task, {}, mark)))
+            else:
+                replaced.append(waited)
+        return puts, replaced, expect
+
+    def _waiting(self, anchor: Anchor, pairs: Sequence[Pair]) -> dict[str, Slots]:
+        """What tasks wrote, of which some waited for the event, as this owner sees it."""
+        waiting = self._seen(anchor, [pair for pair in pairs if pair[0][:1] == WAITING])
+        seen = self._seen(anchor, pairs)
+        return {task: seen[task] for task, slots in waiting.items() if slots}
 
     def _is_own(self, stored: _Stored, anchor: Anchor) -> bool:
         return stored.owner == self._owners.owner and stored.id in (None, anchor.id)
@@ -314,7 +322,7 @@ _mark = struct.Struct(">xIQ")
 
 
 def _record(key: bytes, anchor: Anchor, task: str, slots: Slots, mark: bytes = b"") -> bytes:
-    path = next(iter(slots.values()))[2]
+    path = next(iter(slots.values()))[2] if slots else ""
     event_id = anchor.id if anchor.at is None else None
     fields: list[Any] = [[*_mark.unpack(mark), event_id] if mark else event_id, packed_id(task), path]
     for slot, (channel, payload, own_path) in slots.items():

@@ -28,6 +28,7 @@ from eventlog.layout import (
     head_key,
     id_of,
     owner_key,
+    owner_of,
     place_of,
     places,
     segment_key,
@@ -91,7 +92,7 @@ def _copy(storage: Storage, listing: Listing) -> Iterator[Problem]:
     """A copy's record says what it sees of the run that it shares."""
     key = owner_key(listing.number, listing.owner)
     owner = read_owner(key, storage.get([key])[0])
-    if owner is None or not owner.is_alive or owner.parts != listing.parts:
+    if owner is None or owner.parts != listing.parts:
         yield Problem(plain_name(listing.parts), where(key), "the record of the copy is missing, or another one's")
 
 
@@ -126,6 +127,7 @@ class _Run:
         self.parts = listing.parts
         self.owner = listing.owner
         self.owners: dict[int, Owner] = {}
+        self.segments: list[Segment] = []
         self.lineage = Lineage(storage, listing.number)
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -142,6 +144,7 @@ class _Run:
         except EventLogError as error:
             yield self.problem("segments", str(error))
             return
+        self.segments = segments
         if not segments or segments[0].number:
             kinds = [
                 kind for kind in RUN_KINDS if kind not in (TASK_WRITE, WAITING)
@@ -277,10 +280,21 @@ class _Run:
         for key, record in self.storage.scan([all_of(ID, self.number)]):
             event_id = id_of(key)
             known.add(event_id)
-            if not set(places_in(unseal_fields(key, record))) <= set(self.ids[event_id]):
+            fields = unseal_fields(key, record)
+            missing = [at for at in places_in(fields) if at not in self.ids[event_id]]
+            if missing and (self._sees(owner_of(key), missing, fields) or any(map(self._has_segment, missing))):
                 yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
         for event_id in self.ids.keys() - known:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
+
+    def _sees(self, owner: int, missing: list[tuple[int, int]], fields: list[int]) -> bool:
+        """Whether what an owner's id names now is missing; what it named before may have gone with another owner."""
+        found = self.owners.get(owner)
+        return found is not None and found.is_alive and (fields[0], fields[1]) in missing
+
+    def _has_segment(self, at: tuple[int, int]) -> bool:
+        segment = next((each for each in self.segments if each.number == at[0]), None)
+        return segment is not None and self._is_alive(segment)
 
     def _task_writes(self) -> Iterator[Problem]:
         for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):

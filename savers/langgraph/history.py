@@ -1,8 +1,8 @@
 """What a delta channel is made of: the value it was stored with last, and what tasks wrote to it since.
 
-Owns the walk from a checkpoint back to that value. Where each checkpoint's parent is its base, as nearly always, that is
-one look along the run's events, decoding nothing but the parents' ids, and one at the task writes that follow them. Only
-where a parent is another one (it was put again, or later than its child) the walk goes on from there, by its id.
+Owns the walk from a checkpoint back to that value. Where each checkpoint's parent is its base, as nearly always, that
+is one look along the run's events, decoding nothing but the parents' ids, and one at the task writes that follow them.
+Only where a parent is another one (it was put again, or later than its child) the walk goes on from there, by its id.
 """
 
 from __future__ import annotations

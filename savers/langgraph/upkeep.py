@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eventlog import ConflictError, NotFoundError
+from eventlog import ConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from eventlog import EventLog
     from savers.langgraph.thread import Thread
     from savers.saver import RunName
 
 
-def copy_runs(log: EventLog, names: list[RunName], target: str) -> None:
+def copy_runs(log: EventLog, names: Sequence[RunName], target: str) -> None:
     """Copy the runs of a thread to another one, all or none.
 
     The root namespace comes last: a thread whose copying was stopped by a crash has none.
