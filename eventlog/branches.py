@@ -70,6 +70,7 @@ from eventlog.snapshots import (
     read_places,
 )
 from eventlog.tasks import REFERRED, refer
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -200,6 +201,7 @@ class Branches:
     ) -> None:
         self.storage = storage
         self.owner = owner
+        self.incarnation = incarnation
         self.owners = Owners(storage, run, owner)
         self.naming = Naming(storage, run, self.owners)
         self.run = run
@@ -271,7 +273,9 @@ class Branches:
         key = event_key(self.run, *at)
         record = self.storage.get([key])[0]
         if record is None:
-            msg = f"there is no event at seq {at[1]} of segment {at[0]}"
+            trunk = read_trunk(self.storage, self.run)
+            was_pruned = trunk is not None and at[1] < trunk.seq
+            msg = f"there is no event at seq {at[1]} of segment {at[0]}{': it was pruned' if was_pruned else ''}"
             raise NotFoundError(msg)
         return read_event(key, record)
 
@@ -347,11 +351,26 @@ class Branches:
             return read_entries(self.storage, self.run, entries, channels)
         except CorruptionError:
             self.lineage.check_alive()
-            raise
+            if read_trunk(self.storage, self.run) is None:
+                raise
+            return self._replayed(at, channels)  # it may be pruned, where the entries say that it lies
         except DroppedError:
-            progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
-            found = {channel: progress.entries[channel] for channel in channels}
+            return self._replayed(at, channels)
+
+    def _replayed(self, at: tuple[int, int], channels: Sequence[str]) -> Entries:
+        progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
+        found = {channel: progress.entries[channel] for channel in channels}
+        try:
             return {**found, **read_entries(self.storage, self.run, found, channels)}
+        except DroppedError:
+            raise CorruptionError(
+                f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
+            ) from None
+
+    def first_seq(self) -> int:
+        """The seq that the run begins at: 0, unless it was pruned."""
+        trunk = read_trunk(self.storage, self.run)
+        return 0 if trunk is None else trunk.seq
 
     def read_tip(self, tip: Tip, channels: Sequence[str]) -> None:
         """Read values at a tip, to be kept there."""

@@ -102,17 +102,17 @@ def sweep(storage: Storage, number: int) -> None:
     record = storage.get([grave])[0]
     if record is not None and not unseal_fields(grave, record):
         for kind in RUN_KINDS:
-            _remove(storage, (key for key, _ in storage.scan([all_of(kind, number)]) if key != grave))
+            remove(storage, (key for key, _ in storage.scan([all_of(kind, number)]) if key != grave))
         return
     owners = {owner.number: owner for owner in all_owners(storage, number)}
     gone = _unneeded(owners)
-    _remove(storage, _names_of(storage, number, gone))
+    remove(storage, _names_of(storage, number, gone))
     segments = list(_segments(storage, number))
     for segment in _unshared(segments, owners):
-        _remove(storage, keys_of(storage, number, segment))
+        remove(storage, keys_of(storage, number, segment))
         if segment.number != segments[-1].number:  # the last one stays, so that no number is ever used again
-            _remove(storage, names_of_segment(number, segment))
-    _remove(storage, (owner_key(number, owner) for owner in gone))
+            remove(storage, names_of_segment(number, segment))
+    remove(storage, (owner_key(number, owner) for owner in gone))
 
 
 def _unneeded(owners: dict[int, Owner]) -> set[int]:
@@ -156,7 +156,8 @@ def names_of_segment(number: int, segment: Segment) -> list[bytes]:
     return [child_key(number, (segment.parent, segment.base_seq), segment.number), segment_key(number, segment.number)]
 
 
-def _remove(storage: Storage, keys: Iterable[bytes]) -> None:
+def remove(storage: Storage, keys: Iterable[bytes]) -> None:
+    """Remove keys, in their order, by commits of a bounded size."""
     found = list(keys)
     for begin in range(0, len(found), _SWEEP_KEYS):
         storage.commit([], found[begin : begin + _SWEEP_KEYS])

@@ -212,6 +212,23 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning a run removed, or would remove.
+
+    Attributes:
+        ids: that name nothing since, greatest first.
+        events: how many events are gone.
+        keys: how many records of all kinds.
+        bytes: how many bytes those had; what is kept whole instead is not taken off.
+    """
+
+    ids: tuple[str, ...]
+    events: int
+    keys: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The most that one call may write; what is larger is refused before anything is written.
 

@@ -27,10 +27,10 @@ from eventlog.errors import (
     TooLargeError,
     UnknownTypeError,
 )
-from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_id
+from eventlog.events import OPERATIONS, Branch, Event, Pruned, TaskWrite, Update, auto_id
 from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
-from eventlog.pruning import forget
+from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.shadow import shadow_of
 from eventlog.snapshots import (
@@ -46,6 +46,7 @@ from eventlog.snapshots import (
 )
 from eventlog.state import State
 from eventlog.tasks import Anchor, TaskWrites
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -832,7 +833,16 @@ class Run:
             return
         branches = self._branches
         entries = {}
-        if first > 0:
+        begins_at = branches.first_seq() if first else 0
+        if first > 0 and first == begins_at:  # nothing is left before it, and its own state is known
+            at = (branches.lineage.holding(last[0], first).number, first)
+            yield (event := self._event_at(at)), self.at(event)
+            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+            entries.update(branches.read(at, entries, list(entries)))
+            first += 1
+            if first > last[1]:
+                return
+        elif first > 0:
             before = (branches.lineage.holding(last[0], first - 1).number, first - 1)
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
@@ -860,7 +870,7 @@ class Run:
     def _bounds(self, start: Where | None, stop: Where | None) -> tuple[int, tuple[int, int]]:
         last = self._tip.at if stop is None else self._place(stop)
         if start is None:
-            return 0, last
+            return (0 if self._is_new else self._branches.first_seq()), last
         first = self._place(start)
         if first[1] > last[1] or self._branches.lineage.holding(last[0], first[1]).number != first[0]:
             raise InvalidInputError("start does not lie before stop on one history")
@@ -964,6 +974,57 @@ class Run:
             self._tip.kept = {}
             return forget(self._branches, self._tasks(), ids)
 
+    def prune(self, keep: Sequence[str], *, back_to: Sequence[Where] = (), dry_run: bool = False) -> Pruned:
+        """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
+
+        What is left begins at the last event that all of them, and those of `back_to`, go back to; its state is kept
+        whole. Events that were written after one of them on its own branch stay, too. A run that was copied, or is a
+        copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they are.
+
+        Each commit leaves the run whole; if this is stopped, the next call does the rest.
+
+        Args:
+            keep: ids that writers gave; at least one.
+            back_to: older events that have to stay, with all between them and what is kept.
+            dry_run: only say what would go.
+
+        Returns:
+            What went, or would go.
+
+        Raises:
+            ConflictError: the run is being written too quickly; call again.
+            InvalidInputError: `keep` is empty; delete the run instead.
+            NotFoundError: an id of `keep`, or an event of `back_to`, is not there.
+        """
+        if not keep:
+            raise InvalidInputError("prune keeps at least one event: name it, or delete the run")
+        kept = [self._place_of_id(event_id) for event_id in keep]
+        older = [self._place(where) for where in back_to]
+        going = tuple(event_id for event_id in self.given_ids() if event_id not in set(keep))
+        with self._lock:
+            if not dry_run:
+                self.forget(going)
+            gone = prune(self._branches, self._tasks(), kept, older, dry_run=dry_run)
+            if not dry_run:
+                self._looked_at = (self._branches, (-1, -1), {})
+                self._state = self._newest = None
+                self._branches = Branches(
+                    self._storage,
+                    self._branches.run,
+                    self._branches.incarnation,
+                    self._branches.owner,
+                    self._parts,
+                    self._codec,
+                )
+                self._reopen()
+        return Pruned(going, *gone)
+
+    def _reopen(self) -> None:
+        """Stand at the branch's head again; at the main branch's, if this one was pruned."""
+        if self._branches.segment_of(self._branch) is None:
+            self._branch = MAIN
+        self._open()
+
     # --- branches -------------------------------------------------------------------------------------------------
 
     def fork(self, at: Where | None = None, name: str | None = None) -> Run:
@@ -1024,8 +1085,11 @@ class Run:
         The states stay what they are; materialising one replays from the first event until new manifests are written.
         """
         with self._lock:
+            trunk = read_trunk(self._storage, self._branches.run)
+            begin_at = None if trunk is None else trunk.at  # what it begins with stands in no event
             for kind in (MANIFEST, SNAPSHOT):
-                keys = [key for key, _ in self._storage.scan([all_of(kind, self._branches.run)])]
+                found = self._storage.scan([all_of(kind, self._branches.run)])
+                keys = [key for key, _ in found if place_of(key) != begin_at]
                 for begin in range(0, len(keys), 1000):
                     self._storage.commit([], keys[begin : begin + 1000])
             self.refresh()
@@ -1083,7 +1147,7 @@ class Run:
         if step == self._tip.step:
             return self._tip.at
         segment, last = self._branches.lineage.holding_step(self._tip.segment.number, step)
-        low, high = segment.base_seq + 1, self._tip.at[1] if last is None else last
+        low, high = max(segment.base_seq + 1, self._branches.first_seq()), self._tip.at[1] if last is None else last
         guess = segment.base_seq + step - segment.base_step
         while low <= high:
             seq = min(max(guess, low), high)

@@ -295,6 +295,15 @@ class TaskWrites:
         seen = self._seen(anchor, pairs)
         return {task: seen[task] for task, slots in waiting.items() if slots}
 
+    def resolved(self, key: bytes, record: bytes) -> bytes:
+        """A record that says in itself what its task wrote."""
+        owner, epoch, event_id, task, slots = _read(key, record)
+        whole: Slots = {
+            slot: (channel, self._resolved(payload), path) for slot, (channel, payload, path) in slots.items()
+        }
+        mark = _mark.pack(owner, epoch) if epoch else b""
+        return _record(key, Anchor(None, event_id), task, whole, mark)
+
     def _is_own(self, stored: _Stored, anchor: Anchor) -> bool:
         return stored.owner == self._owners.owner and stored.id in (None, anchor.id)
 

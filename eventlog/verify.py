@@ -23,6 +23,7 @@ from eventlog.layout import (
     TASK_WRITE,
     WAITING,
     all_of,
+    branch_key,
     child_key,
     event_key,
     head_key,
@@ -49,6 +50,7 @@ from eventlog.snapshots import (
     same_bytes,
 )
 from eventlog.tasks import references
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from eventlog.owners import Owner
     from eventlog.snapshots import Entries
     from eventlog.storage import Storage
+    from eventlog.trunk import Trunk
 
 
 def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -> Iterator[Problem]:
@@ -128,6 +131,7 @@ class _Run:
         self.owner = listing.owner
         self.owners: dict[int, Owner] = {}
         self.segments: list[Segment] = []
+        self.trunk: Trunk | None = None
         self.lineage = Lineage(storage, listing.number)
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -144,7 +148,6 @@ class _Run:
         except EventLogError as error:
             yield self.problem("segments", str(error))
             return
-        self.segments = segments
         if not segments or segments[0].number:
             kinds = [
                 kind for kind in RUN_KINDS if kind not in (TASK_WRITE, WAITING)
@@ -156,7 +159,11 @@ class _Run:
         if not self.owner and segments[0].origin[:1] != [list(self.parts)]:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
-        for segment in segments[1:]:
+        self.trunk = read_trunk(self.storage, self.number)
+        if self.trunk is not None:
+            segments = list(self._above(segments))
+        self.segments = segments
+        for segment in segments:
             self.forks[segment.parent].add(segment.base_seq)
         for segment in segments:
             yield from self._segment(segment)
@@ -166,10 +173,19 @@ class _Run:
         yield from self._sealed(WAITING)
         yield from self._sealed(SNAPSHOT)
 
+    def _above(self, segments: list[Segment]) -> Iterator[Segment]:
+        """Of a pruned run, the segments that branches write and that what is left lies in."""
+        for segment in segments:
+            key = branch_key(self.number, segment.branch, segment.owner)
+            record = self.storage.get([key])[0]
+            leads = record is not None and unseal_fields(key, record)[1] == segment.number
+            if leads or not self._is_alive(segment):
+                yield segment
+
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"
         entries, digest, step = {}, segment.base_digest, segment.base_step
-        if segment.number:
+        if segment.number and not (self.trunk is not None and self.trunk.segment == segment.number):
             base = self.bases.get((segment.parent, segment.base_seq))
             if base is None:
                 yield self.problem(at, f"the event it begins at, seq {segment.base_seq}, cannot be read")
@@ -187,10 +203,16 @@ class _Run:
         except EventLogError as error:
             yield self.problem(at, str(error))
 
-    def _events(self, segment: Segment, entries: Entries, digest: bytes, step: int) -> Iterator[Problem]:
+    def _events(  # noqa: C901 (one walk; what it looks at hangs together)
+        self, segment: Segment, entries: Entries, digest: bytes, step: int
+    ) -> Iterator[Problem]:
         seq = segment.base_seq
         manifests = self._manifests(segment)
-        for key, record in self.storage.scan([places(EVENT, self.number, segment.number, 0, (1 << 63) - 2)]):
+        trunk = self.trunk if self.trunk is not None and self.trunk.segment == segment.number else None
+        if trunk is not None:
+            seq, digest, step = trunk.seq - 1, trunk.before, trunk.step
+            manifests = {at_seq: key for at_seq, key in manifests.items() if at_seq >= trunk.seq}
+        for key, record in self.storage.scan([places(EVENT, self.number, segment.number, seq + 1, (1 << 63) - 2)]):
             at = place_of(key)
             if at[1] != seq + 1:
                 yield self.problem(where(key), f"the event before it, seq {seq + 1}, is missing")
@@ -204,7 +226,10 @@ class _Run:
                 self.ids[body.id].append(at)
             changes, problems = self._read_parts(key, body.writes, at)
             yield from problems
-            apply_changes(entries, advanced(entries, changes, at, len(record))[0])
+            if trunk is not None and at == trunk.at:
+                entries = self._begun(manifests.pop(at[1], b""))
+            else:
+                apply_changes(entries, advanced(entries, changes, at, len(record))[0])
             seq, digest, step = at[1], found, body.step
             if seq in manifests:
                 yield from self._manifest(manifests.pop(seq), entries)
@@ -216,6 +241,18 @@ class _Run:
             yield self.problem(where(key), f"the segment's head is not its newest event, seq {seq}")
         for key in manifests.values():
             yield self.problem(where(key), "there is no event at its place")
+
+    def _begun(self, key: bytes) -> Entries:
+        """The state that a pruned run begins with, which stands in no events."""
+        record = self.storage.get([key])[0] if key else None
+        if record is None:
+            raise CorruptionError("trunk", "the manifest that the pruned run begins with is missing")
+        entries = manifest_entries(unseal(key, record))
+        try:
+            entries.update(read_entries(self.storage, self.number, entries, list(entries)))
+        except DroppedError:
+            raise CorruptionError("trunk", "a value that the pruned run begins with is missing") from None
+        return entries
 
     def _read_parts(
         self, key: bytes, writes: list[Any], at: tuple[int, int]
@@ -253,6 +290,10 @@ class _Run:
             listed.update(read_entries(self.storage, self.number, listed, list(listed)))
         except DroppedError:
             return
+        except CorruptionError:
+            if self.trunk is None:
+                raise
+            return  # it names what was pruned: whoever reads it begins at the trunk
         for channel, entry in listed.items():
             if self.codec is not None and not _equal(entry, entries[channel], self.codec):
                 yield self.problem(where(key), f"channel {channel!r} has another value than the events say")
@@ -294,7 +335,8 @@ class _Run:
 
     def _has_segment(self, at: tuple[int, int]) -> bool:
         segment = next((each for each in self.segments if each.number == at[0]), None)
-        return segment is not None and self._is_alive(segment)
+        is_pruned = self.trunk is not None and at[1] < self.trunk.seq
+        return segment is not None and self._is_alive(segment) and not is_pruned
 
     def _task_writes(self) -> Iterator[Problem]:
         for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):

@@ -25,6 +25,7 @@ from eventlog import (
     InvalidIdError,
     InvalidInputError,
     NotFoundError,
+    Pruned,
     TaskWrite,
     check_id,
 )
@@ -32,10 +33,19 @@ from savers.langgraph.history import history_of
 from savers.langgraph.packed import new_version
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
-from savers.langgraph.upkeep import copy_runs, ids_of_runs
+from savers.langgraph.upkeep import (
+    STRATEGIES,
+    Policy,
+    PrunedNamespace,
+    copy_runs,
+    ids_of_runs,
+    is_finished_call,
+    prune_namespace,
+)
 from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 
 if TYPE_CHECKING:
+    import datetime as dt
     import os
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -336,6 +346,77 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
         await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    def prune(  # type: ignore[override]  # it says what went
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        max_age: dt.timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[PrunedNamespace]:
+        """Remove old checkpoints of threads, for good: their bytes are free again.
+
+        ``"keep_latest"`` keeps one checkpoint per namespace, with its writes; it has no parent then. Of a subgraph's
+        call nothing stays once the root checkpoint that it was called from goes. What delta channels are made of stays
+        until their next stored value, but is not listed. Of a thread that has copies, or is one, checkpoints are only
+        taken off the list. ``"delete"`` removes the threads.
+
+        Args:
+            thread_ids: the threads; those that are not there are left out.
+            strategy: ``"keep_latest"`` or ``"delete"``.
+            keep_last: keep so many checkpoints per namespace, not one.
+            max_age: keep those that were put within this time, and the newest one; with `keep_last`, only so many.
+            dry_run: only say what would go.
+
+        Returns:
+            Per namespace what went, or would go.
+
+        Raises:
+            ConflictError: a thread is being written too quickly; those before it are pruned.
+            InvalidInputError: there is no such strategy, or an argument that it does not take.
+            TypeError: `thread_ids` is one string.
+        """
+        threads = _ids("thread_ids", thread_ids)
+        if strategy not in STRATEGIES:
+            raise InvalidInputError(f"strategy is one of {STRATEGIES}, not {strategy!r}")
+        if strategy == "delete" and (keep_last is not None or max_age is not None):
+            raise InvalidInputError('strategy "delete" keeps nothing: leave out keep_last and max_age')
+        policy = None if strategy == "delete" else Policy(keep_last, max_age)
+        return [pruned for thread_id in threads for pruned in self._pruned(thread_id, policy, dry_run=dry_run)]
+
+    def _pruned(self, thread_id: str, policy: Policy | None, *, dry_run: bool) -> Iterator[PrunedNamespace]:
+        named = sorted(self._names({"configurable": {"thread_id": thread_id}}), key=lambda name: name[1])
+        threads = {ns: self._threads.to_read(_run_name(thread_id, ns), self._codec) for _, ns in named}
+        saved = set(threads[""].run.given_ids()) if "" in threads else set()
+        roots = policy.kept(threads[""]) if policy is not None and "" in threads else []
+        for namespace, thread in threads.items():
+            kept = [] if policy is None else policy.kept(thread)
+            if not kept or is_finished_call(thread, namespace, kept, roots, saved):
+                ids = tuple(thread.run.given_ids())
+                yield PrunedNamespace(thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
+                if not dry_run and (ids or policy is None):
+                    self._threads.delete(_run_name(thread_id, namespace))
+                continue
+            removed = prune_namespace(thread, kept, dry_run=dry_run)
+            if not dry_run:
+                self._threads.forget(_run_name(thread_id, namespace))
+            yield PrunedNamespace(thread_id, namespace, False, removed)
+
+    async def aprune(  # type: ignore[override]  # as above
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        max_age: dt.timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[PrunedNamespace]:
+        """As `prune`."""
+        return await asyncio.to_thread(
+            self.prune, thread_ids, strategy=strategy, keep_last=keep_last, max_age=max_age, dry_run=dry_run
+        )
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

@@ -328,6 +328,30 @@ class Thread:
             return None
         return Read(cast("Checkpoint", checkpoint), metadata, parent, writes)
 
+    def detach(self, checkpoint_id: str) -> None:
+        """Put a checkpoint again without its parent, which is to be pruned; what came before stays known to histories.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        with self._lock:
+            state = self.run.at(checkpoint_id)
+            parent, *rest = state[_CHECKPOINT]
+            if parent is not None:
+                payload = packed_plain([None, *rest[:2], parent])
+                again = self.run.prepare({_CHECKPOINT: Packed(payload)}, at=state.event, id=checkpoint_id)
+                self.run.write(again)
+            self._known = _Known()
+
+    def parent(self, checkpoint_id: str) -> str | None:
+        """The id of the parent that a checkpoint names, None if it names none."""
+        return _described(self.run.at(checkpoint_id))[1]
+
+    def empty_channels(self, checkpoint_id: str) -> list[str]:
+        """The channels that have a version at a checkpoint and no value."""
+        state = self.run.at(checkpoint_id)
+        return [channel for channel in _versions_of(state)[0] if escaped(channel) not in state]
+
     def metadata(self, checkpoint_id: str) -> CheckpointMetadata | None:
         """The metadata of a checkpoint, read alone; None if it is not there."""
         try:

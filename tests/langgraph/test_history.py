@@ -36,7 +36,7 @@ class Told:
         """A checkpoint at which `stored` channels have a value and others of `moved` a new version and none."""
         self.count += 1
         stored = stored or {}
-        fresh = {channel: f"{self.count:032}.{self.count:016}" for channel in (*stored, *moved)}
+        fresh = dict.fromkeys((*stored, *moved), f"{self.count:032}.{self.count:016}")
         versions = {**self.versions.get(under, {}), **fresh}
         self.versions[id] = versions
         checkpoint = made(id, stored, dict(versions))

@@ -17,7 +17,7 @@ LAYERS = [
     {"shadow"},
     {"delta", "diff"},
     {"storage"},
-    {"owners"},
+    {"owners", "trunk"},
     {"lineage", "catalog"},
     {"naming", "snapshots", "tasks"},
     {"branches", "burial"},
