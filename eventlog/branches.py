@@ -238,7 +238,7 @@ class Branches:
         """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
         for key, _ in self.storage.scan([children_at(self.run, at)], reverse=True):
             segment = self.lineage.segment(child_of(key))
-            if segment.owner == self.owner:
+            if segment.owner == self.owner and self.segment_of(segment.branch) == segment:  # else it was pruned
                 return segment if self.head_of(segment) == at else None
         return None
 
