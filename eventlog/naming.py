@@ -48,7 +48,12 @@ class Naming:
 
     def entry(self, event_id: str) -> list[int] | None:
         """Segment and seq of the event that an id names, then of the first one it ever named."""
-        return self.entries([event_id])[0]
+        if self._owners.owner:
+            return self.entries([event_id])[0]
+        key = id_key(self._run, event_id)
+        record = self._storage.get([key])[0]
+        newest = None if record is None else unseal_fields(key, record)[:_FOUR]
+        return None if newest is None or newest[1] == _NOWHERE else newest
 
     def entries(self, event_ids: Sequence[str], *, forgotten: bool = False) -> list[list[int] | None]:
         """The same of several ids, by one read; of those that were forgotten what they named then, if `forgotten`."""

@@ -1000,7 +1000,8 @@ class Run:
             raise InvalidInputError("prune keeps at least one event: name it, or delete the run")
         kept = [self._place_of_id(event_id) for event_id in keep]
         older = [self._place(where) for where in back_to]
-        going = tuple(event_id for event_id in self.given_ids() if event_id not in set(keep))
+        staying = set(keep)
+        going = tuple(event_id for event_id in self.given_ids() if event_id not in staying)
         with self._lock:
             if not dry_run:
                 self.forget(going)

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import threading
 from contextlib import suppress
 
 import pytest
@@ -212,6 +213,33 @@ def test_what_cannot_be_copied(log):
     assert "empty" not in log
     with pytest.raises(InvalidInputError):
         log.run("c").at(log.run("a").head)
+
+
+def test_copies_that_are_made_while_the_source_is_written_are_each_of_one_moment(log):
+    source = log.run("a")
+    source.append({"n": -1}, id="0")
+
+    def write():
+        for i in range(150):
+            put(source, f"e{i:03}", f"e{i - 1:03}" if i else "0", n=i)
+            source.put_task_writes(f"e{i:03}", [TaskWrite("t", 0, "x", i)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    copies = []
+    while writer.is_alive() and len(copies) < 8:
+        with suppress(ConflictError):  # it is written too quickly; nothing was made
+            log.copy("a", f"copy {len(copies)}")
+            copies.append(f"copy {len(copies)}")
+    writer.join()
+    truth = said(source)
+    for name in copies:
+        found = said(log.run(name))
+        ids = list(found)
+        assert ids == list(truth)[-len(ids) :]
+        for event_id, (state, writes) in found.items():
+            assert state == truth[event_id][0]
+            assert writes == truth[event_id][1] or (event_id == ids[0] and not writes)
 
 
 class Failing(CountingStorage):
