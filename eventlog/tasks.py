@@ -309,6 +309,8 @@ class TaskWrites:
 
     def _mark(self, epoch_key: bytes) -> bytes:
         """What tells records of this owner and epoch from others; empty for the first owner of a run without copies."""
+        if self._epoch is None:
+            return b""
         first = read_owner(epoch_key, self._epoch)
         assert first is not None
         return _mark.pack(self._owners.owner, first.epoch) if first.epoch else b""
