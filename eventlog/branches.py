@@ -27,10 +27,13 @@ from eventlog.layout import (
     event_key,
     head_key,
     id_key,
+    owner_key,
     part_key,
     segment_key,
 )
 from eventlog.lineage import Lineage, Segment, root, segment_record
+from eventlog.naming import Naming
+from eventlog.owners import Owners, read_owner
 from eventlog.records import (
     INT64,
     ROOT_DIGEST,
@@ -68,6 +71,7 @@ from eventlog.snapshots import (
     read_places,
 )
 from eventlog.tasks import REFERRED, refer
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -228,19 +232,25 @@ def _move(tip: Tip, segment: Segment, drafts: Sequence[Draft], after: _After) ->
 class Branches:
     """The branches of one run, over storage. Safe for many threads; a `Tip` belongs to one caller at a time."""
 
-    def __init__(self, storage: Storage, run: int, incarnation: int, parts: tuple[str, ...], codec: Codec) -> None:
+    def __init__(
+        self, storage: Storage, run: int, incarnation: int, owner: int, parts: tuple[str, ...], codec: Codec
+    ) -> None:
         self.storage = storage
+        self.owner = owner
+        self.incarnation = incarnation
+        self.owners = Owners(storage, run, owner)
+        self.naming = Naming(storage, run, self.owners)
         self.run = run
         self.codec = codec
         self.name = plain_name(parts)
-        self.lineage = Lineage(storage, run)
+        self.lineage = Lineage(storage, run, owner)
         self._root = root(MAIN, parts, incarnation, codec.name)
 
     # --- finding ------------------------------------------------------------------------------------------------
 
     def segment_of(self, name: str) -> Segment | None:
         """The segment that the branch `name` writes; None if there is no such branch."""
-        key = branch_key(self.run, name)
+        key = branch_key(self.run, name, self.owner)
         record = self.storage.get([key])[0]
         if record is None:
             return None
@@ -252,7 +262,8 @@ class Branches:
     def all(self) -> list[Segment]:
         """The segments that branches write, oldest first."""
         records = self.storage.scan([all_of(BRANCH, self.run)])
-        return sorted(self.lineage.segment(unseal_fields(key, record)[1]) for key, record in records)
+        segments = [self.lineage.segment(unseal_fields(key, record)[1]) for key, record in records]
+        return sorted(segment for segment in segments if segment.owner == self.owner)
 
     def head_of(self, segment: Segment) -> tuple[int, int]:
         """Segment and seq of the newest event of a branch; seq -1 if it has none."""
@@ -261,9 +272,10 @@ class Branches:
 
     def untouched_fork(self, at: tuple[int, int]) -> Segment | None:
         """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
-        for key, _ in self.storage.scan([children_at(self.run, at)], reverse=True, limit=1):
+        for key, _ in self.storage.scan([children_at(self.run, at)], reverse=True):
             segment = self.lineage.segment(child_of(key))
-            return segment if self.head_of(segment) == at else None
+            if segment.owner == self.owner and self.segment_of(segment.branch) == segment:  # else it was pruned
+                return segment if self.head_of(segment) == at else None
         return None
 
     def empty_tip(self) -> Tip:
@@ -297,7 +309,9 @@ class Branches:
         key = event_key(self.run, *at)
         record = self.storage.get([key])[0]
         if record is None:
-            msg = f"there is no event at seq {at[1]} of segment {at[0]}"
+            trunk = read_trunk(self.storage, self.run)
+            was_pruned = trunk is not None and at[1] < trunk.seq
+            msg = f"there is no event at seq {at[1]} of segment {at[0]}{': it was pruned' if was_pruned else ''}"
             raise NotFoundError(msg)
         return read_event(key, record)
 
@@ -309,8 +323,14 @@ class Branches:
             self, self.lineage.segment(at[0]).branch, *at, digest, parent, step, time_ns, task, event_id, meta, writes
         )
 
-    def decoded_writes(self, at: tuple[int, int], writes: list[Any] | Draft) -> Mapping[str, Any]:
-        """The operations of an event that was read, or that was drafted and written."""
+    def written_by(self, event: Event, channel: str) -> Any:
+        """What an event writes to one channel, as `Event.writes` says it; None if nothing."""
+        return self.decoded_writes((event.segment, event.seq), self._stored_writes(event), channel).get(channel)
+
+    def decoded_writes(
+        self, at: tuple[int, int], writes: list[Any] | Draft, only: str | None = None
+    ) -> Mapping[str, Any]:
+        """The operations of an event that was read, or drafted and written; of one channel `only`, if given."""
         if isinstance(writes, Draft):
             found = self.decoded_writes(at, writes.plain)
             return {
@@ -319,6 +339,8 @@ class Branches:
             }
         found = {}
         for channel, code, payload, _ in placed(writes, at):
+            if only is not None and channel != only:
+                continue
             data = payload if isinstance(payload, bytes) else self.part(payload)
             found[channel] = self._operation(code, data)
         return found
@@ -328,6 +350,21 @@ class Branches:
         if code != delta.DELETE and hasattr(self.codec, "opened"):
             data = self.codec.opened(data)
         return delta.to_operation(code, data, getattr(self.codec, "unsealed", self.codec))
+
+    def payloads_by(self, event: Event) -> dict[str, bytes | None]:
+        """What an event sets to small values, as encoded, by channel; None for a channel that it deletes."""
+        found: dict[str, bytes | None] = {}
+        for channel, slot, payload in triples(self._stored_writes(event)):
+            if slot & delta.CODE == delta.DELETE:
+                found[channel] = None
+            elif slot & delta.CODE in delta.SETS and not slot & delta.IN_PART:
+                found[channel] = payload
+        return found
+
+    def _stored_writes(self, event: Event) -> list[Any]:
+        """An event's writes as its record has them; those of one that this process wrote may not have come from it."""
+        writes = event.raw_writes
+        return writes if isinstance(writes, list) else self.event((event.segment, event.seq))[2].writes
 
     def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
         """Meta is always in the engine's own codec; a tool that opened the run inertly must get it inertly too."""
@@ -351,9 +388,7 @@ class Branches:
 
     def id_entry(self, event_id: str) -> list[int] | None:
         """Segment and seq of the event that a caller-given id names, then of the first one it ever named."""
-        key = id_key(self.run, event_id)
-        record = self.storage.get([key])[0]
-        return None if record is None else unseal_fields(key, record)
+        return self.naming.entry(event_id)
 
     def read(self, at: tuple[int, int], entries: Entries, channels: Sequence[str]) -> Entries:
         """The entries of `channels` with their values read; of an event whose snapshots were dropped as well."""
@@ -361,11 +396,26 @@ class Branches:
             return read_entries(self.storage, self.run, entries, channels)
         except CorruptionError:
             self.lineage.check_alive()
-            raise
+            if read_trunk(self.storage, self.run) is None:
+                raise
+            return self._replayed(at, channels)  # it may be pruned, where the entries say that it lies
         except DroppedError:
-            progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
-            found = {channel: progress.entries[channel] for channel in channels}
+            return self._replayed(at, channels)
+
+    def _replayed(self, at: tuple[int, int], channels: Sequence[str]) -> Entries:
+        progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
+        found = {channel: progress.entries[channel] for channel in channels}
+        try:
             return {**found, **read_entries(self.storage, self.run, found, channels)}
+        except DroppedError:
+            raise CorruptionError(
+                f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
+            ) from None
+
+    def first_seq(self) -> int:
+        """The seq that the run begins at: 0, unless it was pruned."""
+        trunk = read_trunk(self.storage, self.run)
+        return 0 if trunk is None else trunk.seq
 
     def read_tip(self, tip: Tip, channels: Sequence[str]) -> None:
         """Read values at a tip, to be kept there."""
@@ -382,6 +432,13 @@ class Branches:
         key = segment_key(self.run, 0)
         record = self.storage.get([key])[0]
         if record is not None and not unseal_fields(key, record):
+            raise self._deleted(MAIN)
+        if self.owner:
+            key = owner_key(self.run, self.owner)
+            record = self.storage.get([key])[0]
+        first = owner_key(self.run, 0)
+        owner = read_owner(key, record) if self.owner else read_owner(first, self.storage.get([first])[0])
+        if owner is None or not owner.is_alive:
             raise self._deleted(MAIN)
         return key, record
 
@@ -413,8 +470,10 @@ class Branches:
         number = self.lineage.next_number()
         given = f"fork-{number}" if not attempt else f"fork-{number}.{attempt}"  # the first may be a user's name
         segment = self.lineage.forked(number, name or given, (*base.at, base.step, base.digest))
+        if self.owner:
+            segment = segment._replace(origin=[self.owner])
         batch = self._records_of(segment)
-        key, record = self._branch_record(alive)
+        key, record = self.beginning() if alive.owner != self.owner else self._branch_record(alive)
         batch.expect[key] = record
         return segment, batch
 
@@ -428,14 +487,15 @@ class Branches:
         return _Batch(puts, {key: None, branch[0]: None})
 
     def _branch_record(self, segment: Segment) -> tuple[bytes, bytes]:
-        key = branch_key(self.run, segment.branch)
-        return key, seal_fields(key, [segment.branch, segment.number])
+        key = branch_key(self.run, segment.branch, self.owner)
+        fields = [segment.branch, segment.number]
+        return key, seal_fields(key, [*fields, self.owner] if self.owner else fields)
 
     def _check_fork(self, error: ExpectationError, name: str | None, alive: Segment) -> None:
         """Raise what a failed fork means; return if another number is to be tried."""
-        if branch_key(self.run, alive.branch) in error.keys:
+        if branch_key(self.run, alive.branch, self.owner) in error.keys:
             raise self._deleted(alive.branch) from error
-        if name is not None and branch_key(self.run, name) in error.keys:
+        if name is not None and branch_key(self.run, name, self.owner) in error.keys:
             raise self._taken(name) from error
 
     def _taken(self, name: str) -> ConflictError:
@@ -473,7 +533,7 @@ class Branches:
             batch.expect[tip.named[0]] = tip.named[1]
         anchored = named = None
         if event_id is not None:
-            anchored = (event_id, self._put_id(batch, at, draft, event_id, 0))
+            anchored = (event_id, self._put_id(batch, at, event_id, 0))
             named = batch.puts[-1]
         if tip.kept:
             self._put_references(batch, tip, at, draft)
@@ -517,7 +577,7 @@ class Branches:
                 named: tuple[bytes, bytes] | None = None
                 first = (segment.number, tip.at[1] + 1)
                 if (given := drafts[0].id) is not None:
-                    anchored = (given, self._put_id(batch, first, drafts[0], given, attempt))
+                    anchored = (given, self._put_id(batch, first, given, attempt))
                     named = batch.puts[-1]
                 if tip.kept and not attempt:
                     self._put_references(batch, tip, first, drafts[0])
@@ -623,17 +683,20 @@ class Branches:
         entries.update(moved)
         return len(puts[-1][1])
 
-    def _put_id(self, batch: _Batch, at: tuple[int, int], draft: Draft, event_id: str, attempt: int) -> tuple[int, int]:
+    def _put_id(self, batch: _Batch, at: tuple[int, int], event_id: str, attempt: int) -> tuple[int, int]:
         """Let the draft's id name the event; returns the place of the first event that it named.
 
         An id is nearly always new: only once that proved wrong is it looked up.
         """
+        if attempt or self.owner:
+            renamed = self.naming.renamed(event_id, at)
+            batch.expect.update(renamed.expect)
+            batch.puts.append(renamed.put)
+            return renamed.anchor
         key = id_key(self.run, event_id)
-        known = self.id_entry(event_id) if draft.replaces and attempt else None
-        anchor = at if known is None else (known[2], known[3])
-        batch.expect[key] = None if known is None else seal_fields(key, known)
-        batch.puts.append((key, seal_fields(key, [*at, *anchor])))
-        return anchor
+        batch.expect[key] = None
+        batch.puts.append((key, seal_fields(key, [*at, *at])))
+        return at
 
     def _put_references(self, batch: _Batch, tip: Tip, at: tuple[int, int], draft: Draft) -> None:
         """What tasks wrote is kept once: by the event, where it says the same."""
@@ -647,6 +710,7 @@ class Branches:
             if pair is not None:
                 batch.puts.append(pair)
                 batch.expect[kept.key] = kept.record
+                batch.expect[owner_key(self.run, 0)] = None  # a copy must not lean on what is not before it
 
     def _check_write(
         self, error: ExpectationError, tip: Tip, segment: Segment, drafts: Sequence[Draft], *, fork: bool
@@ -654,7 +718,7 @@ class Branches:
         """Raise what a failed write means; return if it is to be tried with another number or id entry."""
         if tip.is_empty:
             self._raise_conflict(self._root, tip, error)
-        if branch_key(self.run, tip.segment.branch) in error.keys:
+        if branch_key(self.run, tip.segment.branch, self.owner) in error.keys:
             raise self._deleted(tip.segment.branch) from error
         if not fork and head_key(self.run, segment.number) in error.keys:
             self._raise_conflict(segment, tip, error)
@@ -662,7 +726,12 @@ class Branches:
             msg = f"the id {tip.given_id!r} names another event by now; read it again"
             raise ConflictError(msg, tip.given_id) from error
         for draft in drafts:
-            if draft.id is not None and not draft.replaces and id_key(self.run, draft.id) in error.keys:
+            if (
+                draft.id is not None
+                and not draft.replaces
+                and id_key(self.run, draft.id, self.owner) in error.keys
+                and self.id_entry(draft.id) is not None
+            ):
                 msg = f"the id {draft.id!r} names another event of this run; choose another id"
                 raise IdConflictError(msg) from error
 

@@ -32,7 +32,9 @@ class Listing(NamedTuple):
         number: the run's number.
         created_ns: when, nanoseconds since the epoch.
         is_alive: False for a tombstone.
-        unswept: numbers of deleted runs whose records may not all be removed yet.
+        unswept: numbers of deleted runs whose records may not all be removed yet; with the owner, where that is not the
+            first one.
+        owner: which of those that share the run this name is; 0 for the one that began it.
         last_id: the greatest id that was given in a deleted run of that name, empty if none was; None if no run was
             deleted, or by a release that did not keep it.
     """
@@ -42,8 +44,14 @@ class Listing(NamedTuple):
     number: int
     created_ns: int
     is_alive: bool
-    unswept: list[int]
+    unswept: list[int | list[int]]
+    owner: int = 0
     last_id: str | None = None
+
+    @property
+    def place(self) -> int | list[int]:
+        """As an item of `unswept`."""
+        return [self.number, self.owner] if self.owner else self.number
 
 
 def name_parts(name: object) -> tuple[str, ...]:
@@ -84,14 +92,20 @@ class Catalog:
         incarnation = 0 if past is None else past.incarnation + 1
         unswept = [] if past is None else past.unswept
         last_id = None if past is None else past.last_id
-        listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept, last_id)
+        listing = Listing(parts, incarnation, run_number(parts, incarnation), now_ns, True, unswept, 0, last_id)
         return listing if self._replace(past, listing) else self._winner(parts)
+
+    def share(self, parts: tuple[str, ...], run: tuple[int, int], now_ns: int, *, past: Listing | None) -> bool:
+        """Make a name an owner of a run that is there: number and owner; False if somebody else gave it one first."""
+        incarnation = 0 if past is None else past.incarnation + 1
+        unswept = [] if past is None else past.unswept
+        last_id = None if past is None else past.last_id
+        return self._replace(past, Listing(parts, incarnation, run[0], now_ns, True, unswept, run[1], last_id))
 
     def bury(self, listing: Listing, last_id: str) -> Listing:
         """Make a name's record a tombstone, of a run whose greatest given id is `last_id`."""
-        grave = listing._replace(
-            is_alive=False, unswept=[*listing.unswept, listing.number], last_id=max(last_id, listing.last_id or "")
-        )
+        last_id = max(last_id, listing.last_id or "")
+        grave = listing._replace(is_alive=False, unswept=[*listing.unswept, listing.place], last_id=last_id)
         return grave if self._replace(listing, grave) else self._winner(listing.parts)
 
     def swept(self, grave: Listing) -> None:
@@ -122,11 +136,15 @@ class Catalog:
 
 
 def _record(key: bytes, listing: Listing) -> bytes:
-    parts, incarnation, number, created_ns, is_alive, unswept, last_id = listing
+    parts, incarnation, number, created_ns, is_alive, unswept, owner, last_id = listing
     fields = [list(parts), incarnation, number, created_ns.to_bytes(16, "big"), is_alive, unswept]
-    return seal_fields(key, fields if last_id is None else [*fields, last_id])
+    if last_id is not None:
+        fields += [owner, last_id]
+    elif owner:
+        fields.append(owner)
+    return seal_fields(key, fields)
 
 
 def _read(key: bytes, record: bytes) -> Listing:
-    parts, incarnation, number, created, is_alive, unswept, last_id = (*unseal_fields(key, record), None)[:7]
-    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept, last_id)
+    parts, incarnation, number, created, is_alive, unswept, *more = unseal_fields(key, record)[:8]
+    return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept, *more)

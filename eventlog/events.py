@@ -165,6 +165,11 @@ class Event:
         return self._source.decoded_writes((self.segment, self.seq), self._writes)
 
     @property
+    def raw_writes(self) -> Any:
+        """What it changed, as the engine keeps it; not for users."""
+        return self._writes
+
+    @property
     def meta(self) -> Mapping[str, Any]:
         """What the writer said beside the writes; empty if nothing."""
         return self._source.decoded_meta(self._meta)
@@ -234,6 +239,23 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" if self.run is None else f"{self.run!r}, {self.where}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning a run removed, or would remove.
+
+    Attributes:
+        ids: that name nothing since, greatest first.
+        events: how many events are gone.
+        keys: how many records of all kinds.
+        bytes: how many bytes those had; what is kept whole instead is not taken off.
+    """
+
+    ids: tuple[str, ...]
+    events: int
+    keys: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,12 @@ caller-given event id ends its index key, because it is read in id order.
  V  run[8] segment[4] seq[8] n[4]   snapshot        (derivable)
  W  run[8] segment[4] seq[8] task[8]   what a task wrote in the superstep after that event
  U  run[8] id[8] task[8]            the same, of an event that is to come: by the id that it will be given
+ O  run[8] owner[4]                 owner: a name that shares the run; 0 stands for the one that began it
+ T  run[8]                          tombstone of what was pruned: where the run begins since
 ```
+
+What an owner other than the first one names has the owner in it, as a zero and ``owner[4]``: before the id in its key,
+behind a branch's name and a task in their hashes.
 """
 
 from __future__ import annotations
@@ -44,8 +49,13 @@ MANIFEST: Final = b"M"
 SNAPSHOT: Final = b"V"
 TASK_WRITE: Final = b"W"
 WAITING: Final = b"U"
+OWNER: Final = b"O"
+TRUNK: Final = b"T"
 
-RUN_KINDS: Final = (BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, PART, EVENT, CHILD, SEGMENT)
+RUN_KINDS: Final = (
+    *(BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, PART, EVENT, CHILD),
+    *(TRUNK, OWNER, SEGMENT),
+)
 """Kinds that belong to one run, in the order in which deleting it removes them: pointers before what they point at."""
 
 MAX_SEQ: Final = (1 << 63) - 1
@@ -67,9 +77,9 @@ def digest(data: bytes, size: int) -> bytes:
 
 
 @lru_cache(4096)
-def _id_digest(text: str) -> bytes:
+def _id_digest(text: str, mark: bytes = b"") -> bytes:
     """What stands for an id where it must not end the key."""
-    return digest(text.encode(), 8)
+    return digest(text.encode() + mark, 8)
 
 
 def name_bytes(parts: Sequence[str]) -> bytes:
@@ -104,9 +114,24 @@ def head_key(run: int, segment: int) -> bytes:
     return _segment(HEAD, run, segment)
 
 
-def branch_key(run: int, name: str) -> bytes:
-    """Key of a branch, by its name."""
-    return _run(BRANCH, run) + digest(name.encode(), 16)
+def branch_key(run: int, name: str, owner: int = 0) -> bytes:
+    """Key of an owner's branch, by its name."""
+    return _run(BRANCH, run) + digest(name.encode() + _of(owner), 16)
+
+
+def owner_key(run: int, owner: int) -> bytes:
+    """Key of an owner; of the first one there is a record only once the run was copied."""
+    return _run(OWNER, run) + owner.to_bytes(4, "big")
+
+
+def trunk_key(run: int) -> bytes:
+    """Key of what says where a pruned run begins."""
+    return _run(TRUNK, run)
+
+
+def _of(owner: int) -> bytes:
+    """What tells an owner's keys from the first one's: no string that an outsider chose holds a zero."""
+    return b"\0" + owner.to_bytes(4, "big") if owner else b""
 
 
 def child_key(run: int, at: tuple[int, int], child: int) -> bytes:
@@ -139,24 +164,29 @@ def manifest_key(run: int, segment: int, seq: int) -> bytes:
     return _place(MANIFEST, run, segment, seq)
 
 
-def id_key(run: int, event_id: str) -> bytes:
-    """Key of a caller-given id."""
-    return _run(ID, run) + event_id.encode()
+def id_key(run: int, event_id: str, owner: int = 0) -> bytes:
+    """Key of an id that an owner's caller gave."""
+    return _run(ID, run) + _of(owner) + event_id.encode()
 
 
 def id_of(key: bytes) -> str:
     """The id in a key of `id_key`."""
-    return key[9:].decode()
+    return key[14 if key[9:10] == b"\0" else 9 :].decode()
 
 
-def task_write_key(run: int, anchor: tuple[int, int], task: str) -> bytes:
-    """Key of what a task wrote in the superstep after the event at `anchor`."""
-    return _task(TASK_WRITE, run, *anchor, _id_digest(task))
+def owner_of(key: bytes) -> int:
+    """The owner in a key of `id_key`."""
+    return int.from_bytes(key[10:14], "big") if key[9:10] == b"\0" else 0
 
 
-def waiting_key(run: int, event_id: str, task: str) -> bytes:
+def task_write_key(run: int, anchor: tuple[int, int], task: str, mark: bytes = b"") -> bytes:
+    """Key of what a task wrote in the superstep after the event at `anchor`; `mark` as in `tasks`."""
+    return _task(TASK_WRITE, run, *anchor, _id_digest(task, mark))
+
+
+def waiting_key(run: int, event_id: str, task: str, mark: bytes = b"") -> bytes:
     """Key of what a task wrote in the superstep after an event that is to come."""
-    return _waiting(WAITING, run, _id_digest(event_id), _id_digest(task))
+    return _waiting(WAITING, run, _id_digest(event_id), _id_digest(task, mark))
 
 
 def waiting_on(run: int, event_id: str) -> Range:
@@ -190,10 +220,11 @@ def all_of(kind: bytes, run: int) -> Range:
     return _prefix(_run(kind, run))
 
 
-def ids_below(run: int, before: str | None) -> Range:
-    """All ids of a run that sort below `before` (all, if None)."""
-    start, end = all_of(ID, run)
-    return (start, end) if before is None else (start, min(end, start + before.encode()))
+def ids_below(run: int, before: str | None, owner: int = 0) -> Range:
+    """All ids of an owner that sort below `before` (all, if None)."""
+    start, end = _prefix(_run(ID, run) + _of(owner))
+    first = start if owner else start + b" "  # other owners' stand before it: no id begins with a control character
+    return first, end if before is None else max(first, min(end, start + before.encode()))
 
 
 def _prefix(prefix: bytes) -> Range:

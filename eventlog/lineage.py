@@ -16,10 +16,11 @@ ancestor lies is found in O(log depth) reads. Segment records never change, so t
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.errors import NotFoundError
-from eventlog.layout import places, segment_key, segments_of
+from eventlog.layout import owner_key, places, segment_key, segments_of
+from eventlog.owners import read_owner
 from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Segment(NamedTuple):
         base_digest: digest of that event, zeros for the root.
         depth: segments between it and the root.
         jump: an ancestor segment; `jump_seq` and `jump_step` are the last on the way to here.
-        origin: the root's only: the parts of the run's name, its incarnation and its codec's name.
+        origin: the root's: the parts of the run's name, its incarnation and its codec's name; of other segments the
+            owner, if it is not the first one.
     """
 
     number: int
@@ -57,7 +59,12 @@ class Segment(NamedTuple):
     jump: int
     jump_seq: int
     jump_step: int
-    origin: list[object]
+    origin: list[Any]
+
+    @property
+    def owner(self) -> int:
+        """Who writes it."""
+        return int(self.origin[0]) if self.number and self.origin else 0
 
 
 def root(branch: str, name: tuple[str, ...], incarnation: int, codec: str) -> Segment:
@@ -68,9 +75,10 @@ def root(branch: str, name: tuple[str, ...], incarnation: int, codec: str) -> Se
 class Lineage:
     """The segments of one run. Safe for many threads: what it keeps never changes."""
 
-    def __init__(self, storage: Storage, run: int) -> None:
+    def __init__(self, storage: Storage, run: int, owner: int = 0) -> None:
         self._storage = storage
         self._run = run
+        self._owner = owner
         self._known: dict[int, Segment] = {}
 
     def segment(self, number: int) -> Segment:
@@ -92,6 +100,11 @@ class Lineage:
         """Raise `NotFoundError` if the run was deleted, whatever this object knows."""
         self._known.pop(0, None)
         self.segment(0)
+        key = owner_key(self._run, self._owner)
+        owner = read_owner(key, self._storage.get([key])[0])
+        if owner is None or not owner.is_alive:
+            msg = "the run was deleted"
+            raise NotFoundError(msg)
 
     def all(self) -> Iterator[Segment]:
         """Every segment, in the order of their making."""

@@ -6,15 +6,20 @@ Owns opening, the catalogue of runs, and deleting them.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from eventlog.burial import bury, is_buried, sweep
 from eventlog.catalog import Catalog, name_parts, plain_name
 from eventlog.codec import MSGPACK
+from eventlog.copying import copied
 from eventlog.diff import Diff, compare
-from eventlog.errors import ExpectationError, InvalidInputError, NotFoundError
+from eventlog.errors import ConflictError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
-from eventlog.layout import BRANCH, HEAD, RUN_KINDS, all_of, id_of, ids_below, name_key, segment_key
-from eventlog.records import seal_fields, unseal_fields
+from eventlog.layout import name_key, owner_key, segment_key
+from eventlog.naming import Naming
+from eventlog.owners import Owners, all_owners
+from eventlog.records import unseal_fields
 from eventlog.run import Run
 from eventlog.snapshots import CONSTANTS
 from eventlog.state import State
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
     from eventlog.codec import Codec
     from eventlog.events import Problem, RunName
 
-_SWEEP_KEYS = 1000
-
 
 class _Door(NamedTuple):
     """See `eventlog.run.Door`."""
@@ -39,16 +42,17 @@ class _Door(NamedTuple):
     log: EventLog
     parts: tuple[str, ...]
 
-    def find(self) -> tuple[int, int] | None:
+    def find(self) -> tuple[int, int, int] | None:
         listing = self.log._catalog.find(self.parts)  # noqa: SLF001 (its own)
-        if listing is None or not listing.is_alive or self.log._is_buried(listing.number):  # noqa: SLF001 (its own)
+        if listing is None or not listing.is_alive or self.log._is_buried(listing):  # noqa: SLF001 (its own)
             return None
-        return listing.number, listing.incarnation
+        return listing.number, listing.incarnation, listing.owner
 
-    def evidence(self, number: int) -> list[bytes | None]:
-        return self.log._storage.get([name_key(self.parts), segment_key(number, 0)])  # noqa: SLF001 (its own)
+    def evidence(self, number: int, owner: int) -> list[bytes | None]:
+        keys = [name_key(self.parts), segment_key(number, 0)]
+        return self.log._storage.get([*keys, owner_key(number, owner)] if owner else keys)  # noqa: SLF001 (its own)
 
-    def create(self) -> tuple[int, int]:
+    def create(self) -> tuple[int, int, int]:
         return self.log._created(self.parts)  # noqa: SLF001 (its own)
 
 
@@ -167,58 +171,82 @@ class EventLog:
             raise NotFoundError(f"there is no run {name!r}; log.runs() lists them")
         was_alive = listing.is_alive
         if was_alive:
-            self._bury(listing.number)
+            self._bury_unnamed(listing.number)
+            bury(self._storage, listing.number, listing.owner)
             listing = self._entombed(listing)
-        for number in listing.unswept:
-            self._sweep(number)
+        for place in listing.unswept:
+            sweep(self._storage, place[0] if isinstance(place, list) else place)
         self._catalog.swept(listing)
         if not was_alive:
             raise NotFoundError(f"there is no run {name!r}; log.runs() lists them")
 
-    def _bury(self, number: int) -> None:
-        """Remove the branches and put a tombstone where the run begins: from here on nothing can be appended."""
-        key = segment_key(number, 0)
+    def _bury_unnamed(self, number: int) -> None:
+        """Give up copies that were begun and never got their name."""
+        for owner in all_owners(self._storage, number):
+            named = self._catalog.find(owner.parts) if owner.number and owner.is_alive else None
+            if owner.number and owner.is_alive and (named is None or (named.number, named.owner) != (number, owner[0])):
+                bury(self._storage, number, owner.number)
+
+    def copy(self, source: RunName, target: RunName) -> None:
+        """Make run `target` of what run `source` is now: branches, events, ids and task writes, without copying them.
+
+        Costs a few hundred bytes per branch, whatever the history. From then on each goes its own way: what is written
+        to one, deleted or pruned there never shows in the other. Either the whole copy is there or nothing.
+
+        A source without events makes no copy: task writes that wait for the first one stay behind.
+
+        Raises:
+            NotFoundError: there is no run `source`.
+            ConflictError: there is a run `target` already; or the source is being written too quickly, try again.
+            InvalidIdError: a name is no name.
+        """
+        parts = name_parts(target)
         while True:
-            record = self._storage.get([key])[0]
-            pointers = [pointer for pointer, _ in self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)])]
-            try:
-                self._storage.commit([(key, seal_fields(key, []))], pointers, {key: record})
-            except ExpectationError:
-                continue
-            if not list(self._storage.scan([all_of(BRANCH, number), all_of(HEAD, number)], limit=1)):
+            listing, past = self._catalog.find(name_parts(source)), self._catalog.find(parts)
+            if listing is None or not listing.is_alive or self._is_buried(listing):
+                raise NotFoundError(f"there is no run {source!r}; log.runs() lists them")
+            if past is not None and past.is_alive and self._is_buried(past):
+                past = self._entombed(past)  # a deletion stopped half-way: finish it
+            if past is not None and past.is_alive:
+                raise ConflictError(f"there is a run {target!r} already; delete it, or choose another name")
+            owner = copied(self._storage, listing, parts)
+            if owner is None or self._named(parts, (listing.number, owner), past):
                 return
+
+    def _named(self, parts: tuple[str, ...], run: tuple[int, int], past: Listing | None) -> bool:
+        """Put a copy into the catalogue; False if a name was not to be had, or somebody took it for a leftover."""
+        if not self._catalog.share(parts, run, self._clock(), past=past):
+            bury(self._storage, *run)
+            sweep(self._storage, run[0])
+            return False
+        if is_buried(self._storage, *run):
+            named = self._catalog.find(parts)
+            if named is not None and named.is_alive and (named.number, named.owner) == run:
+                self._entombed(named)
+            return False
+        return True
 
     def _entombed(self, listing: Listing) -> Listing:
         """The tombstone of a run that was buried; its ids are there until it is swept."""
-        newest = self._storage.scan([ids_below(listing.number, None)], reverse=True, limit=1)
-        return self._catalog.bury(listing, next((id_of(key) for key, _ in newest), ""))
+        naming = Naming(self._storage, listing.number, Owners(self._storage, listing.number, listing.owner))
+        last_id = ""
+        with suppress(NotFoundError):  # a copy that another deletion has swept
+            last_id = next(naming.ids(None, 1), "")
+        return self._catalog.bury(listing, last_id)
 
-    def _created(self, parts: tuple[str, ...]) -> tuple[int, int]:
-        """The number and incarnation of a run that is to be written to now."""
+    def _created(self, parts: tuple[str, ...]) -> tuple[int, int, int]:
+        """The number, incarnation and owner of a run that is to be written to now."""
         while True:
             listing = self._catalog.find(parts)
-            if listing is not None and listing.is_alive and self._is_buried(listing.number):
+            if listing is not None and listing.is_alive and self._is_buried(listing):
                 listing = self._entombed(listing)  # a deletion stopped half-way: finish it
             if listing is None or not listing.is_alive:
                 listing = self._catalog.create(parts, self._clock(), past=listing)
             if listing.is_alive:
-                return listing.number, listing.incarnation
+                return listing.number, listing.incarnation, listing.owner
 
-    def _is_buried(self, number: int) -> bool:
-        key = segment_key(number, 0)
-        record = self._storage.get([key])[0]
-        return record is not None and not unseal_fields(key, record)
-
-    def _sweep(self, number: int) -> None:
-        """Remove what a deleted run left, pointers before what they point at; the tombstone stays."""
-        grave = segment_key(number, 0)
-        for kind in RUN_KINDS:
-            while True:
-                pairs = self._storage.scan([all_of(kind, number)], limit=_SWEEP_KEYS)
-                keys = [key for key, _ in pairs if key != grave]
-                if not keys:
-                    break
-                self._storage.commit([], keys)
+    def _is_buried(self, listing: Listing) -> bool:
+        return is_buried(self._storage, listing.number, listing.owner)
 
     def diff(self, a: State | Event, b: State | Event) -> Diff:
         """What differs from `a` to `b`: states or events, of any branches and runs of this log."""

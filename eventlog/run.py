@@ -27,9 +27,10 @@ from eventlog.errors import (
     TooLargeError,
     UnknownTypeError,
 )
-from eventlog.events import OPERATIONS, Branch, Event, TaskWrite, Update, auto_id
+from eventlog.events import OPERATIONS, Branch, Event, Pruned, TaskWrite, Update, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_of, ids_below, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
+from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.shadow import shadow_of
 from eventlog.snapshots import (
@@ -46,9 +47,10 @@ from eventlog.snapshots import (
 from eventlog.state import State
 from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from eventlog.branches import Tip
     from eventlog.codec import Codec, PlainCodec, SealedCodec
@@ -110,13 +112,13 @@ class Prepared(NamedTuple):
 class Door(Protocol):
     """How a handle comes to its run's number in the catalogue."""
 
-    def find(self) -> tuple[int, int] | None:
-        """The run's number and incarnation; None if there is no such run."""
+    def find(self) -> tuple[int, int, int] | None:
+        """The run's number, incarnation and owner; None if there is no such run."""
 
-    def evidence(self, number: int) -> list[bytes | None]:
+    def evidence(self, number: int, owner: int) -> list[bytes | None]:
         """What `find` looks at for the run of that number: it finds the same as long as this is the same."""
 
-    def create(self) -> tuple[int, int]:
+    def create(self) -> tuple[int, int, int]:
         """The same, of a run that is made where there is none."""
 
 
@@ -171,7 +173,7 @@ class Run:
         self._channels: set[str] = set()  # names that were checked
         self._form = delta.Form([], [], [])
         self._task: str | None = None  # the last one that was checked: most writers give the same object each time
-        nothing = Branches(storage, 0, 0, parts, codec)
+        nothing = Branches(storage, 0, 0, 0, parts, codec)
         self._begin(nothing, nothing.empty_tip())
         self._is_new = True
         self._branch = branch
@@ -530,7 +532,10 @@ class Run:
 
     def _is_followed(self, at: tuple[int, int]) -> bool:
         """Whether the event at that place is no head, as far as this handle can know without storage."""
-        return at != self._tip.at and self._branches.head_of(self._branches.lineage.segment(at[0])) != at
+        if at == self._tip.at:
+            return False
+        segment = self._branches.lineage.segment(at[0])
+        return segment.owner != self._branches.owner or self._branches.head_of(segment) != at
 
     def _accept(self, tip: Tip, draft: Draft) -> None:
         """Bring what is remembered of the written channels up to date."""
@@ -784,17 +789,17 @@ class Run:
         return cast("T", known[1])
 
     def _is_stale(self) -> bool:
-        known = None if self._is_new else self._branches.run
-        evidence = None if known is None else self._door.evidence(known)
+        known = None if self._is_new else (self._branches.run, self._branches.owner)
+        evidence = None if known is None else self._door.evidence(*known)
         if evidence is not None and evidence == self._evidence:
             return False
         found = self._door.find()
-        if found is not None and found[0] == known:
+        if found is not None and found[::2] == known:
             self._evidence = evidence
             return False
         return found is not None or known is not None
 
-    def _take_number(self, found: tuple[int, int] | None) -> None:
+    def _take_number(self, found: tuple[int, int, int] | None) -> None:
         """Begin to use a run that was not there before."""
         while found is not None:
             self._branches = Branches(self._storage, *found, self._parts, self._codec)
@@ -906,9 +911,7 @@ class Run:
             limit: at most so many.
         """
         if not self._is_new:
-            bounds = ids_below(self._branches.run, before)
-            for key, _ in self._storage.scan([bounds], reverse=True, limit=limit):
-                yield id_of(key)
+            yield from self._branches.naming.ids(before, limit)
 
     def greatest_id(self) -> str | None:
         """The first of `given_ids`, None if there is none. Asked again while nothing is written it costs no read."""
@@ -924,6 +927,32 @@ class Run:
         entry = None if event.given_id is None or self._is_new else self._branches.id_entry(event.given_id)
         return entry is not None and (entry[0], entry[1]) == (event.segment, event.seq)
 
+    def are_current(self, events: Sequence[Event]) -> list[bool]:
+        """As `is_current`, of several events by one read; an id that was forgotten still names what it named then."""
+        ids = [event.given_id for event in events if event.given_id is not None]
+        entries = {} if self._is_new else dict(zip(ids, self._named(ids), strict=True))
+        found = [entries.get(event.given_id) if event.given_id is not None else None for event in events]
+        return [
+            entry is not None and (entry[0], entry[1]) == (event.segment, event.seq)
+            for event, entry in zip(events, found, strict=True)
+        ]
+
+    def _named(self, ids: Sequence[str]) -> list[list[int] | None]:
+        return self._branches.naming.entries(ids, forgotten=True)
+
+    def forgotten(self, id: str) -> Event | None:  # noqa: A002 (the word users know)
+        """The event that an id names, or named when it was forgotten; None if there is none."""
+        entry = None if self._is_new else self._named([check_id("event id", id)])[0]
+        return None if entry is None else self._event_at((entry[0], entry[1]))
+
+    def payloads_by(self, event: Event) -> Mapping[str, bytes | None]:
+        """What an event of this run sets to small values, as encoded, by channel; None for one that it deletes."""
+        return self._branches.payloads_by(event)
+
+    def written_by(self, event: Event, channel: str) -> Any:
+        """As ``event.writes.get(channel)``, decoding nothing else."""
+        return self._branches.written_by(event, channel)
+
     def replay(self, start: Where | None = None, stop: Where | None = None) -> Iterator[tuple[Event, State]]:
         """Each event with the state after it, oldest first. Runs no user code; arguments as for `events`."""
         first, last = self._bounds(start, stop)
@@ -931,7 +960,16 @@ class Run:
             return
         branches = self._branches
         entries = {}
-        if first > 0:
+        begins_at = branches.first_seq() if first else 0
+        if first > 0 and first == begins_at:  # nothing is left before it, and its own state is known
+            at = (branches.lineage.holding(last[0], first).number, first)
+            yield (event := self._event_at(at)), self.at(event)
+            entries = progress_at(self._storage, branches.lineage, branches.run, at).entries
+            entries.update(branches.read(at, entries, list(entries)))
+            first += 1
+            if first > last[1]:
+                return
+        elif first > 0:
             before = (branches.lineage.holding(last[0], first - 1).number, first - 1)
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
@@ -959,7 +997,7 @@ class Run:
     def _bounds(self, start: Where | None, stop: Where | None) -> tuple[int, tuple[int, int]]:
         last = self._tip.at if stop is None else self._place(stop)
         if start is None:
-            return 0, last
+            return (0 if self._is_new else self._branches.first_seq()), last
         first = self._place(start)
         if first[1] > last[1] or self._branches.lineage.holding(last[0], first[1]).number != first[0]:
             raise InvalidInputError("start does not lie before stop on one history")
@@ -978,6 +1016,17 @@ class Run:
         if anchored is not None and where == anchored[0]:
             return self._tasks().of(Anchor(anchored[1], anchored[0]))
         return [] if self._is_new else self._tasks().of(self._anchor(where))
+
+    def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
+        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are."""
+        ids = [event.given_id for event in events if event.given_id is not None]
+        entries = dict(zip(ids, self._named(ids), strict=True))
+        anchors = []
+        for event in events:
+            entry = None if event.given_id is None else entries[event.given_id]
+            at = (event.segment, event.seq) if entry is None else (entry[2], entry[3])
+            anchors.append(Anchor(at, event.given_id))
+        return self._tasks().along(anchors, channels)
 
     def put_task_writes(self, where: Where, writes: Sequence[TaskWrite]) -> None:
         """Keep what tasks wrote in the superstep after an event, before the event of that superstep is written.
@@ -1009,7 +1058,8 @@ class Run:
     def _tasks(self) -> TaskWrites:
         branches, known = self._branches, self._task_writes
         if known is None or known.run != branches.run:
-            known = TaskWrites(self._storage, branches.run, self._codec, self._limits.value_bytes, branches.payload)
+            limit, owners = self._limits.value_bytes, branches.owners
+            known = TaskWrites(self._storage, branches.run, self._codec, limit, branches.payload, owners)
             self._task_writes = known
         return known
 
@@ -1028,6 +1078,80 @@ class Run:
             raise
         given = self._branches.event(at)[2].id
         return Anchor(at, None) if given is None else self._anchor(given)
+
+    def forget(self, ids: Sequence[str]) -> list[str]:
+        """Let ids that writers gave name nothing any more; what is built on their events stays what it is.
+
+        What tasks wrote after such an event goes with its id, unless an event that is still named is built on it. Other
+        ids are left alone, and so are copies of the run.
+
+        Returns:
+            Those that named something.
+
+        Raises:
+            ConflictError: others give the same ids to events, every time; call again.
+            InvalidIdError: one is no id.
+        """
+        for event_id in ids:
+            check_id("event id", event_id)
+        if self._is_new:
+            return []
+        with self._lock:
+            self._tip.anchored = None  # it may be the head that is forgotten
+            self._tip.kept = {}
+            return forget(self._branches, self._tasks(), ids)
+
+    def prune(self, keep: Sequence[str], *, back_to: Sequence[Where] = (), dry_run: bool = False) -> Pruned:
+        """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
+
+        What is left begins at the last event that all of them, and those of `back_to`, go back to; its state is kept
+        whole. Events that were written after one of them on its own branch stay, too. A run that was copied, or is a
+        copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they are.
+
+        Each commit leaves the run whole; if this is stopped, the next call does the rest.
+
+        Args:
+            keep: ids that writers gave; at least one.
+            back_to: older events that have to stay, with all between them and what is kept.
+            dry_run: only say what would go.
+
+        Returns:
+            What went, or would go.
+
+        Raises:
+            ConflictError: the run is being written too quickly; call again.
+            InvalidInputError: `keep` is empty; delete the run instead.
+            NotFoundError: an id of `keep`, or an event of `back_to`, is not there.
+        """
+        if not keep:
+            raise InvalidInputError("prune keeps at least one event: name it, or delete the run")
+        kept = [self._place_of_id(event_id) for event_id in keep]
+        older = [self._place(where) for where in back_to]
+        staying = set(keep)
+        going = tuple(event_id for event_id in self.given_ids() if event_id not in staying)
+        with self._lock:
+            if not dry_run:
+                self.forget(going)
+            gone = prune(self._branches, self._tasks(), kept, older, dry_run=dry_run)
+            if not dry_run:
+                self._looked_at = (self._branches, (-1, -1), {})
+                self._state = self._newest = None
+                self._branches = Branches(
+                    self._storage,
+                    self._branches.run,
+                    self._branches.incarnation,
+                    self._branches.owner,
+                    self._parts,
+                    self._codec,
+                )
+                self._reopen()
+        return Pruned(going, *gone)
+
+    def _reopen(self) -> None:
+        """Stand at the branch's head again; at the main branch's, if this one was pruned."""
+        if self._branches.segment_of(self._branch) is None:
+            self._branch = MAIN
+        self._open()
 
     # --- branches -------------------------------------------------------------------------------------------------
 
@@ -1089,8 +1213,11 @@ class Run:
         The states stay what they are; materialising one replays from the first event until new manifests are written.
         """
         with self._lock:
+            trunk = read_trunk(self._storage, self._branches.run)
+            begin_at = None if trunk is None else trunk.at  # what it begins with stands in no event
             for kind in (MANIFEST, SNAPSHOT):
-                keys = [key for key, _ in self._storage.scan([all_of(kind, self._branches.run)])]
+                found = self._storage.scan([all_of(kind, self._branches.run)])
+                keys = [key for key, _ in found if place_of(key) != begin_at]
                 for begin in range(0, len(keys), 1000):
                     self._storage.commit([], keys[begin : begin + 1000])
             self.refresh()
@@ -1147,7 +1274,7 @@ class Run:
         if step == self._tip.step:
             return self._tip.at
         segment, last = self._branches.lineage.holding_step(self._tip.segment.number, step)
-        low, high = segment.base_seq + 1, self._tip.at[1] if last is None else last
+        low, high = max(segment.base_seq + 1, self._branches.first_seq()), self._tip.at[1] if last is None else last
         guess = segment.base_seq + step - segment.base_step
         while low <= high:
             seq = min(max(guess, low), high)

@@ -35,6 +35,7 @@ from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
 from eventlog.records import event_fields, read_event, seal, triples, unseal
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -268,6 +269,29 @@ def materialised(
     return puts, moved
 
 
+def whole_entries(
+    run: int, at: tuple[int, int], entries: Mapping[str, Entry], first_n: int, codec: Codec
+) -> tuple[list[tuple[bytes, bytes]], Entries]:
+    """Snapshots of all read `entries` that do not say their value themselves or by a part of that event."""
+    puts: list[tuple[bytes, bytes]] = []
+    whole: Entries = {}
+    for channel, entry in entries.items():
+        place, full = entry.place, encoded_value(entry, codec)
+        if entry.trail is not None or (place is not None and place[:3] != (PART, *at)):
+            place = None if len(full) <= INLINE else Place(SNAPSHOT, *at, first_n + len(puts), len(full))
+            if place is not None:
+                key = place.key(run)
+                puts.append((key, seal(key, full)))
+        whole[channel] = Entry(entry.kind, len(full), 0, full, place)
+    return puts, whole
+
+
+def manifest_pair(run: int, at: tuple[int, int], entries: Mapping[str, Entry]) -> tuple[bytes, bytes]:
+    """Key and record of the manifest of entries."""
+    key = manifest_key(run, *at)
+    return key, seal(key, msgpack.packb([_listed(channel, entry) for channel, entry in entries.items()]))
+
+
 def due(entries: Mapping[str, Entry]) -> list[str]:
     """The channels that the next manifest will write whole."""
     return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]
@@ -330,8 +354,21 @@ def progress_at(
     """
     manifest, manifest_seq, segments = manifest_at(storage, lineage, run, at) if use_manifests else (None, -1, 0)
     entries = {} if manifest is None else manifest_entries(manifest)
-    since = play(storage, lineage, run, at, manifest_seq, entries)
+    try:
+        since = play(storage, lineage, run, at, manifest_seq, entries)
+    except CorruptionError:  # older events may have been pruned
+        trunk = read_trunk(storage, run)
+        if trunk is None or not manifest_seq < trunk.seq <= at[1]:
+            raise
+        manifest = _trunk_manifest(storage, run, trunk.at)
+        entries = manifest_entries(manifest)
+        since = play(storage, lineage, run, at, trunk.seq, entries)
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
+
+
+def _trunk_manifest(storage: Storage, run: int, at: tuple[int, int]) -> bytes:
+    key = manifest_key(run, *at)
+    return unseal(key, storage.get([key])[0] or b"")
 
 
 class Played(NamedTuple):

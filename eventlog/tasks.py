@@ -7,29 +7,52 @@ event, which every state is made of, needs nobody else.
 
 ```
  record   [id, task, path, slot, channel, payload, slot, channel, payload ...]
-          id        of the event they follow, where there is none of that id yet; else nil
+          id        of the event they follow, where there is none of that id yet; else nil; in a run that was copied,
+                    [owner, epoch, id]: see owners
           slot      a number; [number, path] if that write has another path than the record says
           payload   bytes of the run's codec; or [segment, seq, n, patch], the n-th payload of that event, patched
 ```
+
+A record is of one owner and one epoch, and so is its key; what a task writes in a later one goes to another record,
+which has everything of that task, and hides the older from those who see both. So nothing that a copy sees changes:
+
+- Whoever writes expects the epoch that it knows to be the run's. A copy counts the epoch on, in the commit that makes
+  it, so each write was committed either before the copy, in a lower epoch, or in one that the copy does not see.
+- In a run that was never copied the epoch's record is absent. That is expected, and all else is as if there were none.
+- Owners do not see each other's later epochs, so of records that one owner sees the nearest owner's newest one counts.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog.errors import ConflictError, ExpectationError, InvalidInputError, TooLargeError
 from eventlog.events import TaskWrite
 from eventlog.ids import check_id, packed_id, unpacked_id
-from eventlog.layout import task_write_key, task_writes_at, waiting_key, waiting_on
+from eventlog.layout import (
+    TASK_WRITE,
+    WAITING,
+    all_of,
+    owner_key,
+    places,
+    task_write_key,
+    task_writes_at,
+    waiting_key,
+    waiting_on,
+)
+from eventlog.owners import read_owner
 from eventlog.patch import patch, patched
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from eventlog.codec import Codec
+    from eventlog.owners import Owners
     from eventlog.storage import Storage
 
+    Range = tuple[bytes, bytes]
     Payload = bytes | list[Any]
     Slots = dict[int, tuple[str, Payload, str]]
     Given = tuple[int, tuple[str, Payload, str]]
@@ -63,8 +86,18 @@ class Kept(NamedTuple):
     slots: Slots
 
 
+class _Stored(NamedTuple):
+    """A record, read; `id` of the event that is to come."""
+
+    owner: int
+    epoch: int
+    id: str | None
+    task: str
+    slots: Slots
+
+
 class TaskWrites:
-    """The task writes of one run."""
+    """The task writes of one owner of a run."""
 
     def __init__(
         self,
@@ -73,27 +106,76 @@ class TaskWrites:
         codec: Codec,
         max_bytes: int,
         payload_of: Callable[[tuple[int, int], int], bytes],
+        owners: Owners,
     ) -> None:
         self._storage = storage
         self.run = run
+        self._owners = owners
+        self._epoch: bytes | None = None  # the record of it, as known
         self._codec = codec
         self._max_bytes = max_bytes
         self._payload_of = payload_of
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot."""
+        seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
+        return self._decoded(seen, None)
+
+    def _ranges(self, anchor: Anchor) -> list[Range]:
         ranges = [] if anchor.at is None else [task_writes_at(self.run, anchor.at)]
-        if anchor.id is not None:
-            ranges.append(waiting_on(self.run, anchor.id))
-        found: dict[tuple[str, int], TaskWrite] = {}
-        for key, record in self._storage.scan(ranges):
-            event_id, task, slots = _read(key, record)
-            if event_id is not None and event_id != anchor.id:
+        return ranges if anchor.id is None else [*ranges, waiting_on(self.run, anchor.id)]
+
+    def _seen(self, anchor: Anchor, pairs: Iterable[Pair]) -> dict[str, Slots]:
+        """What each task wrote, as this owner sees it; what stands at the event counts before what waited for it."""
+        bounds = self._owners.bounds()
+        nearest = list(bounds)
+        found: dict[str, tuple[tuple[int, int], Slots]] = {}
+        for key, record in pairs:
+            owner, epoch, event_id, task, slots = _read(key, record)
+            bound = bounds.get(owner, 0)
+            if event_id not in (None, anchor.id) or (bound is not None and epoch >= bound):
                 continue
-            for slot, (channel, payload, path) in slots.items():
-                value = self._codec.decode(self._resolved(payload))
-                found.setdefault((task, slot), TaskWrite(task, slot, channel, value, path))
-        return sorted(found.values(), key=lambda write: (write.path, write.task, write.slot))
+            rank = (nearest.index(owner), -epoch)
+            known, merged = found.get(task, (rank, {}))
+            if rank < known:
+                found[task] = (rank, slots)
+            elif rank == known:
+                found[task] = (rank, {**slots, **merged})
+        return {task: slots for task, (_, slots) in found.items()}
+
+    def _decoded(self, seen: dict[str, Slots], channels: Collection[str] | None) -> list[TaskWrite]:
+        found = [
+            TaskWrite(task, slot, channel, self._codec.decode(self._resolved(payload)), path)
+            for task, slots in seen.items()
+            for slot, (channel, payload, path) in slots.items()
+            if channels is None or channel in channels
+        ]
+        return sorted(found, key=lambda write: (write.path, write.task, write.slot))
+
+    def along(self, anchors: Sequence[Anchor], channels: Collection[str]) -> list[list[TaskWrite]]:
+        """What follows each of several events, in `channels` alone; by one scan, whatever their number."""
+        waits = next(iter(self._storage.scan([all_of(WAITING, self.run)], limit=1)), None) is not None
+        pairs: dict[bytes, list[Pair]] = {}
+        for key, record in self._storage.scan(self._united(anchors, waits=waits)):
+            pairs.setdefault(key[:21] if key[:1] == TASK_WRITE else key[:17], []).append((key, record))
+        found = []
+        for anchor in anchors:
+            own = [pair for begin, _ in self._ranges(anchor) for pair in pairs.get(begin, ())]
+            found.append(self._decoded(self._seen(anchor, own), channels) if own else [])
+        return found
+
+    def _united(self, anchors: Sequence[Anchor], *, waits: bool) -> list[Range]:
+        """The ranges of all of them; events that stand side by side have one."""
+        places_of = sorted({anchor.at for anchor in anchors if anchor.at is not None})
+        stretches: list[list[int]] = []
+        for segment, seq in places_of:
+            if stretches and stretches[-1][0] == segment and stretches[-1][2] == seq - 1:
+                stretches[-1][2] = seq
+            else:
+                stretches.append([segment, seq, seq])
+        ranges = [places(TASK_WRITE, self.run, *stretch) for stretch in stretches]
+        ids = [anchor.id for anchor in anchors if anchor.id is not None]
+        return [*ranges, *(waiting_on(self.run, event_id) for event_id in ids)] if waits else ranges
 
     def _resolved(self, payload: Payload) -> bytes:
         if isinstance(payload, bytes):
@@ -155,42 +237,93 @@ class TaskWrites:
     ) -> list[Kept]:
         """Write each task's record. A task nearly always writes once: what is there is read once that proved wrong."""
         puts: list[Pair] = []
-        expect: dict[bytes, bytes | None] = dict([alive])
+        epoch_key = owner_key(self.run, 0)
+        if is_known or self._owners.owner:
+            self._epoch = self._storage.get([epoch_key])[0]
+        mark = self._mark(epoch_key)
+        keys_of = {task: self._keys(anchor, task, mark) for task in encoded}
+        found_of: dict[str, list[bytes | None]] = {task: [None] * len(keys) for task, keys in keys_of.items()}
+        seen: dict[str, Slots] = {}
+        if is_known or mark:  # the records first: what is put on them later is not expected
+            found_of = {task: self._storage.get(keys) for task, keys in keys_of.items()}
+            seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
+        expect: dict[bytes, bytes | None] = dict([alive, (epoch_key, self._epoch)])
         replaced: list[bytes] = []
         kept: list[Kept] = []
         for task, given in encoded.items():
-            keys = self._keys(anchor, task)
-            slots: Slots = {}
-            if is_known:
-                slots = self._there(keys, expect, replaced)
-            else:
-                expect.update(dict.fromkeys(keys))
+            keys, found, slots = keys_of[task], found_of[task], seen.get(task, {})
             merged = _merged(slots, given)
             if merged == slots:
                 continue
-            record = _record(keys[0], anchor, task, merged)
-            if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
+            record = _record(keys[0], anchor, task, merged, mark)
+            is_long = len(record) > REFERRED and not mark
+            if is_long and any(len(payload) >= REFERRED for _, payload, _ in merged.values()):
                 kept.append(Kept(keys[0], record, task, merged))
             puts.append((keys[0], record))
+            for key, there in zip(keys, found, strict=True):
+                expect[key] = there
+                if there is not None and key is not keys[0]:
+                    replaced.append(key)
         if puts:
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
 
-    def _there(self, keys: list[bytes], expect: dict[bytes, bytes | None], replaced: list[bytes]) -> Slots:
-        """What a task wrote before; expects it to stay so, and notes what moves to the first of the keys."""
-        slots: Slots = {}
-        for key, record in zip(reversed(keys), reversed(self._storage.get(keys)), strict=True):
-            expect[key] = record
-            if record is not None:
-                slots = {**_read(key, record)[2], **slots}  # what waited was there first
-                if key is not keys[0]:
-                    replaced.append(key)
-        return slots
+    def closed(self, anchor: Anchor, *, keep: bool) -> tuple[list[Pair], list[bytes], dict[bytes, bytes | None]]:
+        """What to put, delete and expect so that the event's id may be given to another one.
 
-    def _keys(self, anchor: Anchor, task: str) -> list[bytes]:
+        What waited for the event comes to stand at it; or all goes, unless it is to be kept or the run was copied.
+        """
+        epoch_key = owner_key(self.run, 0)
+        self._epoch = self._storage.get([epoch_key])[0]
+        mark = self._mark(epoch_key)
+        pairs = list(self._storage.scan(self._ranges(anchor)))
+        own = [(key, record) for key, record in pairs if self._is_own(_read(key, record), anchor)]
+        expect: dict[bytes, bytes | None] = {epoch_key: self._epoch, **dict(own)}
+        if not mark and not keep:
+            return [], [key for key, _ in own], expect
+        puts: list[Pair] = []
+        replaced: list[bytes] = []
+        there = dict(pairs)
+        for task, slots in self._waiting(anchor, pairs).items():
+            stands, waited = self._keys(anchor, task, mark)
+            expect.update((key, there.get(key)) for key in (stands, waited))
+            puts.append((stands, _record(stands, anchor, task, slots, mark)))
+            if mark:  # copies may need what waited: it is hidden
+                puts.append((waited, _record(waited, Anchor(None, anchor.id), task, {}, mark)))
+            else:
+                replaced.append(waited)
+        return puts, replaced, expect
+
+    def _waiting(self, anchor: Anchor, pairs: Sequence[Pair]) -> dict[str, Slots]:
+        """What tasks wrote, of which some waited for the event, as this owner sees it."""
+        waiting = self._seen(anchor, [pair for pair in pairs if pair[0][:1] == WAITING])
+        seen = self._seen(anchor, pairs)
+        return {task: seen[task] for task, slots in waiting.items() if slots}
+
+    def resolved(self, key: bytes, record: bytes) -> bytes:
+        """A record that says in itself what its task wrote."""
+        owner, epoch, event_id, task, slots = _read(key, record)
+        whole: Slots = {
+            slot: (channel, self._resolved(payload), path) for slot, (channel, payload, path) in slots.items()
+        }
+        mark = _mark.pack(owner, epoch) if epoch else b""
+        return _record(key, Anchor(None, event_id), task, whole, mark)
+
+    def _is_own(self, stored: _Stored, anchor: Anchor) -> bool:
+        return stored.owner == self._owners.owner and stored.id in (None, anchor.id)
+
+    def _mark(self, epoch_key: bytes) -> bytes:
+        """What tells records of this owner and epoch from others; empty for the first owner of a run without copies."""
+        if self._epoch is None:
+            return b""
+        first = read_owner(epoch_key, self._epoch)
+        assert first is not None
+        return _mark.pack(self._owners.owner, first.epoch) if first.epoch else b""
+
+    def _keys(self, anchor: Anchor, task: str, mark: bytes) -> list[bytes]:
         """Where the record of a task is to stand, and where it may have waited for the event."""
-        waiting = [] if anchor.id is None else [waiting_key(self.run, anchor.id, task)]
-        return waiting if anchor.at is None else [task_write_key(self.run, anchor.at, task), *waiting]
+        waiting = [] if anchor.id is None else [waiting_key(self.run, anchor.id, task, mark)]
+        return waiting if anchor.at is None else [task_write_key(self.run, anchor.at, task, mark), *waiting]
 
 
 def _merged(slots: Slots, given: Iterable[Given]) -> Slots:
@@ -201,27 +334,38 @@ def _merged(slots: Slots, given: Iterable[Given]) -> Slots:
     return merged
 
 
-def _record(key: bytes, anchor: Anchor, task: str, slots: Slots) -> bytes:
-    path = next(iter(slots.values()))[2]
-    fields: list[Any] = [anchor.id if anchor.at is None else None, packed_id(task), path]
+_mark = struct.Struct(">xIQ")
+
+
+def _record(key: bytes, anchor: Anchor, task: str, slots: Slots, mark: bytes = b"") -> bytes:
+    path = next(iter(slots.values()))[2] if slots else ""
+    event_id = anchor.id if anchor.at is None else None
+    fields: list[Any] = [[*_mark.unpack(mark), event_id] if mark else event_id, packed_id(task), path]
     for slot, (channel, payload, own_path) in slots.items():
         fields += slot if own_path == path else [slot, own_path], channel, payload
     return seal_fields(key, fields)
 
 
-def _read(key: bytes, record: bytes) -> tuple[str | None, str, Slots]:
-    """The id of the event that is to come, the task, and what it wrote."""
+def _read(key: bytes, record: bytes) -> _Stored:
     event_id, task, path, *fields = unseal_fields(key, record)
+    owner, epoch = 0, 0
+    if isinstance(event_id, list):
+        owner, epoch, event_id = event_id
     slots: Slots = {}
     for slot, channel, payload in zip(*[iter(fields)] * 3, strict=True):
         number, own_path = slot if isinstance(slot, list) else (slot, path)
         slots[number] = (channel, payload, own_path)
-    return event_id, unpacked_id(task), slots
+    return _Stored(owner, epoch, event_id, unpacked_id(task), slots)
+
+
+def owner_of_record(key: bytes, record: bytes) -> int:
+    """Whose record it is."""
+    return _read(key, record).owner
 
 
 def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int]]:
     """The payloads of events that a record refers to: place of the event, number of the payload."""
-    for _, payload, _ in _read(key, record)[2].values():
+    for _, payload, _ in _read(key, record).slots.values():
         if isinstance(payload, list):
             yield (payload[0], payload[1]), payload[2]
 

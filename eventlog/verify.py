@@ -23,15 +23,20 @@ from eventlog.layout import (
     TASK_WRITE,
     WAITING,
     all_of,
+    branch_key,
     child_key,
     event_key,
     head_key,
     id_of,
+    owner_key,
+    owner_of,
     place_of,
     places,
     segment_key,
 )
 from eventlog.lineage import Lineage
+from eventlog.naming import places_in
+from eventlog.owners import all_owners, read_owner
 from eventlog.records import head_record, payload_digest, read_event, seal_fields, triples, unseal, unseal_fields, where
 from eventlog.snapshots import (
     DroppedError,
@@ -45,6 +50,7 @@ from eventlog.snapshots import (
     same_bytes,
 )
 from eventlog.tasks import references
+from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +58,10 @@ if TYPE_CHECKING:
     from eventlog.catalog import Catalog, Listing
     from eventlog.codec import Codec
     from eventlog.lineage import Segment
+    from eventlog.owners import Owner
     from eventlog.snapshots import Entries
     from eventlog.storage import Storage
+    from eventlog.trunk import Trunk
 
 
 def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -> Iterator[Problem]:
@@ -66,15 +74,29 @@ def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -
         return
     known: set[int] = set()
     try:
+        alive = {listing.number for listing in catalog.listings() if listing.is_alive}
+        read: set[int] = set()
         for listing in catalog.listings():
-            known.update((listing.number, *listing.unswept))
+            known.update((listing.number, *(p[0] if isinstance(p, list) else p for p in listing.unswept)))
             if listing.is_alive:
-                yield from _Run(storage, listing).problems()
-            else:
+                if listing.owner:
+                    yield from _copy(storage, listing)
+                if listing.number not in read:  # owners of one run are read together
+                    read.add(listing.number)
+                    yield from _Run(storage, listing).problems()
+            elif not listing.owner and listing.number not in alive:
                 yield from _grave(storage, listing)
     except (CorruptionError, FormatError) as error:
         yield Problem(None, "catalogue", str(error))
     yield from _strays(storage, known)
+
+
+def _copy(storage: Storage, listing: Listing) -> Iterator[Problem]:
+    """A copy's record says what it sees of the run that it shares."""
+    key = owner_key(listing.number, listing.owner)
+    owner = read_owner(key, storage.get([key])[0])
+    if owner is None or owner.parts != listing.parts:
+        yield Problem(plain_name(listing.parts), where(key), "the record of the copy is missing, or another one's")
 
 
 def _grave(storage: Storage, listing: Listing) -> Iterator[Problem]:
@@ -106,6 +128,10 @@ class _Run:
         self.number = listing.number
         self.name = plain_name(listing.parts)
         self.parts = listing.parts
+        self.owner = listing.owner
+        self.owners: dict[int, Owner] = {}
+        self.segments: list[Segment] = []
+        self.trunk: Trunk | None = None
         self.lineage = Lineage(storage, listing.number)
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -129,10 +155,15 @@ class _Run:
             if next(iter(self.storage.scan([all_of(kind, self.number) for kind in kinds], limit=1)), None):
                 yield self.problem("segment 0", "the record of where the run begins is missing")
             return
-        if segments[0].origin[:1] != [list(self.parts)]:
+        self.owners = {owner.number: owner for owner in all_owners(self.storage, self.number)}
+        if not self.owner and segments[0].origin[:1] != [list(self.parts)]:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
-        for segment in segments[1:]:
+        self.trunk = read_trunk(self.storage, self.number)
+        if self.trunk is not None:
+            segments = list(self._above(segments))
+        self.segments = segments
+        for segment in segments:
             self.forks[segment.parent].add(segment.base_seq)
         for segment in segments:
             yield from self._segment(segment)
@@ -142,10 +173,19 @@ class _Run:
         yield from self._sealed(WAITING)
         yield from self._sealed(SNAPSHOT)
 
+    def _above(self, segments: list[Segment]) -> Iterator[Segment]:
+        """Of a pruned run, the segments that branches write and that what is left lies in."""
+        for segment in segments:
+            key = branch_key(self.number, segment.branch, segment.owner)
+            record = self.storage.get([key])[0]
+            leads = record is not None and unseal_fields(key, record)[1] == segment.number
+            if leads or not self._is_alive(segment):
+                yield segment
+
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"
         entries, digest, step = {}, segment.base_digest, segment.base_step
-        if segment.number:
+        if segment.number and not (self.trunk is not None and self.trunk.segment == segment.number):
             base = self.bases.get((segment.parent, segment.base_seq))
             if base is None:
                 yield self.problem(at, f"the event it begins at, seq {segment.base_seq}, cannot be read")
@@ -163,10 +203,16 @@ class _Run:
         except EventLogError as error:
             yield self.problem(at, str(error))
 
-    def _events(self, segment: Segment, entries: Entries, digest: bytes, step: int) -> Iterator[Problem]:
+    def _events(  # noqa: C901 (one walk; what it looks at hangs together)
+        self, segment: Segment, entries: Entries, digest: bytes, step: int
+    ) -> Iterator[Problem]:
         seq = segment.base_seq
         manifests = self._manifests(segment)
-        for key, record in self.storage.scan([places(EVENT, self.number, segment.number, 0, (1 << 63) - 2)]):
+        trunk = self.trunk if self.trunk is not None and self.trunk.segment == segment.number else None
+        if trunk is not None:
+            seq, digest, step = trunk.seq - 1, trunk.before, trunk.step
+            manifests = {at_seq: key for at_seq, key in manifests.items() if at_seq >= trunk.seq}
+        for key, record in self.storage.scan([places(EVENT, self.number, segment.number, seq + 1, (1 << 63) - 2)]):
             at = place_of(key)
             if at[1] != seq + 1:
                 yield self.problem(where(key), f"the event before it, seq {seq + 1}, is missing")
@@ -180,7 +226,10 @@ class _Run:
                 self.ids[body.id].append(at)
             changes, problems = self._read_parts(key, body.writes, at)
             yield from problems
-            apply_changes(entries, advanced(entries, changes, at, len(record))[0])
+            if trunk is not None and at == trunk.at:
+                entries = self._begun(manifests.pop(at[1], b""))
+            else:
+                apply_changes(entries, advanced(entries, changes, at, len(record))[0])
             seq, digest, step = at[1], found, body.step
             if seq in manifests:
                 yield from self._manifest(manifests.pop(seq), entries)
@@ -188,10 +237,22 @@ class _Run:
                 self.bases[at] = (dict(entries), digest, step)
         key = head_key(self.number, segment.number)
         head = head_record(seq, digest) if seq > segment.base_seq else None
-        if self.storage.get([key])[0] != head:
+        if self._is_alive(segment) and self.storage.get([key])[0] != head:
             yield self.problem(where(key), f"the segment's head is not its newest event, seq {seq}")
         for key in manifests.values():
             yield self.problem(where(key), "there is no event at its place")
+
+    def _begun(self, key: bytes) -> Entries:
+        """The state that a pruned run begins with, which stands in no events."""
+        record = self.storage.get([key])[0] if key else None
+        if record is None:
+            raise CorruptionError("trunk", "the manifest that the pruned run begins with is missing")
+        entries = manifest_entries(unseal(key, record))
+        try:
+            entries.update(read_entries(self.storage, self.number, entries, list(entries)))
+        except DroppedError:
+            raise CorruptionError("trunk", "a value that the pruned run begins with is missing") from None
+        return entries
 
     def _read_parts(
         self, key: bytes, writes: list[Any], at: tuple[int, int]
@@ -229,6 +290,10 @@ class _Run:
             listed.update(read_entries(self.storage, self.number, listed, list(listed)))
         except DroppedError:
             return
+        except CorruptionError:
+            if self.trunk is None:
+                raise
+            return  # it names what was pruned: whoever reads it begins at the trunk
         for channel, entry in listed.items():
             if self.codec is not None and not _equal(entry, entries[channel], self.codec):
                 yield self.problem(where(key), f"channel {channel!r} has another value than the events say")
@@ -243,16 +308,35 @@ class _Run:
             elif self.lineage.segment(number).branch != name:
                 yield self.problem(f"branch {name!r}", f"segment {number} belongs to another branch")
         for number in numbers - written:
-            yield self.problem(f"segment {number}", "no branch leads to it")
+            if self._is_alive(self.lineage.segment(number)):
+                yield self.problem(f"segment {number}", "no branch leads to it")
+
+    def _is_alive(self, segment: Segment) -> bool:
+        """Whether the segment's owner was not deleted; others may lean on the segment then."""
+        owner = self.owners.get(segment.owner)
+        return owner is not None and owner.is_alive
 
     def _ids(self) -> Iterator[Problem]:
+        known: set[str] = set()
         for key, record in self.storage.scan([all_of(ID, self.number)]):
             event_id = id_of(key)
-            segment, seq = unseal_fields(key, record)[:2]
-            if (segment, seq) not in self.ids.pop(event_id, []):
+            known.add(event_id)
+            fields = unseal_fields(key, record)
+            missing = [at for at in places_in(fields) if at not in self.ids[event_id]]
+            if missing and (self._sees(owner_of(key), missing, fields) or any(map(self._has_segment, missing))):
                 yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
-        for event_id in self.ids:
+        for event_id in self.ids.keys() - known:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
+
+    def _sees(self, owner: int, missing: list[tuple[int, int]], fields: list[int]) -> bool:
+        """Whether what an owner's id names now is missing; what it named before may have gone with another owner."""
+        found = self.owners.get(owner)
+        return found is not None and found.is_alive and (fields[0], fields[1]) in missing
+
+    def _has_segment(self, at: tuple[int, int]) -> bool:
+        segment = next((each for each in self.segments if each.number == at[0]), None)
+        is_pruned = self.trunk is not None and at[1] < self.trunk.seq
+        return segment is not None and self._is_alive(segment) and not is_pruned
 
     def _task_writes(self) -> Iterator[Problem]:
         for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):

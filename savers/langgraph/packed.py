@@ -6,7 +6,8 @@ digits and a random part, are two numbers; whatever is not plain goes through th
 ```
  version      number; [its digits], if it has more than 64 bits; [number, random part]; or the string itself
  time         microseconds since 1970, where it is written as usual, in UTC; else the string
- ~checkpoint  [parent's id or nil, time or nil, the metadata's step or nil, 1 if `updated` says what was updated]
+ ~checkpoint  [parent's id or nil, time or nil, the metadata's step or nil], and where it says something: 1 if
+              the versions say what was updated, else 0; the id of the parent that was pruned
 ```
 """
 

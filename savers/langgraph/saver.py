@@ -7,7 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -24,23 +24,36 @@ from eventlog import (
     InvalidIdError,
     InvalidInputError,
     NotFoundError,
+    Pruned,
     TaskWrite,
     check_id,
 )
+from savers.langgraph.history import history_of
 from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
 from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Made, Thread
+from savers.langgraph.upkeep import (
+    STRATEGIES,
+    Policy,
+    PrunedNamespace,
+    copy_runs,
+    ids_of_runs,
+    is_finished_call,
+    prune_namespace,
+)
 from savers.langgraph.writers import Exclusive, late
 from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 
 if TYPE_CHECKING:
+    import datetime as dt
     import os
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.base import DeltaChannelHistory
     from langgraph.checkpoint.serde.base import SerializerProtocol
 
     from eventlog import Branch, Codec, Run
@@ -340,6 +353,133 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """As `delete_thread`."""
         await asyncio.to_thread(self.delete_thread, thread_id)
 
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints that LangGraph runs put, with their writes, from whatever thread and namespace.
+
+        A checkpoint of another run that was built on one of them stays as it is, and so do the writes that its delta
+        channels are made of.
+
+        Raises:
+            TypeError: `run_ids` is one string.
+        """
+        wanted = _ids("run_ids", run_ids)
+        for thread_id, namespace in self._names(None) if wanted else ():
+            name = _run_name(thread_id, namespace)
+            thread = self._threads.to_read(name, self._codec)
+            if (found := list(ids_of_runs(thread, wanted))) and thread.run.forget(found):
+                self._threads.forget(name)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await asyncio.to_thread(self.delete_for_runs, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Make another thread of what a thread is now: all namespaces, checkpoints and writes, under the same ids.
+
+        Copies nothing but pointers, whatever the history; from then on each thread goes its own way. A source that is
+        not there leaves the target empty.
+
+        Raises:
+            ConflictError: there is a target already, or the source is being written too quickly.
+        """
+        source, target = _ident("thread_id", source_thread_id), _ident("thread_id", target_thread_id)
+        names = [_run_name(*found) for found in self._names({"configurable": {"thread_id": source}})]
+        copy_runs(self.log, names, target)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await asyncio.to_thread(self.copy_thread, source_thread_id, target_thread_id)
+
+    def prune(  # type: ignore[override]  # it says what went
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        max_age: dt.timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[PrunedNamespace]:
+        """Remove old checkpoints of threads, for good: their bytes are free again.
+
+        ``"keep_latest"`` keeps one checkpoint per namespace, with its writes; it has no parent then. Of a subgraph's
+        call nothing stays once the root checkpoint that it was called from goes. What delta channels are made of stays
+        until their next stored value, but is not listed. Of a thread that has copies, or is one, checkpoints are only
+        taken off the list. ``"delete"`` removes the threads.
+
+        Args:
+            thread_ids: the threads; those that are not there are left out.
+            strategy: ``"keep_latest"`` or ``"delete"``.
+            keep_last: keep so many checkpoints per namespace, not one.
+            max_age: keep those that were put within this time, and the newest one; with `keep_last`, only so many.
+            dry_run: only say what would go.
+
+        Returns:
+            Per namespace what went, or would go.
+
+        Raises:
+            ConflictError: a thread is being written too quickly; those before it are pruned.
+            InvalidInputError: there is no such strategy, or an argument that it does not take.
+            TypeError: `thread_ids` is one string.
+        """
+        threads = _ids("thread_ids", thread_ids)
+        if strategy not in STRATEGIES:
+            raise InvalidInputError(f"strategy is one of {STRATEGIES}, not {strategy!r}")
+        if strategy == "delete" and (keep_last is not None or max_age is not None):
+            raise InvalidInputError('strategy "delete" keeps nothing: leave out keep_last and max_age')
+        policy = None if strategy == "delete" else Policy(keep_last, max_age)
+        return [pruned for thread_id in threads for pruned in self._pruned(thread_id, policy, dry_run=dry_run)]
+
+    def _pruned(self, thread_id: str, policy: Policy | None, *, dry_run: bool) -> Iterator[PrunedNamespace]:
+        named = sorted(self._names({"configurable": {"thread_id": thread_id}}), key=lambda name: name[1])
+        threads = {ns: self._threads.to_read(_run_name(thread_id, ns), self._codec) for _, ns in named}
+        saved = set(threads[""].run.given_ids()) if "" in threads else set()
+        roots = policy.kept(threads[""]) if policy is not None and "" in threads else []
+        for namespace, thread in threads.items():
+            kept = [] if policy is None else policy.kept(thread)
+            if not kept or is_finished_call(thread, namespace, kept, roots, saved):
+                ids = tuple(thread.run.given_ids())
+                yield PrunedNamespace(thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
+                if not dry_run and (ids or policy is None):
+                    self._threads.delete(_run_name(thread_id, namespace))
+                continue
+            removed = prune_namespace(thread, kept, dry_run=dry_run)
+            if not dry_run:
+                self._threads.forget(_run_name(thread_id, namespace))
+            yield PrunedNamespace(thread_id, namespace, False, removed)
+
+    async def aprune(  # type: ignore[override]  # as above
+        self,
+        thread_ids: Sequence[str],
+        *,
+        strategy: str = "keep_latest",
+        keep_last: int | None = None,
+        max_age: dt.timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Sequence[PrunedNamespace]:
+        """As `prune`."""
+        return await asyncio.to_thread(
+            self.prune, thread_ids, strategy=strategy, keep_last=keep_last, max_age=max_age, dry_run=dry_run
+        )
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What delta channels are made of before a checkpoint; see `BaseCheckpointSaver.get_delta_channel_history`."""
+        thread_id, namespace = _thread_of(config)
+        if not channels:
+            return {}
+        thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
+        checkpoint_id = _checkpoint_id(config) or thread.newest_id()
+        if checkpoint_id is None:
+            return {channel: {"writes": []} for channel in channels}
+        return cast("dict[str, DeltaChannelHistory]", history_of(thread, checkpoint_id, channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await asyncio.to_thread(self.get_delta_channel_history, config=config, channels=channels)
+
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
         number = int(str(current).split(".")[0]) if current is not None else 0
@@ -456,6 +596,14 @@ def _checkpoint_id(config: RunnableConfig) -> str | None:
 def _ident(what: str, value: object) -> str:
     """A thread's id; LangGraph lets callers give an integer."""
     return check_id(what, str(value) if type(value) is int else value)
+
+
+def _ids(what: str, values: Sequence[str]) -> list[str]:
+    """Several ids; one string is a sequence, too, but never meant to be one."""
+    if isinstance(values, str):
+        msg = f"{what} is a sequence of ids, not a str: [{values!r}]"
+        raise TypeError(msg)
+    return [_ident(what, value) for value in values]
 
 
 def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfig:

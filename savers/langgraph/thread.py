@@ -8,7 +8,7 @@ checkpoint holds stands in channels whose names begin with ``~``, so that it too
  ~s:NODE      the versions that the node has seen
  ~metadata    the metadata, but for the step
  ~rest        every other key of the checkpoint
- ~checkpoint  what is another one each time: see packed
+ ~checkpoint  what is another one each time: see packed; and the parent that was pruned
 ```
 
 An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
@@ -52,7 +52,7 @@ from savers.saver import MARK, escaped, is_users, plain
 from savers.tagged import parted, versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
@@ -360,8 +360,9 @@ class Thread:
             value = values.get(channel, _MISSING)
             data = self._small(value, channel)
             was_version, was = parted(changes.known.stored.get(name) or b"")
-            is_whole = data is not None and len(packed_version) <= _MAX_VERSION_BYTES and changes.known.veil is None
-            if data is not None and is_whole and (was_version is None or data != was):
+            is_whole = len(packed_version) <= _MAX_VERSION_BYTES and changes.known.veil is None
+            is_new = data != was if was_version is not None else value is not _MISSING
+            if data is not None and is_whole and is_new:
                 changes.encoded[name] = versioned(packed_version, data)
                 changes.delete(_VERSION + channel)
                 continue
@@ -473,6 +474,59 @@ class Thread:
         writes = self.run.task_writes(checkpoint_id)
         return writes if self.sealed is None else unhidden(writes)
 
+    def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
+        """What tasks wrote to `channels` after each of several checkpoints, by one look."""
+        if self.sealed is None:
+            return self.run.task_writes_along(events, channels)
+        found = [unhidden(writes) for writes in self.run.task_writes_along(events, {MARK})]
+        return [[write for write in writes if write.channel in channels] for writes in found]
+
+    def detach(self, checkpoint_id: str) -> None:
+        """Put a checkpoint again without its parent, which is to be pruned; what came before stays known to histories.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        with self._lock:
+            state = self.run.at(checkpoint_id)
+            known = self._known_of(state)
+            parent, time, step, *more = self._unveiled(state)[_CHECKPOINT]
+            if parent is not None:
+                encoded = {_CHECKPOINT: packed([None, time, step, *(more or [0]), parent])}
+                if known.veil is not None:
+                    encoded = known.veil.sealed(encoded, is_first=False)
+                self.run.write(self.run.prepare({}, encoded=encoded, at=state.event, id=checkpoint_id))
+            self._known = _Known()
+
+    def parent(self, checkpoint_id: str) -> str | None:
+        """The id of the parent that a checkpoint names, None if it names none."""
+        return _described(self._unveiled(self.run.at(checkpoint_id)))[1]
+
+    def true_parent(self, event: Event) -> str | None:
+        """The id of the checkpoint that came before; where it was pruned, too."""
+        said = self.run.written_by(event, _CHECKPOINT)
+        if said is None:  # the same bytes as the one before
+            said = self.run.at(event)[_CHECKPOINT]
+        packed_parent = said[4] if len(said) > 4 else said[0]  # noqa: PLR2004 (see packed)
+        return None if packed_parent is None else unpacked_id(packed_parent)
+
+    def value_at(self, event: Event, channel: str) -> Any:
+        """A channel's value at a checkpoint."""
+        return self._unveiled(self.run.at(event))[escaped(channel)]
+
+    def channels_at(self, where: str | Event) -> tuple[set[str], set[str]]:
+        """The channels that have a value at a checkpoint, and those that have a version and no value."""
+        versions, _, users = _versions_of(self._unveiled(self.run.at(where)))
+        valued = {plain(name) for name in users}
+        return valued, versions.keys() - valued
+
+    def emptied_by(self, event: Event, channels: Iterable[str]) -> set[str]:
+        """Those of some channels that may have had a value before an event, and have none after it."""
+        payloads = self.run.payloads_by(event)
+        veil = self._known_of(self.run.at(event)).veil if self.sealed is not None else None
+        names = {channel: escaped(channel) if veil is None else veil.name(escaped(channel)) for channel in channels}
+        return {channel for channel, name in names.items() if _is_empty(payloads.get(name, _MISSING))}
+
     def metadata(self, checkpoint_id: str) -> CheckpointMetadata | None:
         """The metadata of a checkpoint, read alone; None if it is not there."""
         try:
@@ -522,6 +576,11 @@ def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dic
     return {**versions, **moved}, seen, users
 
 
+def _is_empty(payload: Any) -> bool:
+    """Whether a channel that an event wrote has no value then: it was deleted, or nothing stands behind its version."""
+    return payload is None or (payload is not _MISSING and parted(payload)[0] is not None and not parted(payload)[1])
+
+
 def _newest(versions: Mapping[str, Any]) -> str | None:
     """The greatest version; None if they are not all strings."""
     return max(versions.values(), default="") if _STR.issuperset(map(type, versions.values())) else None
@@ -554,4 +613,4 @@ def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None,
     if step is not None:
         metadata["step"] = step
     said = None if parent is None else unpacked_id(parent)
-    return metadata, said, None if time is None else long_time(time), bool(more)
+    return metadata, said, None if time is None else long_time(time), bool(more and more[0])

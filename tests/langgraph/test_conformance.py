@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test, validate
-from langgraph.checkpoint.conformance.capabilities import BASE_CAPABILITIES
+from langgraph.checkpoint.conformance.capabilities import BASE_CAPABILITIES, EXTENDED_CAPABILITIES
 from langgraph.checkpoint.memory import InMemorySaver
 
 from savers.langgraph import EventLogSaver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BASE = sorted(capability.value for capability in BASE_CAPABILITIES)
+EXTENDED = sorted(capability.value for capability in EXTENDED_CAPABILITIES)
 
 
 class SyncOnly(BaseCheckpointSaver[Any]):
@@ -49,6 +50,19 @@ class SyncOnly(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id):
         return self.saver.delete_thread(thread_id)
+
+
+class SyncUpkeep(SyncOnly):
+    """The same, of a saver that can do all there is."""
+
+    async def acopy_thread(self, source_thread_id, target_thread_id):
+        return self.saver.copy_thread(source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids, *, strategy="keep_latest"):
+        return self.saver.prune(thread_ids, strategy=strategy)
+
+    async def adelete_for_runs(self, run_ids):
+        return self.saver.delete_for_runs(run_ids)
 
 
 class Logs:
@@ -103,12 +117,27 @@ def test_through_the_async_methods(logs):
 def test_through_the_sync_methods(logs):
     async def adapted() -> AsyncGenerator[SyncOnly, None]:
         async for saver in logs.savers():
-            yield SyncOnly(saver)
+            yield SyncUpkeep(saver)
 
     async def control() -> AsyncGenerator[SyncOnly, None]:
         yield SyncOnly(InMemorySaver())
 
     assert passed_all_base("sync", adapted) == passed_all_base("control", control)
+    assert not logs.problems
+
+
+@pytest.mark.parametrize("through", [lambda saver: saver, SyncUpkeep], ids=["async", "sync"])
+def test_all_capabilities(logs, through):
+    async def savers() -> AsyncGenerator[Any, None]:
+        async for saver in logs.savers():
+            yield through(saver)
+
+    report = asyncio.run(validate(checkpointer_test(name="all")(savers)))
+    assert EXTENDED == ["copy_thread", "delete_for_runs", "prune"]
+    for capability in BASE + EXTENDED:
+        result = report.results[capability]
+        assert (result.detected, result.passed, result.failures) == (True, True, []), capability
+        assert (result.tests_failed, result.tests_skipped) == (0, 0), capability
     assert not logs.problems
 
 

@@ -1,0 +1,297 @@
+"""Forgetting and pruning: what an explicit call takes away from a run's history.
+
+Owns which ids name nothing any more, and what may go with them. An id that was forgotten keeps its record as a
+tombstone, and its event stays as long as something is built on it. Pruning removes events: those before the last one
+that all that is kept goes back to, and whole branches; see trunk.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from eventlog.branches import MAIN
+from eventlog.burial import names_of_segment, remove
+from eventlog.errors import ConflictError, ExpectationError
+from eventlog.layout import (
+    CHILD,
+    EVENT,
+    ID,
+    MANIFEST,
+    PART,
+    SNAPSHOT,
+    TASK_WRITE,
+    all_of,
+    branch_key,
+    child_key,
+    head_key,
+    owner_key,
+    owner_of,
+    place_of,
+    places,
+    trunk_key,
+)
+from eventlog.lineage import segment_record
+from eventlog.naming import places_in
+from eventlog.owners import all_owners
+from eventlog.records import read_event, seal_fields, unseal_fields
+from eventlog.snapshots import manifest_pair, progress_at, whole_entries
+from eventlog.tasks import Anchor, references
+from eventlog.trunk import Trunk, read_trunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from eventlog.branches import Branches
+    from eventlog.lineage import Segment
+    from eventlog.tasks import TaskWrites
+
+    Place = tuple[int, int]
+    Pair = tuple[bytes, bytes]
+
+_TRIES: Final = 100
+_LAST_SEQ: Final = (1 << 63) - 2
+
+
+def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str]) -> list[str]:
+    """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those.
+
+    Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
+
+    Returns:
+        Those that named something.
+
+    Raises:
+        ConflictError: others rename the same ids, every time.
+    """
+    entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
+    named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
+    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()})
+    for event_id, entry in named.items():
+        _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
+    return list(named)
+
+
+def _forget(branches: Branches, tasks: TaskWrites, event_id: str, *, is_end: bool) -> None:
+    for _ in range(_TRIES):
+        entry = branches.id_entry(event_id)
+        if entry is None:
+            return
+        renamed = branches.naming.renamed(event_id, None)
+        puts, deletes, expect = tasks.closed(Anchor((entry[2], entry[3]), event_id), keep=not is_end)
+        try:
+            branches.storage.commit([renamed.put, *puts], deletes, {**expect, **renamed.expect})
+        except ExpectationError:
+            continue
+        return
+    raise ConflictError(f"too many writers use the id {event_id!r} at once; try again")
+
+
+def _ends(branches: Branches, going: set[Place]) -> set[Place]:
+    """Those of some places behind which nothing stays: no event whose id names it, no branch that begins there."""
+    ends: set[Place] = set()
+    for number in {segment for segment, _ in going}:
+        first = min(seq for segment, seq in going if segment == number)
+        ends |= _ends_of(branches, number, first, going)
+    return ends
+
+
+def _ends_of(branches: Branches, number: int, first: int, going: set[Place]) -> set[Place]:
+    run, storage = branches.run, branches.storage
+    forks = {place_of(key)[1] for key, _ in storage.scan([places(CHILD, run, number, first, _LAST_SEQ)])}
+    ends: set[Place] = set()
+    for key, record in storage.scan([places(EVENT, run, number, first, _LAST_SEQ)], reverse=True):
+        at = place_of(key)
+        if at[1] in forks:
+            break
+        if at in going:
+            ends.add(at)
+            continue
+        event_id = read_event(key, record)[2].id
+        entry = None if event_id is None else branches.id_entry(event_id)
+        if event_id is None or (entry is not None and (entry[0], entry[1]) == at):
+            break
+    return ends
+
+
+def prune(
+    branches: Branches, tasks: TaskWrites, keep: Sequence[Place], back_to: Sequence[Place], *, dry_run: bool
+) -> Gone:
+    """Remove every event that is on the way to none of `keep` and `back_to`; see `Run.prune`.
+
+    What is left begins at the last event that they all have in common. A run that has other owners stays as it is.
+    """
+    others = [owner for owner in all_owners(branches.storage, branches.run) if owner.number]
+    if branches.owner or others or not keep:
+        return Gone(0, 0, 0)
+    for _ in range(_TRIES):
+        plan = _planned(branches, [*keep, *back_to])
+        if dry_run:
+            return _measured(branches, plan)
+        try:
+            _turn(branches, plan)
+        except ExpectationError:
+            continue
+        _make_whole(branches, tasks, plan)
+        gone = _measured(branches, plan)
+        remove(branches.storage, (key for key, _ in _garbage(branches, plan)))
+        return gone
+    raise ConflictError(f"run {branches.name!r} is written too quickly to be pruned; try again")
+
+
+class Gone(NamedTuple):
+    """What was removed: events, keys, and bytes of keys and records."""
+
+    events: int
+    keys: int
+    bytes: int
+
+
+class _Plan(NamedTuple):
+    """What stays.
+
+    Attributes:
+        trunk: the first event.
+        firsts: the first seq that stays, of each segment of which something does.
+        path: segments whose record stays: of those, and of what lies below them.
+        segments: all segments.
+        anchors: where task writes stay, outside of what stays itself.
+    """
+
+    trunk: Place
+    firsts: dict[int, int]
+    path: set[int]
+    segments: list[Segment]
+    anchors: set[Place]
+
+    def stays(self, at: Place) -> bool:
+        """Whether the event at a place does."""
+        return at[0] in self.firsts and at[1] >= self.firsts[at[0]]
+
+
+def _planned(branches: Branches, needed: Sequence[Place]) -> _Plan:
+    lineage = branches.lineage
+    trunk = needed[0]
+    for at in needed[1:]:
+        trunk = _common(branches, trunk, at)
+    firsts: dict[int, int] = {}
+    for at in needed:
+        for segment, first, _ in lineage.stretches(*at, trunk[1]):
+            firsts[segment.number] = first
+    path = {segment.number for at in needed for segment, _, _ in lineage.stretches(*at)} | set(firsts) | {0}
+    ids: list[str] = []
+    for number, first in firsts.items():
+        for key, record in branches.storage.scan([places(EVENT, branches.run, number, first, _LAST_SEQ)]):
+            event_id = read_event(key, record)[2].id
+            ids += [] if event_id is None else [event_id]
+    entries = branches.naming.entries(ids, forgotten=True)
+    anchors = {(entry[2], entry[3]) for entry in entries if entry is not None}
+    return _Plan(trunk, firsts, path, list(lineage.all()), anchors)
+
+
+def _common(branches: Branches, one: Place, other: Place) -> Place:
+    """The last event on the way to both."""
+    way = {segment.number: last for segment, _, last in branches.lineage.stretches(*one)}
+    for segment, _, last in reversed(branches.lineage.stretches(*other)):
+        if segment.number in way:
+            return segment.number, min(last, way[segment.number])
+    raise AssertionError("all events of a run go back to its first")
+
+
+def _turn(branches: Branches, plan: _Plan) -> None:
+    """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere."""
+    run, storage = branches.run, branches.storage
+    known = read_trunk(storage, run)
+    key, epoch_key = trunk_key(run), owner_key(run, 0)
+    expect = dict(zip([key, epoch_key], storage.get([key, epoch_key]), strict=True))
+    puts: list[Pair] = []
+    deletes: list[bytes] = []
+    if known is None or known.at != plan.trunk:
+        puts += _whole(branches, plan.trunk)
+    for segment in branches.all():
+        pointers = [head_key(run, segment.number), branch_key(run, segment.branch)]
+        expect.update(zip(pointers, storage.get(pointers), strict=True))
+        if expect[pointers[0]] is None and plan.stays((segment.parent, segment.base_seq)):
+            plan.path.add(segment.number)  # nothing was written to it yet
+        elif segment.number not in plan.firsts:
+            deletes += pointers
+            if segment.branch == MAIN:
+                puts += _new_main(branches, plan, expect)
+    if puts or deletes:
+        storage.commit(puts, [key for key in deletes if key not in dict(puts)], expect)
+
+
+def _new_main(branches: Branches, plan: _Plan, expect: dict[bytes, bytes | None]) -> list[Pair]:
+    """The main branch, where nothing of it stays: it goes on at the trunk."""
+    run, lineage = branches.run, branches.lineage
+    digest, _, body = branches.event(plan.trunk)
+    segment = lineage.forked(lineage.next_number(), MAIN, (*plan.trunk, body.step, digest))
+    key = branch_key(run, MAIN)
+    pair = segment_record(run, segment)
+    expect[pair[0]] = None
+    plan.path.add(segment.number)
+    child = child_key(run, plan.trunk, segment.number)
+    return [pair, (key, seal_fields(key, [MAIN, segment.number])), (child, b"")]
+
+
+def _whole(branches: Branches, at: Place) -> list[Pair]:
+    """The tombstone, and a manifest of the event with every value in itself."""
+    run, storage = branches.run, branches.storage
+    progress = progress_at(storage, branches.lineage, run, at)
+    entries = {**progress.entries, **branches.read(at, progress.entries, list(progress.entries))}
+    snapshots = [key for key, _ in storage.scan([places(SNAPSHOT, run, *at, at[1])])]
+    first_n = 1 + max((int.from_bytes(key[21:], "big") for key in snapshots), default=-1)
+    puts, whole = whole_entries(run, at, entries, first_n, branches.codec)
+    _, parent, _ = branches.event(at)
+    known = read_trunk(storage, run)
+    if known is not None and known.at == at:
+        return []
+    step = -1
+    if at[1]:
+        before = branches.lineage.holding(at[0], at[1] - 1).number
+        step = branches.event((before, at[1] - 1))[2].step
+    return [*puts, manifest_pair(run, at, whole), Trunk(*at, parent, step, first_n).pair(run)]
+
+
+def _make_whole(branches: Branches, tasks: TaskWrites, plan: _Plan) -> None:
+    """Let no task write that stays name an event that goes."""
+    for key, record in branches.storage.scan([all_of(TASK_WRITE, branches.run)]):
+        if _stays(plan, key) and any(not plan.stays(at) for at, _ in references(key, record)):
+            with suppress(ExpectationError):  # somebody wrote it anew, without a name
+                branches.storage.commit([(key, tasks.resolved(key, record))], (), {key: record})
+
+
+def _stays(plan: _Plan, key: bytes) -> bool:
+    at = place_of(key)
+    return plan.stays(at) or (key[:1] == TASK_WRITE and at in plan.anchors)
+
+
+def _garbage(branches: Branches, plan: _Plan) -> Iterator[Pair]:
+    """What goes, pointers before what they point at."""
+    run, storage = branches.run, branches.storage
+    trunk = read_trunk(storage, run)
+    for key, record in storage.scan([all_of(ID, run)]):
+        named = places_in(unseal_fields(key, record))
+        if not any(map(plan.stays, named)) and not owner_of(key):
+            yield key, record
+    for key, record in storage.scan([all_of(MANIFEST, run), all_of(SNAPSHOT, run)]):
+        n = int.from_bytes(key[21:], "big") if key[:1] == SNAPSHOT else None
+        if trunk is None or place_of(key) != trunk.at or (n is not None and n < trunk.first_n):
+            yield key, record
+    for kind in (TASK_WRITE, PART, EVENT):
+        for key, record in storage.scan([all_of(kind, run)]):
+            if not _stays(plan, key):
+                yield key, record
+    for segment in plan.segments[:-1]:  # the last one stays, so that no number is ever used again
+        if segment.number not in plan.path:
+            keys = names_of_segment(run, segment)
+            yield from ((key, record or b"") for key, record in zip(keys, storage.get(keys), strict=True))
+
+
+def _measured(branches: Branches, plan: _Plan) -> Gone:
+    events = keys = size = 0
+    for key, record in _garbage(branches, plan):
+        events += key[:1] == EVENT
+        keys += 1
+        size += len(key) + len(record)
+    return Gone(events, keys, size)

@@ -1,0 +1,156 @@
+"""Pruning a run: what is kept stays what it was, the rest is gone, and a crash in between costs nothing."""
+
+import random
+
+import pytest
+
+from eventlog import EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
+from eventlog.errors import StorageError
+from tests.behaviour.test_copies import Failing, grown, put, said
+from tests.counting import CountingStorage, everything
+
+
+@pytest.fixture
+def log(storage):
+    made = EventLog(CountingStorage(storage))
+    yield made
+    assert list(made.verify()) == []
+
+
+def test_what_is_kept_stays_and_the_rest_is_gone(log):
+    run = grown(log.run("a"), 200)
+    run.append({"big": "b" * 5000}, id="big")
+    grown(run, 5, begin=200)
+    before = said(run)
+    would = run.prune(["e00202", "e00204"], dry_run=True)
+    assert said(run) == before
+    with log._storage.counted() as tally:
+        gone = run.prune(["e00202", "e00204"])
+    assert (gone.events, gone.ids) == (203, would.ids)
+    assert gone.keys == tally.keys_deleted.total()
+    assert said(run) == {event_id: before[event_id] for event_id in ("e00202", "e00204")}
+    assert said(log.run("a")) == said(run)
+    assert run.state["big"] == "b" * 5000
+    assert run.state["trail"] == list(range(205))
+    assert [event.seq for event in run.events()] == [203, 204, 205]
+    assert [state["n"] for _, state in run.replay()] == [202, 203, 204]
+    assert [state["n"] for _, state in run.replay(start=204)] == [203, 204]
+    assert run.at(204)["n"] == 203
+    with pytest.raises(NotFoundError, match="pruned"):
+        run.branches()[0].head and run._branches.event((0, 3))
+    with pytest.raises(NotFoundError):
+        run.at(3)
+    kinds = {key[:1] for key in everything(log._storage)}
+    assert {b"E", b"T", b"M"} <= kinds
+    assert len([key for key in everything(log._storage) if key[:1] == b"E"]) == 3
+
+
+def test_values_that_lie_before_the_new_beginning_are_kept_whole(log):
+    run = log.run("a")
+    run.append({"blob": "x" * 3000, "grows": ["y" * 900]})
+    for i in range(30):
+        run.append({"grows": Extend(["y" * 900]), "n": i}, id=f"e{i}")
+    truth = {i: dict(run.at(f"e{i}")) for i in (20, 29)}
+    run.prune(["e20", "e29"])
+    run.drop_snapshots()
+    fresh = log.run("a")
+    assert {i: dict(fresh.at(f"e{i}")) for i in (20, 29)} == truth
+    for i in range(30, 90):
+        fresh.append({"grows": Extend(["z" * 900]), "n": i}, id=f"e{i}")
+    assert dict(log.run("a").at("e20")) == truth[20]
+    fresh.prune(["e60", "e89"])
+    assert len(log.run("a").at("e60")["grows"]) == 62
+
+
+def test_task_writes_that_name_events_that_go_say_it_themselves(log):
+    run = grown(log.run("a"), 3)
+    run.put_task_writes("e00002", [TaskWrite("t", 0, "x", "v" * 300)])
+    run.append({"x": "v" * 300}, id="child")
+    put(run, "z", "e00002", n="kept")
+    run.forget(["child"])
+    run.prune(["e00002", "z"])
+    assert [write.value for write in run.task_writes("e00002")] == ["v" * 300]
+
+
+def test_a_run_that_was_copied_only_forgets(log):
+    run = grown(log.run("a"), 10)
+    log.copy("a", "b")
+    truth = said(log.run("b"))
+    assert run.prune(["e00009"]).events == 0
+    assert list(run.given_ids()) == ["e00009"]
+    assert said(log.run("b")) == truth
+    log.run("b").prune(["e00004"])
+    assert list(log.run("b").given_ids()) == ["e00004"]
+    log.delete("b")
+    assert log.run("a").prune(["e00009"]).events == 9
+
+
+def test_a_pruned_run_is_copied_and_each_goes_on(log):
+    run = grown(log.run("a"), 40)
+    run.prune(["e00037", "e00039"])
+    log.copy("a", "b")
+    grown(log.run("b"), 40, begin=40)
+    assert log.run("b").at("e00037")["trail"] == list(range(38))
+    log.delete("a")
+    assert log.run("b").state["trail"] == list(range(80))
+
+
+def test_what_cannot_be_pruned(log):
+    run = grown(log.run("a"), 3)
+    with pytest.raises(InvalidInputError):
+        run.prune([])
+    with pytest.raises(NotFoundError):
+        run.prune(["none"])
+    with pytest.raises(NotFoundError):
+        log.run("new").prune(["none"])
+    assert log.run("new").forget(["none"]) == []
+
+
+def test_a_crash_leaves_what_is_kept_and_the_next_prune_does_the_rest(storage):
+    failing = Failing(storage)
+    log = EventLog(failing)
+    for stop in range(14):
+        name = f"r{stop}"
+        run = grown(log.run(name), 6)
+        put(run, "f", "e00002", n="fork", big="b" * 3000)
+        truth = said(run)
+        failing.left = stop
+        try:
+            log.run(name).prune(["f"], back_to=["e00001"])
+        except StorageError:
+            failing.left = None
+            assert list(log.verify()) == [], stop
+            left = said(log.run(name))
+            assert left.items() <= truth.items()
+            assert "f" in left
+            log.run(name).prune(["f"], back_to=[1] if "e00001" not in left else ["e00001"])
+        failing.left = None
+        assert said(log.run(name)) == {"f": truth["f"]}
+        assert list(log.verify()) == [], stop
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_pruning_again_and_again_changes_no_state(seed, log):
+    rng = random.Random(seed)
+    run, truth = log.run("a"), {}
+    for number in range(120):
+        ids = sorted(truth)
+        if len(ids) > 3 and rng.random() < 0.06:
+            keep = rng.sample(ids, rng.randrange(1, 4))
+            log.run("a").prune(keep)
+            truth = {each: truth[each] for each in keep}
+            run = log.run("a") if rng.random() < 0.5 else run
+        else:
+            at = rng.choice(ids) if ids else None
+            state = {
+                "n": number,
+                "l": list(range(rng.randrange(200))),
+                f"c{rng.randrange(4)}": "x" * rng.randrange(2000),
+            }
+            run = log.run("a") if rng.random() < 0.3 else run
+            put(run, f"i{number:03}", at, **state)
+            truth[f"i{number:03}"] = state
+        found = {event_id: state for event_id, (state, _) in said(log.run("a")).items()}
+        assert found == truth
+        assert {each: dict(run.at(each)) for each in truth} == truth
+    assert list(log.verify()) == []

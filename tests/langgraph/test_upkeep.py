@@ -1,0 +1,370 @@
+"""Copying, pruning and deleting threads: what stays, what goes, and that nobody else is harmed."""
+
+import asyncio
+import datetime as dt
+import random
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+
+from eventlog import ConflictError, EventLog, InvalidInputError, NotFoundError
+from savers.langgraph import EventLogSaver
+from tests.counting import CountingStorage
+from tests.langgraph.byhand import config, made, told
+from tests.strict import strictly_equal
+
+
+@pytest.fixture(params=["memory", "lmdb"])
+def saver(request, tmp_path):
+    location = "memory:" if request.param == "memory" else str(tmp_path / "log")
+    with EventLogSaver.from_conn_string(location) as opened:
+        yield opened
+        assert list(opened.log.verify()) == []
+
+
+def put(saver, id, under=None, thread="t", ns="", values=None, **metadata):  # noqa: A002
+    named = config(under, thread)
+    named["configurable"]["checkpoint_ns"] = ns
+    values = {"big": "v" * 2000 + id, "n": id} if values is None else values
+    versions = dict.fromkeys(values, f"{len(id):032}.{abs(hash(id)) % 10**16:016}")
+    said = {"source": "loop", "step": 1, "parents": {}, **metadata}
+    saver.put(named, made(id, values, versions), said, versions)
+    return id
+
+
+def chain(saver, count, thread="t", ns="", **metadata):
+    under = None
+    for n in range(count):
+        under = put(saver, f"c{n:04}", under, thread, ns, **metadata)
+        named = config(under, thread)
+        named["configurable"]["checkpoint_ns"] = ns
+        saver.put_writes(named, [("n", under), ("big", "w" * 100)], "task")
+    return under
+
+
+def ids(saver, thread="t", ns=""):
+    named = config(None, thread)
+    named["configurable"]["checkpoint_ns"] = ns
+    return [found.config["configurable"]["checkpoint_id"] for found in saver.list(named)]
+
+
+def size(saver):
+    return sum(len(key) + len(value) for key, value in records(saver))
+
+
+def records(saver):
+    storage = saver.log._storage
+    return [pair for kind in range(1, 255) for pair in storage.scan([(bytes([kind]), bytes([kind + 1]))])]
+
+
+def test_the_latest_stays_whole_and_without_a_parent(saver):
+    chain(saver, 60)
+    before = told(saver.get_tuple(config()))
+    one = size(saver) / 60
+    (removed,) = saver.prune(["t"])
+    assert ids(saver) == ["c0059"]
+    assert told(saver.get_tuple(config())) == {**before, "parent": None}
+    assert saver.get_tuple(config("c0030")) is None
+    assert removed.removed.ids == tuple(f"c{n:04}" for n in range(58, -1, -1))
+    assert removed.removed.events == 60  # the kept one is put again, without its parent
+    assert size(saver) < 6 * one
+    assert list(saver.log.verify()) == []
+    put(saver, "c0060", "c0059")
+    saver.put_writes(
+        {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "c0060"}}, [("n", 1)], "u"
+    )
+    assert ids(saver) == ["c0060", "c0059"]
+    assert saver.get_tuple(config()).parent_config["configurable"]["checkpoint_id"] == "c0059"
+    saver.prune(["t"])
+    saver.prune(["t"])
+    assert ids(saver) == ["c0060"]
+    assert [value for _, _, value in saver.get_tuple(config()).pending_writes] == [1]
+
+
+def test_the_run_of_a_pruned_thread_begins_where_it_was_pruned(saver):
+    chain(saver, 30)
+    first = saver.run("t").event("c0003")
+    saver.prune(["t"])
+    run = saver.run("t")
+    events = list(run.events())
+    assert [event.given_id for event in events] == ["c0029"]
+    assert [event.given_id for event, _ in run.replay()] == ["c0029"]
+    assert next(run.replay())[1]["n"] == "c0029"
+    assert run.at(events[0])["n"] == "c0029"
+    with pytest.raises(NotFoundError):
+        run.at(first)
+    with pytest.raises(NotFoundError):
+        run.event("c0003")
+    run.drop_snapshots()
+    assert saver.get_tuple(config()).checkpoint["channel_values"]["n"] == "c0029"
+    chain_end = "c0029"
+    for n in range(30, 120):
+        chain_end = put(saver, f"c{n:04}", chain_end)
+    run = saver.run("t")
+    run.drop_snapshots()
+    assert run.at("c0100")["n"] == "c0100"
+    assert list(run.events(stop="c0100"))[-1].given_id == "c0100"
+
+
+def test_a_writer_that_saw_the_thread_before_goes_on(saver):
+    last = chain(saver, 40)
+    other = EventLogSaver(saver.log)
+    put(other, "x", last)
+    other.get_tuple(config("x"))
+    saver.prune(["t"])
+    put(other, "y", "x")
+    for n in range(60):
+        put(other, f"y{n:03}", f"y{n - 1:03}" if n else "y")
+    assert other.get_tuple(config()).checkpoint["channel_values"]["n"] == "y059"
+    assert len(ids(saver)) == 62
+    for found in saver.list(config()):
+        assert found.checkpoint["channel_values"]["n"] == found.checkpoint["id"]
+
+
+def test_keeping_by_count_and_by_age(saver):
+    chain(saver, 10)
+    saver.prune(["t"], keep_last=3)
+    assert ids(saver) == ["c0009", "c0008", "c0007"]
+    parents = [found.parent_config for found in saver.list(config())]
+    assert [each and each["configurable"]["checkpoint_id"] for each in parents] == ["c0008", "c0007", None]
+    assert [found.checkpoint["channel_values"]["n"] for found in saver.list(config())] == ["c0009", "c0008", "c0007"]
+    saver.prune(["t"], max_age=dt.timedelta(hours=1))
+    assert len(ids(saver)) == 3
+    saver.prune(["t"], max_age=dt.timedelta(hours=1), keep_last=2)
+    assert len(ids(saver)) == 2
+    saver.prune(["t"], max_age=dt.timedelta(0))
+    assert ids(saver) == ["c0009"]
+    put(saver, "c0010", "c0009")
+    assert ids(saver) == ["c0010", "c0009"]
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(saver):
+    chain(saver, 12)
+    before = records(saver)
+    (would,) = saver.prune(["t"], dry_run=True)
+    (gone,) = saver.prune(["t"], strategy="delete", dry_run=True)
+    assert records(saver) == before
+    assert len(gone.removed.ids) == 12
+    assert gone.is_deleted
+    (did,) = saver.prune(["t"])
+    assert would.removed.ids == did.removed.ids
+    assert did.removed.bytes >= would.removed.bytes > 11 * 2000
+    assert (would.removed.events, would.is_deleted) == (11, False)
+
+
+def test_what_prune_does_not_take(saver):
+    with pytest.raises(TypeError):
+        saver.prune("t")
+    with pytest.raises(TypeError):
+        saver.delete_for_runs("r")
+    with pytest.raises(ValueError, match="strategy"):
+        saver.prune(["t"], strategy="all")
+    for wrong in ({"keep_last": 0}, {"max_age": 5}, {"strategy": "delete", "keep_last": 1}):
+        with pytest.raises(InvalidInputError):
+            saver.prune(["t"], **wrong)
+    assert saver.prune([]) == saver.prune(["t"]) == []
+    saver.delete_for_runs([])
+    saver.delete_for_runs(["none"])
+
+
+def test_one_checkpoint_stays_per_namespace_but_of_finished_calls_none(saver):
+    chain(saver, 4)
+    chain(saver, 3, ns="sub")
+    chain(saver, 3, ns="call:1", parents={"": "c0001"})
+    chain(saver, 3, ns="call:2", parents={"": "c0003"})
+    chain(saver, 3, ns="call:3", parents={"": "not saved yet"})
+    chain(saver, 2, thread="other")
+    saver.prune(["t", "missing"])
+    left = {ns: ids(saver, ns=ns) for ns in ("", "sub", "call:1", "call:2", "call:3")}
+    assert left == {"": ["c0003"], "sub": ["c0002"], "call:1": [], "call:2": ["c0002"], "call:3": ["c0002"]}
+    assert len(ids(saver, "other")) == 2
+    saver.prune(["t"], strategy="delete")
+    assert list(saver.list(config())) == []
+    assert len(ids(saver, "other")) == 2
+
+
+def test_forks_that_are_not_kept_go(saver):
+    chain(saver, 10)
+    under = "c0004"
+    for n in range(10):
+        under = put(saver, f"d{n:04}", under)
+    one = size(saver) / 20
+    saver.prune(["t"])
+    assert ids(saver) == ["d0009"]
+    assert size(saver) < 6 * one
+    assert saver.get_tuple(config()).checkpoint["channel_values"]["n"] == "d0009"
+    put(saver, "e0", None)
+    put(saver, "e1", "d0009")
+    assert ids(saver) == ["e1", "e0", "d0009"]
+    assert saver.get_tuple(config("e0")).checkpoint["channel_values"]["n"] == "e0"
+
+
+def test_d8_pruning_keeps_what_delta_channels_are_made_of(saver):
+    def step(n, under, stored=None):
+        values = {"big": "v" * 2000 + str(n), **(stored or {})}
+        versions = dict.fromkeys([*values, "d"], f"{n:032}.{n:016}")
+        said = {"source": "loop", "step": n, "parents": {}, "counters_since_delta_snapshot": {"d": (1, 1)}}
+        named = config(under)
+        named["configurable"]["checkpoint_ns"] = ""
+        saver.put(named, made(f"c{n:04}", values, versions), said, versions)
+        saver.put_writes(saver.get_tuple(config(f"c{n:04}")).config, [("d", f"w{n}" * 50)], "t")
+
+    for n in range(50):
+        step(n, f"c{n - 1:04}" if n else None, {"d": _DeltaSnapshot([n])} if n == 40 else None)
+    truth = saver.get_delta_channel_history(config=config(), channels=["d"])
+    assert [value[:3] for _, _, value in truth["d"]["writes"]] == [f"w{n}" for n in range(40, 49)]
+    saver.prune(["t"])
+    assert ids(saver) == ["c0049"]
+    assert saver.get_delta_channel_history(config=config(), channels=["d"]) == truth
+    assert len(list(saver.run("t").events())) == 11
+    step(50, "c0049")
+    assert len(saver.get_delta_channel_history(config=config(), channels=["d"])["d"]["writes"]) == 10
+    saver.copy_thread("t", "copy")
+    saver.delete_thread("t")
+    found = saver.get_delta_channel_history(config=config(None, "copy"), channels=["d"])
+    assert len(found["d"]["writes"]) == 10
+    assert found["d"]["seed"] == _DeltaSnapshot([40])
+
+
+def test_a_copy_is_not_harmed_by_pruning_or_deleting_its_source(saver):
+    last = chain(saver, 20)
+    chain(saver, 2, ns="sub")
+    saver.copy_thread("t", "copy")
+    saver.copy_thread("copy", "copy of copy")
+    truth = [told(found) for found in saver.list(config())]
+    saver.prune(["t"])
+    assert ids(saver) == ["c0019"]
+    put(saver, "x", last, "copy")
+    for thread in ("copy of copy", "copy"):
+        found = [told(each) for each in saver.list(config(None, thread))]
+        assert [each for each in found if each["id"] != "x"] == truth
+    saver.prune(["copy"])
+    assert (ids(saver, "copy"), ids(saver, "copy", "sub")) == (["x"], ["c0001"])
+    saver.delete_thread("t")
+    saver.delete_thread("copy")
+    assert [told(each) for each in saver.list(config(None, "copy of copy"))] == truth
+    saver.delete_thread("copy of copy")
+    assert {key[:1] for key, _ in records(saver)} <= {b"N", b"S"}
+
+
+def test_copying_a_thread_writes_the_same_bytes_for_every_history():
+    def cost(count):
+        storage = CountingStorage(EventLog.open("memory:")._storage)
+        saver = EventLogSaver(EventLog(storage))
+        chain(saver, count)
+        with storage.counted() as tally:
+            saver.copy_thread("t", "copy")
+        return tally.written
+
+    assert cost(10) < 500
+    assert abs(cost(300) - cost(10)) <= 8
+
+
+def test_what_cannot_be_copied_and_what_is_nothing_to_copy(saver):
+    saver.copy_thread("none", "copy")
+    assert list(saver.list(config(None, "copy"))) == []
+    chain(saver, 2)
+    for target in ("t", "other"):
+        chain(saver, 1, thread="other")
+        with pytest.raises(ConflictError):
+            saver.copy_thread("t", target)
+    saver.copy_thread(*("t", 7))
+    assert ids(saver, "7") == ["c0001", "c0000"]
+
+
+def test_runs_are_deleted_from_all_threads_and_others_read_the_same(saver):
+    under = None
+    for n in range(12):
+        under = put(saver, f"c{n:04}", under, run_id=f"r{n // 4}")
+        put(saver, f"c{n:04}", None, ns="sub", run_id=f"r{n // 4}")
+    put(saver, "x", None, "other", run_id="r1")
+    saver.put_writes(
+        {"configurable": {"thread_id": "other", "checkpoint_ns": "", "checkpoint_id": "x"}}, [("n", 1)], "t"
+    )
+    saver.delete_for_runs(["r1", "none"])
+    left = [f"c{n:04}" for n in (11, 10, 9, 8, 3, 2, 1, 0)]
+    assert (ids(saver), ids(saver, ns="sub"), ids(saver, "other")) == (left, left, [])
+    assert all(found.checkpoint["channel_values"]["n"] == found.checkpoint["id"] for found in saver.list(config()))
+    put(saver, "x", None, "other")
+    assert saver.get_tuple(config("x", "other")).pending_writes == []
+    put(saver, "c0012", "c0005")  # a parent that is gone
+    assert saver.get_tuple(config()).checkpoint["channel_values"]["n"] == "c0012"
+
+
+def test_async_twins_do_the_same(saver):
+    async def all_of_it():
+        await saver.acopy_thread("t", "copy")
+        await saver.adelete_for_runs(["r"])
+        await saver.aprune(["copy"], keep_last=2)
+        return await saver.aget_delta_channel_history(config=config(), channels=["n"])
+
+    chain(saver, 5)
+    assert asyncio.run(all_of_it())["n"]["writes"]
+    assert ids(saver, "copy") == ["c0004", "c0003"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_done_to_threads_they_say_what_upstreams_says(seed, saver):
+    """Upstream's saver neither copies nor prunes: each of our threads has one of upstream's for itself."""
+    rng = random.Random(seed)
+    theirs = {"a": InMemorySaver()}
+    kept = {"a": {}}  # per thread its checkpoints, by id the parent that is expected
+
+    def check(thread):
+        for found in [*saver.list(config(None, thread))]:
+            checkpoint_id = found.checkpoint["id"]
+            there = told(theirs[thread].get_tuple(config(checkpoint_id, "t")))
+            there["parent"] = kept[thread][checkpoint_id]
+            assert strictly_equal(told(found), there), (thread, checkpoint_id)
+        assert ids(saver, thread) == sorted(kept[thread], reverse=True), thread
+
+    for calls in range(1, 91):
+        thread = rng.choice(sorted(theirs))
+        mine = sorted(kept[thread])
+        chance = rng.random()
+        if chance < 0.06 and mine and len(theirs) < 5:
+            copy = f"copy{calls}"
+            saver.copy_thread(thread, copy)
+            theirs[copy] = InMemorySaver()
+            theirs[copy].storage = _deep(theirs[thread].storage)
+            theirs[copy].writes = _deep(theirs[thread].writes)
+            theirs[copy].blobs = dict(theirs[thread].blobs)
+            kept[copy] = dict(kept[thread])
+        elif chance < 0.10 and len(theirs) > 1:
+            saver.delete_thread(thread)
+            del theirs[thread], kept[thread]
+        elif chance < 0.16 and mine:
+            count = rng.randrange(1, 4)
+            saver.prune([thread], keep_last=count)
+            stay = mine[-count:]
+            kept[thread] = {each: parent if (parent := kept[thread][each]) in stay else None for each in stay}
+        elif chance < 0.6 or not mine:
+            under = rng.choice(mine[-3:]) if mine and rng.random() < 0.95 else None
+            checkpoint_id = f"c{calls:04}"
+            values = {"n": calls, "l": list(range(rng.randrange(300))), "s": "x" * rng.randrange(1500)}
+            versions = dict.fromkeys(values, f"{calls:032}.{calls:016}")
+            for each, name in ((saver, thread), (theirs[thread], "t")):
+                named = config(under, name)
+                named["configurable"]["checkpoint_ns"] = ""
+                said = {"source": "loop", "step": calls, "parents": {}}
+                each.put(named, made(checkpoint_id, values, versions), said, versions)
+            kept[thread][checkpoint_id] = under
+        else:
+            where = rng.choice(mine)
+            writes = [(rng.choice(["n", "l", "__interrupt__"]), "v" * rng.randrange(200) + str(calls))]
+            task = f"t{rng.randrange(3)}"
+            for each, name in ((saver, thread), (theirs[thread], "t")):
+                named = config(where, name)
+                named["configurable"]["checkpoint_ns"] = ""
+                each.put_writes(named, writes, task)
+        for each in theirs:
+            check(each)
+    assert list(saver.log.verify()) == []
+
+
+def _deep(nested):
+    copied = type(nested)(nested.default_factory)
+    for key, value in nested.items():
+        copied[key] = _deep(value) if hasattr(value, "default_factory") else dict(value)
+    return copied
