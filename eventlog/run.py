@@ -8,16 +8,15 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
-from itertools import chain, islice, repeat
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
 from eventlog.catalog import plain_name
-from eventlog.codec import MSGPACK
 from eventlog.diff import Diff, compare
+from eventlog.drafting import Drafts, accept, value_at
 from eventlog.errors import (
     ConflictError,
     CorruptionError,
@@ -25,21 +24,16 @@ from eventlog.errors import (
     InvalidInputError,
     NotFoundError,
     TooLargeError,
-    UnknownTypeError,
 )
-from eventlog.events import OPERATIONS, Branch, Event, Pruned, TaskWrite, Update, auto_id
+from eventlog.events import Branch, Event, Pruned, TaskWrite, auto_id
 from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
-from eventlog.shadow import shadow_of
 from eventlog.snapshots import (
-    INLINE,
     advanced,
     apply_changes,
-    decoded_value,
     is_newest_read,
-    is_read,
     placed,
     play,
     progress_at,
@@ -50,10 +44,10 @@ from eventlog.tasks import Anchor, TaskWrites
 from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from eventlog.branches import Tip
-    from eventlog.codec import Codec, PlainCodec, SealedCodec
+    from eventlog.codec import Codec
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
@@ -122,24 +116,6 @@ class Door(Protocol):
         """The same, of a run that is made where there is none."""
 
 
-class _Known(NamedTuple):
-    """See `delta.Known`."""
-
-    run: Run
-    tip: Tip
-    channel: str
-    kind: int
-
-    def shadow(self) -> Any:
-        return self.run._shadow(self.tip, self.channel)  # noqa: SLF001 (its own)
-
-    def made_shadow(self) -> Any:
-        return self.tip.shadows.get(self.channel)
-
-    def value(self) -> Any:
-        return self.run._value(self.tip, self.channel)  # noqa: SLF001 (its own)
-
-
 class Run:
     """One branch of one run: append to it, look at any of its past states, fork it.
 
@@ -162,17 +138,11 @@ class Run:
         self._storage = storage
         self._parts = parts
         self._codec = codec
-        self._plain_codec = cast("PlainCodec", codec) if hasattr(codec, "encode_plain") else None
-        self._sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
-        self._bare = codec if self._sealed is None else self._sealed.unsealed
-        self._encode_plain = codec.encode if self._plain_codec is None else self._plain_codec.encode_plain
+        self._drafts = Drafts(codec, limits, clock)
         self._limits = limits
         self._clock = clock
         self._door = door
         self._evidence: list[bytes | None] | None = None
-        self._channels: set[str] = set()  # names that were checked
-        self._form = delta.Form([], [], [])
-        self._task: str | None = None  # the last one that was checked: most writers give the same object each time
         nothing = Branches(storage, 0, 0, 0, parts, codec)
         self._begin(nothing, nothing.empty_tip())
         self._is_new = True
@@ -258,7 +228,7 @@ class Run:
         """
         with self._lock:
             tip = self._tip
-            return self._value(tip, channel) if channel in tip.entries else default
+            return value_at(self._branches, tip, channel) if channel in tip.entries else default
 
     def __len__(self) -> int:
         """How many events lead to the head, those before a fork included."""
@@ -313,7 +283,9 @@ class Run:
         with self._lock:
             if expected is not _UNSEEN:
                 self._check_expected(expected)
-            return self._write_draft(self._tip, self._draft(self._tip, writes, None, task, step, None, meta))
+            return self._write_draft(
+                self._tip, self._drafts.one(self._branches, self._tip, writes, None, task, step, None, meta)
+            )
 
     def commit(
         self,
@@ -335,7 +307,9 @@ class Run:
         with self._lock:
             if expected is not _UNSEEN:
                 self._check_expected(expected)
-            return self._write_draft(self._tip, self._draft(self._tip, None, state, task, step, None, meta))
+            return self._write_draft(
+                self._tip, self._drafts.one(self._branches, self._tip, None, state, task, step, None, meta)
+            )
 
     def _append_once(
         self,
@@ -350,7 +324,7 @@ class Run:
         """Append, unless it was done already: then the event that is there."""
 
         def draft(tip: Tip) -> Draft:
-            return self._draft(tip, writes, state, task, step, event_id, meta)
+            return self._drafts.one(self._branches, tip, writes, state, task, step, event_id, meta)
 
         if self._is_new:
             fresh = self.branch(self._branch)  # somebody may have begun the run, with this very event
@@ -395,44 +369,13 @@ class Run:
             raise TooLargeError("events in one batch", len(batch), limit)
         with self._lock:
             self._check_expected(expected)
-            drafts = self._drafts(batch, task)
+            drafts = self._drafts.several(self._branches, self._tip, batch, task)
             if not drafts:
                 return []
             self._ensure_created()
             written = self._branches.write(self._tip, drafts)
             self._forget(drafts)
             return written
-
-    def _drafts(self, batch: Iterable[Mapping[str, Any]], task: str | None) -> list[Draft]:
-        """The drafts of a batch, each on top of those before it.
-
-        A plain value can be drafted without knowing what is there, so what stands before it is looked at only when an
-        operation needs it.
-        """
-        tip = self._scratch(self._tip)
-        task = None if task is None else check_id("task", task)
-        drafts: list[Draft] = []
-        seen = 0
-        for index, writes in enumerate(batch):
-            plain = self._form.filled(writes, self._encode_plain, INLINE) if type(writes) is dict else None
-            if plain is None:
-                self._look_ahead(tip, drafts[seen:])
-                seen = len(drafts)
-                drafts.append(self._draft(tip, writes, None, task, None, None, None, f"[{index}]."))
-            else:
-                drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False, False)))
-            tip.step += 1
-        return drafts
-
-    def _scratch(self, tip: Tip) -> Tip:
-        """A tip to look ahead with: what later events of a batch stand on, while none is written."""
-        progress = tip.progress._replace(entries=dict(tip.entries))
-        return type(tip)(tip.segment, tip.at, tip.step, tip.digest, tip.given_id, tip.head, lambda: progress)
-
-    def _look_ahead(self, tip: Tip, drafts: Iterable[Draft]) -> None:
-        for draft in drafts:
-            apply_changes(tip.entries, advanced(tip.entries, draft.changes, tip.at, 0)[0])
-            self._accept(tip, draft)
 
     def _forget(self, drafts: Iterable[Draft]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
@@ -482,10 +425,10 @@ class Run:
                 tip = self._tip_at(self._place(at))
             if step is not None and not tip.is_empty and step <= tip.step:
                 step = None
-            draft = self._draft(tip, writes, state, task, step, id, meta)
+            draft = self._drafts.one(self._branches, tip, writes, state, task, step, id, meta)
             plain, found = draft[:2]
             if encoded:
-                more, larger = self._taken_over(encoded)
+                more, larger = self._drafts.taken_over(encoded)
                 plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
             return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
@@ -510,7 +453,7 @@ class Run:
             self._ensure_created()
         written = self._branches.write_one(tip, draft)
         if tip.shadows or draft.writes:
-            self._accept(tip, draft)
+            accept(tip, draft)
         self._tip, self._state, self._newest = tip, None, written
         return written
 
@@ -537,17 +480,6 @@ class Run:
         segment = self._branches.lineage.segment(at[0])
         return segment.owner != self._branches.owner or self._branches.head_of(segment) != at
 
-    def _accept(self, tip: Tip, draft: Draft) -> None:
-        """Bring what is remembered of the written channels up to date."""
-        for channel in draft.plain[::3]:
-            tip.shadows.pop(channel, None)
-        for channel, write in draft.writes:
-            shadow = delta.accepted(tip.shadows.get(channel), write)
-            if shadow is delta.NO_SHADOW:
-                tip.shadows.pop(channel, None)
-            else:
-                tip.shadows[channel] = shadow
-
     def _done_before(self, event_id: str | None, draft: Callable[[Tip], Draft]) -> Event | None:
         """The event that an id names already, None if there is none.
 
@@ -565,16 +497,12 @@ class Run:
         raise IdConflictError(f"the id {event_id!r} names another event of this run; choose another id")
 
     def _is_same(self, again: Draft, at: tuple[int, int], body: Body) -> bool:
-        known = [(channel, code, self._opened(code, payload)) for channel, code, payload, _ in again.changes]
+        known = [(channel, code, self._drafts.opened(code, payload)) for channel, code, payload, _ in again.changes]
         writes = [
-            (channel, code, self._opened(code, data if isinstance(data, bytes) else self._branches.part(data)))
+            (channel, code, self._drafts.opened(code, data if isinstance(data, bytes) else self._branches.part(data)))
             for channel, code, data, _ in placed(body.writes, at)
         ]
         return (again.step, again.task, again.meta, known) == (body.step, body.task, body.meta, writes)
-
-    def _opened(self, code: int, payload: bytes) -> bytes:
-        """A payload by which two writes can be compared."""
-        return payload if self._sealed is None or code == delta.DELETE else self._sealed.opened(payload)
 
     def _tip_before(self, at: tuple[int, int]) -> Tip:
         if not at[1]:
@@ -588,144 +516,6 @@ class Run:
         self._branches = Branches(self._storage, *self._door.create(), self._parts, self._codec)
         self._tip.segment = self._branches.empty_tip().segment
         self._is_new = False
-
-    # --- drafts ---------------------------------------------------------------------------------------------------
-
-    def _draft(
-        self,
-        tip: Tip,
-        writes: Mapping[str, Any] | None,
-        state: Mapping[str, Any] | None,
-        task: str | None,
-        step: int | None,
-        event_id: str | None,
-        meta: Mapping[str, Any] | None,
-        path: str = "",
-    ) -> Draft:
-        plain: list[Any] = []
-        found: list[tuple[str, delta.Write]] = []
-        if writes is None:
-            found = self._found(tip, state)
-        elif not writes:
-            _check_mapping(writes, "writes")
-        else:
-            if type(writes) is not dict:
-                _check_mapping(writes, "writes")
-            known = self._form.filled(writes, self._encode_plain, INLINE)
-            plain, rest = self._plain(writes) if known is None else (known, None)
-            if rest:
-                found = self._encoded(tip, rest, path)
-        if found:
-            if self._sealed is not None:
-                found = [(channel, _sealed(write, self._sealed)) for channel, write in found]
-            self._check_limits(found)
-        if task is not None and task is not self._task:
-            self._task = check_id("task", task)
-        if event_id is not None:
-            check_id("event id", event_id)
-        encoded_meta = None if not meta else self._meta(meta)
-        next_step = tip.step + 1 if step is None else self._given_step(tip, step)
-        return _new(Draft, (plain, found, next_step, self._clock(), task, event_id, encoded_meta, False, False))
-
-    def _taken_over(self, encoded: Mapping[str, bytes]) -> tuple[list[Any], list[tuple[str, delta.Write]]]:
-        """The writes that set channels to bytes of the run's codec: small ones as in an event's body, and others."""
-        if not (_STR.issuperset(map(type, encoded)) and self._channels.issuperset(encoded)):
-            for channel in encoded:
-                self._check_channel(channel)
-        if max(map(len, encoded.values())) <= INLINE <= self._limits.value_bytes:
-            return [*chain.from_iterable(zip(encoded, repeat(delta.SET), encoded.values()))], []
-        found = [(channel, delta.Write(delta.SET, payload, len(payload))) for channel, payload in encoded.items()]
-        self._check_limits(found)
-        return [], found
-
-    def _check_channel(self, channel: str) -> None:
-        if channel not in self._channels or type(channel) is not str:
-            if len(self._channels) >= _MAX_CHANNELS:
-                self._channels.clear()
-            self._channels.add(check_id("channel", channel))
-
-    def _check_limits(self, found: list[tuple[str, delta.Write]]) -> None:
-        if len(found) > self._limits.channels:
-            raise TooLargeError("channels in one event", len(found), self._limits.channels)
-        for channel, write in found:
-            if len(write[1]) > self._limits.value_bytes:
-                raise TooLargeError(f"{channel}: value bytes", len(write.payload), self._limits.value_bytes)
-
-    def _plain(self, writes: Mapping[str, Any]) -> tuple[list[Any], Mapping[str, Any]]:
-        """The writes that only set small plain values of channels known to be named right, and all others."""
-        codec, limits = self._plain_codec, self._limits
-        if codec is None or limits.value_bytes < INLINE or limits.channels < len(writes):
-            return [], writes
-        if not (_STR.issuperset(map(type, writes)) and self._channels.issuperset(writes)):
-            return [], writes
-        plain, rest = delta.plain_sets(writes, codec, INLINE)
-        if not rest:
-            self._form = delta.Form([*writes], [*map(type, writes.values())], plain)
-        return plain, rest
-
-    def _meta(self, meta: Mapping[str, Any]) -> bytes:
-        if not isinstance(meta, dict):
-            raise InvalidInputError(f"meta is a dict, not {type(meta).__name__}")
-        encoded = MSGPACK.encode(meta, "meta")
-        if len(encoded) > self._limits.meta_bytes:
-            raise TooLargeError("meta bytes", len(encoded), self._limits.meta_bytes)
-        return encoded
-
-    def _given_step(self, tip: Tip, step: int) -> int:
-        if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
-            raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
-        if not tip.is_empty and step <= tip.step:
-            raise InvalidInputError(
-                f"step {step} does not follow step {tip.step} of the head; steps grow along a branch"
-            )
-        return step
-
-    def _encoded(self, tip: Tip, writes: Mapping[str, Any], path: str) -> list[tuple[str, delta.Write]]:
-        found = []
-        for channel, value in writes.items():
-            self._check_channel(channel)
-            place = path + channel if path else channel
-            if type(value) not in OPERATIONS:
-                found.append((channel, delta.set_to(value, self._bare, place)))
-            elif type(value) is not Update:
-                entry = tip.entries.get(channel)
-                known = None if entry is None else _Known(self, tip, channel, entry.kind)
-                found.append((channel, delta.from_operation(value, known, self._bare, place)))
-            elif (write := self._difference(tip, channel, value.value, place)) is not None:
-                found.append((channel, write))
-        return found
-
-    def _found(self, tip: Tip, state: Mapping[str, Any] | None) -> list[tuple[str, delta.Write]]:
-        _check_mapping(state, "state")
-        assert state is not None
-        found = []
-        for channel, value in state.items():
-            write = self._difference(tip, channel, value, channel)
-            if write is not None:
-                found.append((channel, write))
-        found += [(channel, delta.Write(delta.DELETE, b"")) for channel in tip.entries if channel not in state]
-        return found
-
-    def _difference(self, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:
-        if channel not in tip.entries:
-            check_id("channel", channel)
-            return delta.first_set(value, self._bare, path)
-        try:
-            shadow = self._shadow(tip, channel)
-        except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
-            return delta.first_set(value, self._bare, path)
-        return delta.difference(shadow, value, self._bare, path)
-
-    def _shadow(self, tip: Tip, channel: str) -> Any:
-        """What a channel's next value is compared with; made of its value now, where it was not compared before."""
-        if channel not in tip.shadows:
-            tip.shadows[channel] = shadow_of(self._value(tip, channel), self._bare, channel)
-        return tip.shadows[channel]
-
-    def _value(self, tip: Tip, channel: str) -> Any:
-        if not is_read(tip.entries[channel]):
-            self._branches.read_tip(tip, [channel])
-        return decoded_value(tip.entries[channel], self._codec)
 
     # --- heads ----------------------------------------------------------------------------------------------------
 
@@ -1289,16 +1079,3 @@ class Run:
 
     def _event_at(self, at: tuple[int, int]) -> Event:
         return self._branches.event_of(at, self._branches.event(at))
-
-
-def _sealed(write: delta.Write, codec: SealedCodec) -> delta.Write:
-    """A write that was found, with what is stored of its payload."""
-    if write.code == delta.DELETE:
-        return write
-    payload = codec.seal(write.payload)
-    return write._replace(payload=payload, growth=len(payload) if write.growth == len(write.payload) else write.growth)
-
-
-def _check_mapping(given: Any, what: str) -> None:
-    if type(given) is not dict and not isinstance(given, Mapping):
-        raise InvalidInputError(f"{what} map channel names to values; this is a {type(given).__name__}")
