@@ -58,7 +58,7 @@ def records(saver):
     return [pair for kind in range(1, 255) for pair in storage.scan([(bytes([kind]), bytes([kind + 1]))])]
 
 
-def test_the_latest_stays_whole_and_without_a_parent(saver):
+def test_s48_the_latest_stays_whole_and_without_a_parent(saver):
     chain(saver, 60)
     before = told(saver.get_tuple(config()))
     one = size(saver) / 60
@@ -153,7 +153,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(saver):
     assert (would.removed.events, would.is_deleted) == (11, False)
 
 
-def test_what_prune_does_not_take(saver):
+def test_s48_what_prune_does_not_take(saver):
     with pytest.raises(TypeError):
         saver.prune("t")
     with pytest.raises(TypeError):
@@ -168,7 +168,7 @@ def test_what_prune_does_not_take(saver):
     saver.delete_for_runs(["none"])
 
 
-def test_one_checkpoint_stays_per_namespace_but_of_finished_calls_none(saver):
+def test_s48_one_checkpoint_stays_per_namespace_but_of_finished_calls_none(saver):
     chain(saver, 4)
     chain(saver, 3, ns="sub")
     chain(saver, 3, ns="call:1", parents={"": "c0001"})
@@ -227,7 +227,7 @@ def test_d8_pruning_keeps_what_delta_channels_are_made_of(saver):
     assert found["d"]["seed"] == _DeltaSnapshot([40])
 
 
-def test_a_copy_is_not_harmed_by_pruning_or_deleting_its_source(saver):
+def test_s49_a_copy_is_not_harmed_by_pruning_or_deleting_its_source(saver):
     last = chain(saver, 20)
     chain(saver, 2, ns="sub")
     saver.copy_thread("t", "copy")
@@ -248,7 +248,7 @@ def test_a_copy_is_not_harmed_by_pruning_or_deleting_its_source(saver):
     assert {key[:1] for key, _ in records(saver)} <= {b"N", b"S"}
 
 
-def test_copying_a_thread_writes_the_same_bytes_for_every_history():
+def test_s49_copying_a_thread_writes_the_same_bytes_for_every_history():
     def cost(count):
         storage = CountingStorage(EventLog.open("memory:")._storage)
         saver = EventLogSaver(EventLog(storage))
@@ -261,7 +261,7 @@ def test_copying_a_thread_writes_the_same_bytes_for_every_history():
     assert abs(cost(300) - cost(10)) <= 8
 
 
-def test_what_cannot_be_copied_and_what_is_nothing_to_copy(saver):
+def test_s49_what_cannot_be_copied_and_what_is_nothing_to_copy(saver):
     saver.copy_thread("none", "copy")
     assert list(saver.list(config(None, "copy"))) == []
     chain(saver, 2)
@@ -273,7 +273,7 @@ def test_what_cannot_be_copied_and_what_is_nothing_to_copy(saver):
     assert ids(saver, "7") == ["c0001", "c0000"]
 
 
-def test_runs_are_deleted_from_all_threads_and_others_read_the_same(saver):
+def test_s22_runs_are_deleted_from_all_threads_and_others_read_the_same(saver):
     under = None
     for n in range(12):
         under = put(saver, f"c{n:04}", under, run_id=f"r{n // 4}")
