@@ -6,7 +6,9 @@ those heads; what is written afterwards, by whomever, is seen by its writer and 
 
 ```
  O run 0        [epoch, is_alive]                                there is none until the run is copied
- O run owner    [epoch, is_alive, parts, source, segment, last seq, segment, last seq ...]
+ O run owner    [epoch, is_alive, parts, source, limits]
+                limits: segment, last seq, segment, last seq ..., of 4 and 8 bytes, so that a copy costs the same bytes
+                at every history
 ```
 
 The *epoch* counts the copies. A copy bears the number that its own making counted: of what is not reached through
@@ -15,6 +17,7 @@ events (task writes, forgotten ids) it sees what its source wrote in lower ones.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventlog.errors import NotFoundError
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventlog.storage import Storage
+
+
+_limit = struct.Struct(">IQ")
 
 
 class Owner(NamedTuple):
@@ -51,8 +57,8 @@ class Owner(NamedTuple):
         key = owner_key(run, self.number)
         if not self.number:
             return key, seal_fields(key, [self.epoch, self.is_alive])
-        limits = [number for limit in self.limits.items() for number in limit]
-        return key, seal_fields(key, [self.epoch, self.is_alive, list(self.parts), self.source, *limits])
+        limits = b"".join(_limit.pack(*limit) for limit in self.limits.items())
+        return key, seal_fields(key, [self.epoch, self.is_alive, list(self.parts), self.source, limits])
 
 
 def read_owner(key: bytes, record: bytes | None) -> Owner | None:
@@ -63,8 +69,8 @@ def read_owner(key: bytes, record: bytes | None) -> Owner | None:
     epoch, is_alive, *rest = unseal_fields(key, record)
     if not number:
         return Owner(0, epoch, is_alive)
-    parts, source, *limits = rest
-    return Owner(number, epoch, is_alive, tuple(parts), source, dict(zip(limits[::2], limits[1::2], strict=True)))
+    parts, source, limits = rest[:3]
+    return Owner(number, epoch, is_alive, tuple(parts), source, dict(_limit.iter_unpack(limits)))
 
 
 def all_owners(storage: Storage, run: int) -> Iterator[Owner]:
