@@ -480,7 +480,7 @@ def test_a_type_the_target_refuses_is_told_before_anything_is_written(make, tmp_
     first.put_writes(named("1", "other"), [("a", Own(2))], "task")
     done = copy(first, second)
     assert [(each.namespace, each.id) for each in done.problems] == [("", "2"), ("other", "1")]
-    line = f"JsonPlusSerializer(allowed_msgpack_modules=[({Own.__module__!r}, 'Own')])"
+    line = f"with_allowlist([({Own.__module__!r}, 'Own')])"
     assert all(line in each.why for each in done.problems)
     assert set(all_of(second)) == {("t", "", "1")}
     allowed = EventLogSaver(second.log, serde=JsonPlusSerializer(allowed_msgpack_modules=[(Own.__module__, "Own")]))
