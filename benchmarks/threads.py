@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (the multiplication sign is how tables are read)
 """What issue 4 asks of the savers: bytes in a graph of many nodes, copying a thread, reading a history."""
 
 from __future__ import annotations
