@@ -65,13 +65,14 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
     progress = Progress(sys.stderr)
     try:
         with places.opened(order.kind, order.where, serde, to_read=is_import) as theirs, open_log() as log:
-            ours = savers.EventLogSaver(log, serde=serde)
+            ours = savers.EventLogSaver(log, serde=serde if is_import else places.Strict(serde))
             between = (theirs, ours) if is_import else (ours, theirs)
             done = copier.copy(*between, threads=order.threads, verify=order.is_verified, progress=progress)
     except ImportError as error:
         raise CommandError(f"{order.kind} needs more: {_install(order.kind)} ({error})", MISSING_EXTRA) from error
     except UnknownTypeError as error:
-        raise CommandError(f"{printable(str(error))}; here: --allow {printable(error.tag)}") from error
+        hint = "" if error.tag in order.allowed else f"; here: --allow {printable(error.tag)}"
+        raise CommandError(f"{printable(str(error))}{hint}") from error
     finally:
         progress.end()
     return _report(done, order, out)

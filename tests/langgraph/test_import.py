@@ -96,7 +96,12 @@ def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
         "def managed(): yield kept\n"
         "def nothing(): return 5\n"
         "def broken(): raise OSError('no such host')\n"
+        "@contextmanager\n"
+        "def closed():\n"
+        "    raise OSError('nobody answers')\n"
+        "    yield\n"
     )
+    (tmp_path / "my_broken_module.py").write_text("raise ValueError('not today')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     with EventLogSaver.from_conn_string("log") as saver:
@@ -108,6 +113,9 @@ def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
     for where, says in (
         ("my_savers:nothing", "makes int, not a saver of LangGraph"),
         ("my_savers:broken", "raised OSError: no such host"),
+        ("my_savers:closed", "raised OSError: nobody answers"),
+        ("my_broken_module:x", "raised ValueError: not today"),
+        (".my_savers:kept", "a saver is named as module:factory"),
         ("my_savers:none", "there is no my_savers:none"),
         ("no_such_module_x:y", "No module named"),
         ("my_savers", "a saver is named as module:factory"),
@@ -161,6 +169,26 @@ def test_a_type_that_is_not_allowed_is_named(tmp_path, capsys):
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log]) == 2
     assert "--allow tests.strict.Point" in capsys.readouterr().err
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log, "--allow", "tests.strict.Point"]) == 0
+
+
+def test_an_object_that_cannot_be_built_is_no_dict_of_its_fields(tmp_path, monkeypatch, capsys):
+    from tests import strict
+
+    location, log, out = (str(tmp_path / name) for name in ("own.sqlite", "log", "out.sqlite"))
+    with SqliteSaver.from_conn_string(location) as saver:
+        put(saver, "000001", {"a": {"deep": [strict.Point(1, 2)]}})
+    allow = ["--allow", "tests.strict.Point"]
+    assert main(["import", "--from", "langgraph-sqlite", location, "-s", log, *allow]) == 0
+    monkeypatch.delattr(strict, "Point")
+    for command in (
+        ["import", "--from", "langgraph-sqlite", location, "-s", str(tmp_path / "other")],
+        ["copy-out", "--to", "langgraph-sqlite", out, "-s", log],
+    ):
+        capsys.readouterr()
+        assert main([*command, *allow]) == 2
+        error = capsys.readouterr().err
+        assert "'tests.strict.Point': an object of it cannot be made from what is stored" in error
+        assert "--allow" not in error
 
 
 def test_a_difference_is_told_and_the_exit_code_says_so(tmp_path, file, capsys):

@@ -433,6 +433,29 @@ def test_a_target_that_went_on_keeps_what_is_its_own(make):
     assert all(difference(item, before[key]) is None for key, item in all_of(second).items())
 
 
+def test_a_thread_that_was_deleted_moves_in_again_however_its_source_was_cut(make):
+    first, second = make("memory"), make("ours")
+    put(first, checkpoint("1", {"a": 1}))
+    put(first, checkpoint("2", {"a": 2}, {"a": 2}), "1")
+    put(first, checkpoint("3", {"a": 3}, {"a": 3}), "2")
+    copy(first, second)
+    second.delete_thread("t")
+    del first.storage["t"][""]["1"]  # as a job does that deletes what is old
+    assert copy(first, second).problems == ()
+    assert_same(first, second)
+    with pytest.raises(NotFoundError, match="was deleted"):  # who writes late is refused as before
+        put(second, checkpoint("4", {"a": 4}, {"a": 4}), "1")
+
+
+def test_forks_move_into_an_exclusive_saver(make):
+    first, second = make("sqlite"), EventLogSaver(make("ours").log, exclusive=True)
+    put(first, checkpoint("1", {"a": 1}))
+    put(first, checkpoint("2", {"a": 2}, {"a": 2}), "1")
+    put(first, checkpoint("3", {"a": 3}, {"a": 3}), "1")
+    assert copy(first, second).problems == ()
+    assert_same(first, second)
+
+
 class Lossy(InMemorySaver):
     """Turns True into 1, as a careless saver may."""
 
@@ -480,7 +503,7 @@ def test_a_type_the_target_refuses_is_told_before_anything_is_written(make, tmp_
     first.put_writes(named("1", "other"), [("a", Own(2))], "task")
     done = copy(first, second)
     assert [(each.namespace, each.id) for each in done.problems] == [("", "2"), ("other", "1")]
-    line = f"JsonPlusSerializer(allowed_msgpack_modules=[({Own.__module__!r}, 'Own')])"
+    line = f"saver.with_allowlist([({Own.__module__!r}, 'Own')])"
     assert all(line in each.why for each in done.problems)
     assert set(all_of(second)) == {("t", "", "1")}
     allowed = EventLogSaver(second.log, serde=JsonPlusSerializer(allowed_msgpack_modules=[(Own.__module__, "Own")]))
@@ -489,6 +512,16 @@ def test_a_type_the_target_refuses_is_told_before_anything_is_written(make, tmp_
     assert_same(first, allowed)
     with pytest.raises(UnknownTypeError, match="Own"):
         copy(second, InMemorySaver())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_type_the_source_refuses_does_not_arrive_in_pieces(make):
+    first, second = make("sqlite"), make("ours")
+    put(first, checkpoint("1", {"a": [Own(1)]}))
+    first.serde = JsonPlusSerializer(allowed_msgpack_modules=None)
+    with pytest.raises(UnknownTypeError, match="Own"):
+        copy(first, second)
+    assert all_of(second) == {}
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
