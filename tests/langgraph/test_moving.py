@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -445,6 +446,15 @@ def test_a_thread_that_was_deleted_moves_in_again_however_its_source_was_cut(mak
     assert_same(first, second)
     with pytest.raises(NotFoundError, match="was deleted"):  # who writes late is refused as before
         put(second, checkpoint("4", {"a": 4}, {"a": 4}), "1")
+
+
+def test_paths_of_tasks_move_out_of_an_encrypted_thread(make):
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+    first, second = EventLogSaver(make("ours").log, serde=serde), make("ours")
+    put(first, checkpoint("1", {"a": 1}))
+    first.put_writes(named("1"), [("a", 2)], "task", "~__pregel_pull, node")
+    copy(first, second)
+    assert [write.path for write in second.run("t").task_writes("1")] == ["~__pregel_pull, node"]
 
 
 def test_forks_move_into_an_exclusive_saver(make):
