@@ -195,11 +195,15 @@ def _postgres_to_read(where: str, serde: SerializerProtocol) -> Iterator[Saver]:
 
 @contextmanager
 def _postgres_to_write(where: str, serde: SerializerProtocol) -> Iterator[Saver]:
+    import psycopg  # noqa: PLC0415 (an extra)
     from langgraph.checkpoint.postgres import PostgresSaver  # noqa: PLC0415 (an extra)
 
     with _postgres(where) as connection:
         saver = PostgresSaver(connection, serde=serde)
-        saver.setup()
+        try:
+            saver.setup()
+        except psycopg.Error as error:
+            raise StorageError(f"LangGraph's tables cannot be made in that PostgreSQL database ({error})") from error
         yield saver
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -84,6 +85,11 @@ def test_postgres_in_and_out(tmp_path, database: Callable[[], str], capsys):
         assert len(list(saver.list(None))) == 4
     assert main(["import", "--from", "langgraph-postgres", database(), "-s", log]) == 3
     assert "has no tables of LangGraph's PostgresSaver" in capsys.readouterr().err
+    other = database()
+    with psycopg.connect(other) as connection:
+        connection.execute("CREATE TABLE checkpoint_migrations (other integer)")
+    assert main(["copy-out", "--to", "langgraph-postgres", other, "-s", log]) == 3
+    assert "LangGraph's tables cannot be made in that PostgreSQL database" in capsys.readouterr().err
 
 
 def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
