@@ -100,9 +100,12 @@ def copy(
 
     Raises:
         NotFoundError: the source has no thread of that id. Nothing was written.
+        InvalidInputError: `threads` is one string.
         UnknownTypeError: the source's serializer does not read one of its values, or hands it back in pieces.
         StorageError: a saver failed; the message says which. What was copied so far stays; run it again.
     """
+    if isinstance(threads, str):
+        raise InvalidInputError(f"threads are the ids of several, not a str: [{threads!r}]")
     tell = progress or (lambda _verb, _done, _of: None)
     found = _found(from_saver, threads, tell)
     moving = _Moving(from_saver, to_saver)

@@ -21,7 +21,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from eventlog import NotFoundError, StorageError, UnknownTypeError
+from eventlog import InvalidInputError, NotFoundError, StorageError, UnknownTypeError
 from savers.langgraph import EventLogSaver, copy
 from savers.langgraph.alike import difference
 from savers.langgraph.places import opened, serializer
@@ -268,6 +268,8 @@ def test_only_the_threads_that_are_named_move(make):
     hazards(first)
     with pytest.raises(NotFoundError, match="no thread 'nobody'"):
         copy(first, second, threads=["t2", "nobody"])
+    with pytest.raises(InvalidInputError, match=r"\['t2'\]"):
+        copy(first, second, threads="t2")
     assert list(second.list(None)) == []
     assert copy(first, second, threads=["t2"]).checkpoints == 1
     assert {key[0] for key in all_of(second)} == {"t2"}
