@@ -71,11 +71,16 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
     except ImportError as error:
         raise CommandError(f"{order.kind} needs more: {_install(order.kind)} ({error})", MISSING_EXTRA) from error
     except UnknownTypeError as error:
-        hint = "" if error.tag in order.allowed else f"; here: --allow {printable(error.tag)}"
-        raise CommandError(f"{printable(str(error))}{hint}") from error
+        raise CommandError(f"{printable(str(error))}{_hint(error.tag, order)}") from error
     finally:
         progress.end()
     return _report(done, order, out)
+
+
+def _hint(tag: str, order: Order) -> str:
+    if tag.startswith("+"):
+        return "; here: --thread ID for the others, and for this one savers.langgraph.copy, which takes such a saver"
+    return "" if tag in order.allowed or "." not in tag else f"; here: --allow {printable(tag)}"
 
 
 def _report(done: Any, order: Order, out: TextIO) -> int:

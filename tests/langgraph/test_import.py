@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from eventlog import EventLog, EventLogError
@@ -175,6 +176,18 @@ def test_a_type_that_is_not_allowed_is_named(tmp_path, capsys):
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log]) == 2
     assert "--allow tests.strict.Point" in capsys.readouterr().err
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log, "--allow", "tests.strict.Point"]) == 0
+
+
+def test_an_encrypted_thread_says_what_copies_it(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        put(EventLogSaver(log, serde=EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")), "1", {"a": 1})
+        put(EventLogSaver(log), "1", {"a": 1}, thread="open")
+    out = ["copy-out", "--to", "langgraph-sqlite", str(tmp_path / "out.sqlite"), "-s", str(tmp_path / "log")]
+    assert main(out) == 2
+    error = capsys.readouterr().err
+    assert "savers.langgraph.copy, which takes such a saver" in error
+    assert "--allow" not in error
+    assert main([*out, "--thread", "open"]) == 0
 
 
 def test_an_object_that_cannot_be_built_is_no_dict_of_its_fields(tmp_path, monkeypatch, capsys):
