@@ -417,6 +417,20 @@ class Branches:
         trunk = read_trunk(self.storage, self.run)
         return 0 if trunk is None else trunk.seq
 
+    def count_events(self) -> int:
+        """How many events lie on the histories of all branches; one that lies on several counts once."""
+        first, ends = self.first_seq(), dict[int, int]()
+        for branch in self.all():
+            number, seq = self.head_of(branch)
+            while seq >= first:
+                is_known = number in ends  # then so is what lies before it
+                ends[number] = max(seq, ends.get(number, seq))
+                if is_known:
+                    break
+                segment = self.lineage.segment(number)
+                number, seq = segment.parent, segment.base_seq
+        return sum(end + 1 - max(first, self.lineage.segment(number).base_seq + 1) for number, end in ends.items())
+
     def read_tip(self, tip: Tip, channels: Sequence[str]) -> None:
         """Read values at a tip, to be kept there."""
         tip.entries.update(self.read(tip.at, tip.entries, channels))

@@ -197,7 +197,7 @@ class Branch:
     Attributes:
         name: unique within the run.
         head: the newest event, None if the run is empty.
-        forked_from: id of the event it began at, None for a branch that begins the run.
+        forked_from: id of the event it began at, None for a branch that begins the run, or if that event was pruned.
     """
 
     name: str

@@ -994,8 +994,12 @@ class Run:
     def _branch_of(self, segment: Segment) -> Branch:
         at = self._branches.head_of(segment)
         base = (segment.parent, segment.base_seq)
-        forked_from = None if segment.base_seq < 0 else self._event_at(base).id
+        forked_from = None if base[1] < self._branches.first_seq() else self._event_at(base).id
         return Branch(segment.branch, None if at[1] < 0 else self._event_at(at), forked_from)
+
+    def count_events(self) -> int:
+        """How many events there are on its branches, each counted once; it reads a few records for each branch."""
+        return 0 if self._is_new else self._branches.count_events()
 
     def drop_snapshots(self) -> None:
         """Remove every manifest and snapshot of the run. They can be derived from the events: nothing is lost but time.
@@ -1054,8 +1058,10 @@ class Run:
     def _place_of_step(self, step: int) -> tuple[int, int]:
         found = None if self._tip.is_empty else self._search_step(step)
         if found is None:
+            trunk = read_trunk(self._storage, self._branches.run)
+            pruned = f", and what came before step {trunk.step + 1} was pruned" if trunk else ""
             raise NotFoundError(
-                f"branch {self.branch_name!r} of run {self.name!r} has no step {step}; its head is {self.step}"
+                f"branch {self.branch_name!r} of run {self.name!r} has no step {step}; its head is {self.step}{pruned}"
             )
         return found
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from eventlog.cli.addresses import Found
     from eventlog.cli.screen import Screen
-    from eventlog.events import Branch, Event, RunName
+    from eventlog.events import Event, RunName
     from eventlog.log import EventLog
     from eventlog.run import Run
 
 _STATE_LINES: Final = 400
 _MARK_COLUMN: Final = 56
+_EMPTY: Final = "the empty state"
 
 
 # --- ls ---------------------------------------------------------------------------------------------------------------
@@ -75,19 +76,12 @@ def _row(name: RunName, run: Run) -> dict[str, Any]:
     last = max(heads, key=lambda head: head.time_ns, default=None)
     return {
         "run": list(name) if isinstance(name, tuple) else name,
-        "events": sum(_own_events(run, branch) for branch in branches),
+        "events": run.count_events(),
         "branches": len(branches),
         "step": run.step,
         "last_write": last and last.time.isoformat(timespec="microseconds"),
         "local_time": last and f"{last.time.astimezone():%Y-%m-%d %H:%M:%S}",
     }
-
-
-def _own_events(run: Run, branch: Branch) -> int:
-    if branch.head is None:
-        return 0
-    before = 0 if branch.forked_from is None else run.event(branch.forked_from).seq + 1
-    return branch.head.seq + 1 - before
 
 
 # --- log --------------------------------------------------------------------------------------------------------------
@@ -211,11 +205,15 @@ def _facts(found: Found, event: Event, parent: list[Step]) -> Iterator[tuple[str
     yield "time", event.time.astimezone().isoformat(" ", "microseconds")
     if event.branch != found.run.branch_name:
         yield "branch", f"{printable(event.branch)} (wrote it)"
-    yield "parent", found.address_of(parent[0].event) if parent else "none: this is the first event"
+    yield "parent", found.address_of(parent[0].event) if parent else _none_before(event)
     for task, path, channels in _tasks(found.run, parent):
         yield "by", printable(f"{path or '-'}  {task}: {', '.join(channels)}")
     for key, value in event.meta.items():
         yield "meta", f"{path_text([key])} = {shown(value)}"
+
+
+def _none_before(event: Event) -> str:
+    return "none: what came before was pruned" if event.seq else "none: this is the first event"
 
 
 def _tasks(run: Run, parent: list[Step]) -> Iterator[tuple[str, str, list[str]]]:
@@ -271,7 +269,7 @@ def _with_parent(found: Found) -> tuple[tuple[str, str], tuple[Mapping[str, Any]
     event = found.required()
     parent = next(islice(found.run.events(stop=event, reverse=True), 1, None), None)
     before: Mapping[str, Any] = {} if parent is None else found.run.at(parent)
-    title = "the empty state" if parent is None else found.address_of(parent)
+    title = found.address_of(parent) if parent else "nothing (what came before was pruned)" if event.seq else _EMPTY
     return (title, found.address), (before, found.run.at(event))
 
 

@@ -5,6 +5,7 @@ Owns the words of a log line: per channel what changed, never the whole value.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.diff import printable, shown
@@ -28,11 +29,21 @@ def visible(channels: Iterable[str], *, everything: bool) -> list[str]:
 
 
 def summary(step: Step, *, everything: bool) -> str:
-    """One line: ``spent 180 → 360, messages +1``; a dot if nothing visible changed."""
-    channels = visible(step.writes, everything=everything)
+    """One line: ``spent 180 → 360, messages +1``; a dot if nothing visible changed.
+
+    What was written again as it was is left out: LangGraph gives its channels new versions of the same values.
+    """
+    channels = [name for name in visible(step.writes, everything=everything) if not _is_again(step, name)]
     texts = [described(channel, step.writes[channel], step.before) for channel in channels[:_CHANNELS]]
     more = len(channels) - _CHANNELS
     return ", ".join([*texts, f"… +{more:,} channels"] if more > 0 else texts) or "·"
+
+
+def _is_again(step: Step, channel: str) -> bool:
+    write = step.writes[channel]
+    if channel not in step.before or isinstance(write, Delete | Extend | Splice | AppendText | Merge):
+        return False
+    return brief(step.before[channel]) == brief(write) and not step.diff([channel])
 
 
 def described(channel: str, write: Any, before: Mapping[str, Any]) -> str:
@@ -60,8 +71,12 @@ def _spliced(write: Splice) -> str:
 
 
 def brief(value: Any) -> str:
-    """A scalar as it is, a container as its size."""
+    """A scalar as it is, a container as its size, an object as its class and, of an array, its shape."""
     if isinstance(value, dict):
+        if isinstance(value.get("$type"), str):
+            shape = value.get("shape")
+            size = "x".join(map(str, shape)) if shape and isinstance(shape, list) else "…"
+            return printable(f"{re.split('[.:]', value['$type'])[-1]}({size})")
         return f"{{{len(value):,} {_plural('key', len(value))}}}"
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{len(value):,} {_plural('item', len(value))}]"

@@ -65,16 +65,22 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
     progress = Progress(sys.stderr)
     try:
         with places.opened(order.kind, order.where, serde, to_read=is_import) as theirs, open_log() as log:
-            ours = savers.EventLogSaver(log, serde=serde)
+            ours = savers.EventLogSaver(log, serde=serde if is_import else places.Strict(serde))
             between = (theirs, ours) if is_import else (ours, theirs)
             done = copier.copy(*between, threads=order.threads, verify=order.is_verified, progress=progress)
     except ImportError as error:
         raise CommandError(f"{order.kind} needs more: {_install(order.kind)} ({error})", MISSING_EXTRA) from error
     except UnknownTypeError as error:
-        raise CommandError(f"{printable(str(error))}; here: --allow {printable(error.tag)}") from error
+        raise CommandError(f"{printable(str(error))}{_hint(error.tag, order)}") from error
     finally:
         progress.end()
     return _report(done, order, out)
+
+
+def _hint(tag: str, order: Order) -> str:
+    if tag.startswith("+"):
+        return "; here: --thread ID for the others, and for this one savers.langgraph.copy, which takes such a saver"
+    return "" if tag in order.allowed or "." not in tag else f"; here: --allow {printable(tag)}"
 
 
 def _report(done: Any, order: Order, out: TextIO) -> int:

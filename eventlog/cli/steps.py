@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.diff import compare
@@ -70,13 +70,21 @@ def _steps(run: Run, stop: Event, limit: int | None) -> Iterator[Step]:
 
 def steps_of_all(run: Run, limit: int | None = None) -> Iterator[Step]:
     """The steps of every branch of a run, each step once, the latest write first."""
-    lanes = [_own_steps(run, branch, limit) for branch in run.branches()]
-    return islice(heapq.merge(*lanes, key=lambda step: step.event.time_ns, reverse=True), limit)
+    owners: dict[tuple[int, int], str] = {}
+    lanes = [_lane(run, branch, limit, owners) for branch in run.branches()]
+    merged = heapq.merge(*lanes, key=lambda lane: lane[1].event.time_ns, reverse=True)
+    return islice((step for name, step in merged if owners.setdefault(_place(step), name) == name), limit)
 
 
-def _own_steps(run: Run, branch: Branch, limit: int | None) -> Iterator[Step]:
-    """The steps that a branch wrote itself: those after the event it was forked from."""
+def _lane(run: Run, branch: Branch, limit: int | None, owners: Mapping[Any, str]) -> Iterator[tuple[str, Step]]:
+    """The steps of a branch, until one that another branch told first: that one tells what lies before, too."""
     if branch.head is None:
-        return iter(())
-    own = steps(run.branch(branch.name), branch.head, limit)
-    return takewhile(lambda step: step.event.id != branch.forked_from, own)
+        return
+    for step in steps(run.branch(branch.name), branch.head, limit):
+        yield branch.name, step
+        if owners[_place(step)] != branch.name:
+            return
+
+
+def _place(step: Step) -> tuple[int, int]:
+    return step.event.segment, step.event.seq

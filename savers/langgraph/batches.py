@@ -76,8 +76,8 @@ _Rows = list[tuple[str, str, int, str]]
 
 
 def _of_ours(saver: EventLogSaver, named: dict[str, Any]) -> _Rows:
-    run = saver.run(named["thread_id"], named.get("checkpoint_ns", ""))
-    return [(each.path, each.task, each.slot, each.channel) for each in run.task_writes(named["checkpoint_id"])]
+    thread = saver._thread(str(named["thread_id"]), named.get("checkpoint_ns", ""))  # noqa: SLF001 (it has the key)
+    return [(each.path, each.task, each.slot, each.channel) for each in thread.task_writes(named["checkpoint_id"])]
 
 
 def _of_memory(saver: Any, named: dict[str, Any]) -> _Rows:

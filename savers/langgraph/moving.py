@@ -22,7 +22,8 @@ from savers.langgraph.alike import (
 )
 from savers.langgraph.batches import batches
 from savers.langgraph.copied import Copied, CopyProblem
-from savers.langgraph.serde import SerdeCodec
+from savers.langgraph.saver import EventLogSaver
+from savers.langgraph.serde import SerdeCodec, nothing_blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -99,9 +100,12 @@ def copy(
 
     Raises:
         NotFoundError: the source has no thread of that id. Nothing was written.
-        UnknownTypeError: the source's serializer does not read one of its values.
+        InvalidInputError: `threads` is one string.
+        UnknownTypeError: the source's serializer does not read one of its values, or hands it back in pieces.
         StorageError: a saver failed; the message says which. What was copied so far stays; run it again.
     """
+    if isinstance(threads, str):
+        raise InvalidInputError(f"threads are the ids of several, not a str: [{threads!r}]")
     tell = progress or (lambda _verb, _done, _of: None)
     found = _found(from_saver, threads, tell)
     moving = _Moving(from_saver, to_saver)
@@ -159,7 +163,7 @@ class _Moving:
     def __init__(self, source: Saver, target: Saver) -> None:
         self.tally = _Tally()
         self._source = source
-        self._target = target
+        self._target = target.moving_in() if isinstance(target, EventLogSaver) else target
         self._codec = SerdeCodec(target.serde)
         self._last: tuple[_Place, str, dict[str, _Said]] | None = None
 
@@ -264,7 +268,7 @@ class _Moving:
             self.tally.note(place, checkpoint_id, found)
 
     def _read(self, place: _Place, checkpoint_id: str) -> CheckpointTuple | None:
-        with _failing("the source cannot be read"):
+        with _failing("the source cannot be read"), nothing_blocked():
             return self._source.get_tuple(place.config(checkpoint_id))
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 import sqlite3
 import sys
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgpack
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from eventlog import FormatError, InvalidInputError, StorageError, UnknownTypeError
+from eventlog import EventLogError, FormatError, InvalidInputError, StorageError, UnknownTypeError
 from savers.langgraph.serde import SerdeCodec, strict_serializer
 from savers.tagged import OWN, tagged
 
@@ -33,6 +35,7 @@ _COLUMNS: Final = {
     "writes": {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "channel", "value"},
 }
 _CONNECT_TIMEOUT_S: Final = 10
+_MSGPACK: Final = "msgpack"
 
 
 class Strict:
@@ -49,13 +52,34 @@ class Strict:
         """As the serializer it stands on.
 
         Raises:
-            UnknownTypeError: it may not build that type.
+            UnknownTypeError: it may not build that type, or cannot.
             CorruptionError: it cannot read it.
         """
         tag, payload = data
         if tag == OWN:
             raise UnknownTypeError(tag, "no serializer of LangGraph writes that")
-        return self._codec.decode(tagged(tag, payload))
+        value = self._codec.decode(tagged(tag, payload))
+        named = _types(payload) if tag == _MSGPACK else []
+        built = _types(self.dumps_typed(value)[1]) if named else []
+        if len(built) < len(named):
+            raise UnknownTypeError(
+                next(iter(Counter(named) - Counter(built))),
+                "an object of it cannot be made from what is stored; mend its class, or make it importable from here",
+            )
+        return value
+
+
+def _types(payload: bytes) -> list[str]:
+    """The types that LangGraph's MessagePack names, object by object, however deep."""
+    found: list[str] = []
+
+    def note(code: int, inner: bytes) -> None:
+        held = msgpack.unpackb(inner, strict_map_key=False, ext_hook=note)
+        is_object = isinstance(held, list) and len(held) > 1
+        found.append(".".join(map(str, held[:2])) if is_object else f"extension {code}")
+
+    msgpack.unpackb(payload, strict_map_key=False, ext_hook=note)
+    return found
 
 
 def serializer(allowed: Sequence[str] = ()) -> JsonPlusSerializer:
@@ -171,11 +195,15 @@ def _postgres_to_read(where: str, serde: SerializerProtocol) -> Iterator[Saver]:
 
 @contextmanager
 def _postgres_to_write(where: str, serde: SerializerProtocol) -> Iterator[Saver]:
+    import psycopg  # noqa: PLC0415 (an extra)
     from langgraph.checkpoint.postgres import PostgresSaver  # noqa: PLC0415 (an extra)
 
     with _postgres(where) as connection:
         saver = PostgresSaver(connection, serde=serde)
-        saver.setup()
+        try:
+            saver.setup()
+        except psycopg.Error as error:
+            raise StorageError(f"LangGraph's tables cannot be made in that PostgreSQL database ({error})") from error
         yield saver
 
 
@@ -199,24 +227,23 @@ def _postgres(where: str) -> Iterator[Any]:
 
 @contextmanager
 def _made(where: str, _serde: SerializerProtocol) -> Iterator[Saver]:
-    found = _named(where)
-    if callable(found) and not isinstance(found, BaseCheckpointSaver):
+    with ExitStack() as stack:
         try:
-            found = found()
-        except Exception as error:  # whatever the user's function raises
+            found = _named(where)
+            if callable(found) and not isinstance(found, BaseCheckpointSaver):
+                found = found()
+            if isinstance(found, AbstractContextManager) and not isinstance(found, BaseCheckpointSaver):
+                found = stack.enter_context(found)
+        except EventLogError:
+            raise
+        except Exception as error:  # whatever the user's module, function or context manager raises
             raise InvalidInputError(f"{where} raised {type(error).__name__}: {error}") from error
-    if isinstance(found, BaseCheckpointSaver):
-        yield found
-    elif isinstance(found, AbstractContextManager):
-        with found as saver:
-            yield _checked(where, saver)
-    else:
-        _checked(where, found)
+        yield _checked(where, found)
 
 
 def _named(where: str) -> Any:
     module, _, name = where.partition(":")
-    if not module or not name:
+    if not module or not name or module.startswith("."):
         raise InvalidInputError(f"a saver is named as module:factory, not {where!r}")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a console script does not look where it is started, as python -m does

@@ -7,6 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from langgraph.checkpoint.base import (
@@ -105,6 +106,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._last_codec = codec_of(self.serde)
         self._threads = Handles(log, self._opened)
         self._owns_log = False
+        self._is_moving_in = False
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec | SealedCodec)
@@ -504,6 +506,16 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """As `branches`."""
         return await asyncio.to_thread(self.branches, thread_id, checkpoint_ns)
 
+    def moving_in(self) -> Self:
+        """This saver for `savers.langgraph.copy`, which says itself what a checkpoint goes under.
+
+        So it may bring back what was deleted here, under a parent that stays away, and fork as its source did.
+        """
+        clone = copy(self)
+        clone._is_moving_in, clone._is_exclusive = True, False  # noqa: SLF001 (its own)
+        clone._threads = Handles(self.log, clone._opened)  # noqa: SLF001 (its own)
+        return clone
+
     @property
     def _codec(self) -> SerdeCodec | SealedCodec:
         """By the serializer of this moment: LangGraph replaces it, and clones the saver with another one."""
@@ -521,7 +533,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         Where ids grow, as LangGraph's do, one that is not there and is not greater than all that were deleted is one of
         those, or older. Writes under a greater one may come before the first checkpoint of a thread that begins anew.
         """
-        if checkpoint_id is None or thread.has(checkpoint_id):
+        if checkpoint_id is None or self._is_moving_in or thread.has(checkpoint_id):
             return thread
         if thread.run.name in self.log:  # begun anew, perhaps by somebody else
             thread, may_begin = self._threads.to_read(thread.run.name, self._codec), True

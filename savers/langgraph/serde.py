@@ -7,6 +7,7 @@ would hand back what it was made of; and so is a secret, which it would write.
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
@@ -18,6 +19,8 @@ from savers.langgraph.packed import unpacked
 from savers.tagged import MAX_TAG_BYTES, OWN, check_open, split, tagged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
 
@@ -59,6 +62,15 @@ def _not_allowed(module: str, name: str, method: Any) -> UnknownTypeError:
 register_serde_event_listener(_note)
 
 
+@contextmanager
+def nothing_blocked() -> Iterator[None]:
+    """Raise `UnknownTypeError` if any serializer refuses a type in this thread meanwhile, which it only logs."""
+    _blocked.types.clear()
+    yield
+    if _blocked.types:
+        raise _blocked.types[0]
+
+
 class SerdeCodec:
     """The engine's codec on a LangGraph serializer."""
 
@@ -92,6 +104,8 @@ class SerdeCodec:
         _blocked.types.clear()
         try:
             value = self.serde.loads_typed((tag, payload))
+        except UnknownTypeError:
+            raise
         except NotImplementedError as error:
             raise UnknownTypeError(
                 tag, "the saver's serializer does not read it; give it the one it was written with"

@@ -45,6 +45,12 @@ def said(run):
     }
 
 
+def counted(run):
+    """How many events the branches of a run have, by reading them all."""
+    branches = [run.branch(branch.name) for branch in run.branches()]
+    return len({(event.segment, event.seq) for branch in branches for event in branch.events()})
+
+
 def test_a_copy_says_the_same_and_then_each_goes_its_own_way(log):
     source = grown(log.run("a"), 20)
     source.fork("e00007", "side").append({"n": -1}, id="side")
@@ -319,6 +325,7 @@ def test_copies_are_like_logs_of_their_own(seed, log):
     def check(name):
         ours, theirs = log.run(name), plain.run(name)
         assert said(ours) == said(theirs), name
+        assert ours.count_events() == counted(ours)
 
     for number in range(70):
         name = rng.choice(names)

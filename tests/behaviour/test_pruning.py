@@ -6,7 +6,7 @@ import pytest
 
 from eventlog import EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
 from eventlog.errors import StorageError
-from tests.behaviour.test_copies import Failing, grown, put, said
+from tests.behaviour.test_copies import Failing, counted, grown, put, said
 from tests.counting import CountingStorage, everything
 
 
@@ -43,6 +43,17 @@ def test_what_is_kept_stays_and_the_rest_is_gone(log):
     kinds = {key[:1] for key in everything(log._storage)}
     assert {b"E", b"T", b"M"} <= kinds
     assert len([key for key in everything(log._storage) if key[:1] == b"E"]) == 3
+
+
+def test_a_branch_whose_fork_was_pruned_begins_the_run(log):
+    run = grown(log.run("a"), 10)
+    fork = grown(run.fork("e00004", "side"), 15, begin=10)
+    run.prune(["e00020", "e00024"])
+    assert {branch.forked_from for branch in log.run("a").branches()} <= {None, *log.run("a").given_ids()}
+    assert next(event.id for event in log.run("a").branch("side").events()) == "e00020"
+    assert fork.state["n"] == 24
+    with pytest.raises(NotFoundError, match="no step 3; its head is 19, and what came before step 15 was pruned"):
+        log.run("a").branch("side").at(3)
 
 
 def test_values_that_lie_before_the_new_beginning_are_kept_whole(log):
@@ -153,4 +164,5 @@ def test_pruning_again_and_again_changes_no_state(seed, log):
         found = {event_id: state for event_id, (state, _) in said(log.run("a")).items()}
         assert found == truth
         assert {each: dict(run.at(each)) for each in truth} == truth
+        assert log.run("a").count_events() == counted(log.run("a"))
     assert list(log.verify()) == []

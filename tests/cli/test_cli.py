@@ -161,6 +161,49 @@ def test_log_of_all_branches_names_them(cli):
     assert len(lines_of(cli, "log", "trip-1", "--all-branches", "-n", "2")) == 2
 
 
+def test_a_copy_is_told_whole_and_a_pruned_run_from_where_it_begins(cli, store):
+    with EventLog.open(store) as log:
+        log.copy("trip-1", "copy")
+        log.run("copy").append({"x": 1})
+        log.copy("copy", "pruned")
+        log.copy("trip-1", "short")
+    whole = [line.split() for line in lines_of(cli, "log", "trip-1", "--all-branches")]
+    told = [line.split() for line in lines_of(cli, "log", "copy", "--all-branches")]
+    assert [line[0] for line in told[:3]] == ["@main:5", "@fix:2", "@main:4"]
+    assert [line[0] for line in told[1:]] == [line[0] for line in whole]
+    counts = {line.split()[-1]: line.split()[0] for line in lines_of(cli, "ls")[1:]}
+    assert (counts["trip-1"], counts["copy"], counts["short"]) == ("6", "7", "6")
+    with EventLog.open(store) as log:
+        run = log.run("old")
+        for n in range(9):
+            run.append({"n": n}, id=f"i{n}")
+        run.fork(at=3, name="side").append({"n": -1}, id="side")
+        run.branch("side").append({"n": -2}, id="side-2")
+        run.prune(["side-2"])
+    assert cli("ls")[0] == 0
+    assert [line.split()[0] for line in lines_of(cli, "log", "old", "--all-branches")] == ["@side:5"]
+    assert "parent  none: what came before was pruned" in cli("show", "old@side")[1]
+    code, out, err = cli("diff", "old@side:first")
+    assert (code, out, err.split(" → ")[0]) == (0, "+ n   -2\n", "nothing (what came before was pruned)")
+    assert cli("log", "old@side:3")[2].endswith("and what came before step 5 was pruned\n")
+
+
+def test_log_leaves_out_what_was_written_again_and_names_classes(tmp_path, capsys):
+    numpy = pytest.importorskip("numpy")
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("a")
+        run.append({"same": [1], "one": 1, "grid": numpy.zeros((2, 3))})
+        run.append({"same": [1], "one": 1.0, "grid": numpy.ones((2, 3))})
+        run.append({"same": [1]})
+    assert main(["log", "a", "-s", str(tmp_path / "log")]) == 0
+    told = [line.split("  ")[-1] for line in untimed(capsys.readouterr().out).splitlines()]
+    assert told[0].endswith("head main")
+    assert told[1:] == [
+        "one 1 → 1.0, grid ndarray(2x3) → ndarray(2x3)",
+        "same = [1 item], one = 1, grid = ndarray(2x3)",
+    ]
+
+
 def test_log_begins_where_it_is_told_and_ends_after_n(cli):
     lines = lines_of(cli, "log", "trip-1:3", "-n", "2")
     assert [line.split()[0] for line in lines] == ["3", "2"]

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from eventlog import EventLog, EventLogError
@@ -84,6 +86,11 @@ def test_postgres_in_and_out(tmp_path, database: Callable[[], str], capsys):
         assert len(list(saver.list(None))) == 4
     assert main(["import", "--from", "langgraph-postgres", database(), "-s", log]) == 3
     assert "has no tables of LangGraph's PostgresSaver" in capsys.readouterr().err
+    other = database()
+    with psycopg.connect(other) as connection:
+        connection.execute("CREATE TABLE checkpoint_migrations (other integer)")
+    assert main(["copy-out", "--to", "langgraph-postgres", other, "-s", log]) == 3
+    assert "LangGraph's tables cannot be made in that PostgreSQL database" in capsys.readouterr().err
 
 
 def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
@@ -96,7 +103,12 @@ def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
         "def managed(): yield kept\n"
         "def nothing(): return 5\n"
         "def broken(): raise OSError('no such host')\n"
+        "@contextmanager\n"
+        "def closed():\n"
+        "    raise OSError('nobody answers')\n"
+        "    yield\n"
     )
+    (tmp_path / "my_broken_module.py").write_text("raise ValueError('not today')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
     with EventLogSaver.from_conn_string("log") as saver:
@@ -108,6 +120,9 @@ def test_a_saver_that_a_function_makes(tmp_path, monkeypatch, capsys):
     for where, says in (
         ("my_savers:nothing", "makes int, not a saver of LangGraph"),
         ("my_savers:broken", "raised OSError: no such host"),
+        ("my_savers:closed", "raised OSError: nobody answers"),
+        ("my_broken_module:x", "raised ValueError: not today"),
+        (".my_savers:kept", "a saver is named as module:factory"),
         ("my_savers:none", "there is no my_savers:none"),
         ("no_such_module_x:y", "No module named"),
         ("my_savers", "a saver is named as module:factory"),
@@ -161,6 +176,38 @@ def test_a_type_that_is_not_allowed_is_named(tmp_path, capsys):
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log]) == 2
     assert "--allow tests.strict.Point" in capsys.readouterr().err
     assert main(["import", "--from", "langgraph-sqlite", location, "-s", log, "--allow", "tests.strict.Point"]) == 0
+
+
+def test_an_encrypted_thread_says_what_copies_it(tmp_path, capsys):
+    with EventLog.open(tmp_path / "log") as log:
+        put(EventLogSaver(log, serde=EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")), "1", {"a": 1})
+        put(EventLogSaver(log), "1", {"a": 1}, thread="open")
+    out = ["copy-out", "--to", "langgraph-sqlite", str(tmp_path / "out.sqlite"), "-s", str(tmp_path / "log")]
+    assert main(out) == 2
+    error = capsys.readouterr().err
+    assert "savers.langgraph.copy, which takes such a saver" in error
+    assert "--allow" not in error
+    assert main([*out, "--thread", "open"]) == 0
+
+
+def test_an_object_that_cannot_be_built_is_no_dict_of_its_fields(tmp_path, monkeypatch, capsys):
+    from tests import strict
+
+    location, log, out = (str(tmp_path / name) for name in ("own.sqlite", "log", "out.sqlite"))
+    with SqliteSaver.from_conn_string(location) as saver:
+        put(saver, "000001", {"a": {"deep": [strict.Point(1, 2)]}})
+    allow = ["--allow", "tests.strict.Point"]
+    assert main(["import", "--from", "langgraph-sqlite", location, "-s", log, *allow]) == 0
+    monkeypatch.delattr(strict, "Point")
+    for command in (
+        ["import", "--from", "langgraph-sqlite", location, "-s", str(tmp_path / "other")],
+        ["copy-out", "--to", "langgraph-sqlite", out, "-s", log],
+    ):
+        capsys.readouterr()
+        assert main([*command, *allow]) == 2
+        error = capsys.readouterr().err
+        assert "'tests.strict.Point': an object of it cannot be made from what is stored" in error
+        assert "--allow" not in error
 
 
 def test_a_difference_is_told_and_the_exit_code_says_so(tmp_path, file, capsys):

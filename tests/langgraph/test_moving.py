@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -20,7 +21,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from eventlog import NotFoundError, StorageError, UnknownTypeError
+from eventlog import InvalidInputError, NotFoundError, StorageError, UnknownTypeError
 from savers.langgraph import EventLogSaver, copy
 from savers.langgraph.alike import difference
 from savers.langgraph.places import opened, serializer
@@ -267,6 +268,8 @@ def test_only_the_threads_that_are_named_move(make):
     hazards(first)
     with pytest.raises(NotFoundError, match="no thread 'nobody'"):
         copy(first, second, threads=["t2", "nobody"])
+    with pytest.raises(InvalidInputError, match=r"\['t2'\]"):
+        copy(first, second, threads="t2")
     assert list(second.list(None)) == []
     assert copy(first, second, threads=["t2"]).checkpoints == 1
     assert {key[0] for key in all_of(second)} == {"t2"}
@@ -433,6 +436,38 @@ def test_a_target_that_went_on_keeps_what_is_its_own(make):
     assert all(difference(item, before[key]) is None for key, item in all_of(second).items())
 
 
+def test_a_thread_that_was_deleted_moves_in_again_however_its_source_was_cut(make):
+    first, second = make("memory"), make("ours")
+    put(first, checkpoint("1", {"a": 1}))
+    put(first, checkpoint("2", {"a": 2}, {"a": 2}), "1")
+    put(first, checkpoint("3", {"a": 3}, {"a": 3}), "2")
+    copy(first, second)
+    second.delete_thread("t")
+    del first.storage["t"][""]["1"]  # as a job does that deletes what is old
+    assert copy(first, second).problems == ()
+    assert_same(first, second)
+    with pytest.raises(NotFoundError, match="was deleted"):  # who writes late is refused as before
+        put(second, checkpoint("4", {"a": 4}, {"a": 4}), "1")
+
+
+def test_paths_of_tasks_move_out_of_an_encrypted_thread(make):
+    serde = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+    first, second = EventLogSaver(make("ours").log, serde=serde), make("ours")
+    put(first, checkpoint("1", {"a": 1}))
+    first.put_writes(named("1"), [("a", 2)], "task", "~__pregel_pull, node")
+    copy(first, second)
+    assert [write.path for write in second.run("t").task_writes("1")] == ["~__pregel_pull, node"]
+
+
+def test_forks_move_into_an_exclusive_saver(make):
+    first, second = make("sqlite"), EventLogSaver(make("ours").log, exclusive=True)
+    put(first, checkpoint("1", {"a": 1}))
+    put(first, checkpoint("2", {"a": 2}, {"a": 2}), "1")
+    put(first, checkpoint("3", {"a": 3}, {"a": 3}), "1")
+    assert copy(first, second).problems == ()
+    assert_same(first, second)
+
+
 class Lossy(InMemorySaver):
     """Turns True into 1, as a careless saver may."""
 
@@ -480,7 +515,7 @@ def test_a_type_the_target_refuses_is_told_before_anything_is_written(make, tmp_
     first.put_writes(named("1", "other"), [("a", Own(2))], "task")
     done = copy(first, second)
     assert [(each.namespace, each.id) for each in done.problems] == [("", "2"), ("other", "1")]
-    line = f"with_allowlist([({Own.__module__!r}, 'Own')])"
+    line = f"saver.with_allowlist([({Own.__module__!r}, 'Own')])"
     assert all(line in each.why for each in done.problems)
     assert set(all_of(second)) == {("t", "", "1")}
     allowed = EventLogSaver(second.log, serde=JsonPlusSerializer(allowed_msgpack_modules=[(Own.__module__, "Own")]))
@@ -489,6 +524,16 @@ def test_a_type_the_target_refuses_is_told_before_anything_is_written(make, tmp_
     assert_same(first, allowed)
     with pytest.raises(UnknownTypeError, match="Own"):
         copy(second, InMemorySaver())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_type_the_source_refuses_does_not_arrive_in_pieces(make):
+    first, second = make("sqlite"), make("ours")
+    put(first, checkpoint("1", {"a": [Own(1)]}))
+    first.serde = JsonPlusSerializer(allowed_msgpack_modules=None)
+    with pytest.raises(UnknownTypeError, match="Own"):
+        copy(first, second)
+    assert all_of(second) == {}
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
