@@ -1173,7 +1173,8 @@ class Run:
                 raise InvalidInputError(f"run {self.name!r} is empty: append an event before forking it")
             place = self._tip.at if at is None else self._place(at)
             read = self._branches.event(place)
-            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), self._tip.segment)
+            alive = self._branches.lineage.segment(place[0])
+            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), alive)
             forked = copy.copy(self)
             forked._begin(self._branches, self._branches.tip_at(place, segment, read))  # noqa: SLF001 (its own)
             return forked
