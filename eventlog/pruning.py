@@ -54,8 +54,8 @@ _TRIES: Final = 100
 _LAST_SEQ: Final = (1 << 63) - 2
 
 
-def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str]) -> list[str]:
-    """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those.
+def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], needed: Sequence[Place] = ()) -> list[str]:
+    """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those, nor needs them.
 
     Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
 
@@ -67,7 +67,7 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str]) -> l
     """
     entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
     named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
-    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()})
+    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()} - set(needed))
     for event_id, entry in named.items():
         _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
     return list(named)

@@ -160,6 +160,8 @@ class _Run:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
         self.trunk = read_trunk(self.storage, self.number)
+        parents = {segment.parent for segment in segments if segment.number} | {0}
+        segments = [each for each in segments if each.number in parents or self._is_alive(each)]  # else only a number
         if self.trunk is not None:
             segments = list(self._above(segments))
         self.segments = segments
