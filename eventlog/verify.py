@@ -181,8 +181,13 @@ class _Run:
             key = branch_key(self.number, segment.branch, segment.owner)
             record = self.storage.get([key])[0]
             leads = record is not None and unseal_fields(key, record)[1] == segment.number
-            if leads or not self._is_alive(segment):
+            if leads or (not self._is_alive(segment) and self._is_above(segment)):
                 yield segment
+
+    def _is_above(self, segment: Segment) -> bool:
+        """Whether a segment has events that were not pruned; others keep their record as a way to the root."""
+        trunk = self.trunk
+        return trunk is None or segment.number == trunk.segment or segment.base_seq >= trunk.seq
 
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"

@@ -222,3 +222,15 @@ def test_two_that_prune_a_run_at_once_leave_it_whole(storage, first):
         found = said(EventLog(storage).run(name))
         assert found.items() <= truth.items()
         assert set(first) & {"e00010", "e00019"} <= found.keys()
+
+
+def test_a_copy_of_a_pruned_run_is_whole_once_its_source_is_deleted(log):
+    run = grown(log.run("a"), 6)
+    put(run, "f", "e00002", n="fork")
+    put(run, "g", "f", n="fork", more=1)
+    run.prune(["g"])
+    log.copy("a", "b")
+    truth = said(log.run("b"))
+    log.delete("a")
+    assert said(log.run("b")) == truth
+    assert list(log.verify()) == []
