@@ -30,6 +30,7 @@ from eventlog.layout import (
     owner_key,
     part_key,
     segment_key,
+    trunk_key,
 )
 from eventlog.lineage import Lineage, Segment, root, segment_record
 from eventlog.naming import Naming
@@ -412,6 +413,11 @@ class Branches:
                 f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
             ) from None
 
+    def is_left(self, at: tuple[int, int]) -> bool:
+        """Whether an event of the first owner's, in a run without others, was not pruned and is not being pruned."""
+        segment = self.lineage.segment(at[0])
+        return at[1] >= self.first_seq() and self.segment_of(segment.branch) == segment
+
     def first_seq(self) -> int:
         """The seq that the run begins at: 0, unless it was pruned."""
         trunk = read_trunk(self.storage, self.run)
@@ -489,6 +495,10 @@ class Branches:
         batch = self._records_of(segment)
         key, record = self.beginning() if alive.owner != self.owner else self._branch_record(alive)
         batch.expect[key] = record
+        begins = trunk_key(self.run)
+        batch.expect[begins] = self.storage.get([begins])[0]
+        if base.at[1] < self.first_seq():
+            raise NotFoundError(f"the event at seq {base.at[1]} of segment {base.at[0]} was pruned")
         return segment, batch
 
     def _records_of(self, segment: Segment) -> _Batch:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from eventlog.owners import Owner
     from eventlog.storage import Storage
 
-_SWEEP_KEYS: Final = 1000
+SWEEP_KEYS: Final = 1000
 _LAST_SEQ: Final = (1 << 63) - 2
 
 
@@ -159,5 +159,5 @@ def names_of_segment(number: int, segment: Segment) -> list[bytes]:
 def remove(storage: Storage, keys: Iterable[bytes]) -> None:
     """Remove keys, in their order, by commits of a bounded size."""
     found = list(keys)
-    for begin in range(0, len(found), _SWEEP_KEYS):
-        storage.commit([], found[begin : begin + _SWEEP_KEYS])
+    for begin in range(0, len(found), SWEEP_KEYS):
+        storage.commit([], found[begin : begin + SWEEP_KEYS])

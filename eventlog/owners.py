@@ -115,7 +115,4 @@ class Owners:
 
     def inherits(self, at: tuple[int, int]) -> bool:
         """Whether an event that another owner wrote was there when this one was made, on the way to a head."""
-        for owner in self.line():
-            if at[0] in owner.limits:
-                return at[1] <= owner.limits[at[0]]
-        return False
+        return any(at[1] <= owner.limits.get(at[0], -1) for owner in self.line())

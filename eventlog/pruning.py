@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.branches import MAIN
-from eventlog.burial import names_of_segment, remove
+from eventlog.burial import SWEEP_KEYS, names_of_segment
 from eventlog.errors import ConflictError, ExpectationError
 from eventlog.layout import (
     CHILD,
@@ -29,6 +29,7 @@ from eventlog.layout import (
     owner_of,
     place_of,
     places,
+    segment_key,
     trunk_key,
 )
 from eventlog.lineage import segment_record
@@ -53,8 +54,8 @@ _TRIES: Final = 100
 _LAST_SEQ: Final = (1 << 63) - 2
 
 
-def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str]) -> list[str]:
-    """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those.
+def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], needed: Sequence[Place] = ()) -> list[str]:
+    """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those, nor needs them.
 
     Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
 
@@ -66,7 +67,7 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str]) -> l
     """
     entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
     named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
-    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()})
+    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()} - set(needed))
     for event_id, entry in named.items():
         _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
     return list(named)
@@ -119,22 +120,23 @@ def prune(
 ) -> Gone:
     """Remove every event that is on the way to none of `keep` and `back_to`; see `Run.prune`.
 
-    What is left begins at the last event that they all have in common. A run that has other owners stays as it is.
+    What is left begins at the last event that they all have in common. What others write under an id meanwhile stays,
+    with what it is built on. A run that has other owners stays as it is.
     """
     others = [owner for owner in all_owners(branches.storage, branches.run) if owner.number]
     if branches.owner or others or not keep:
         return Gone(0, 0, 0)
     for _ in range(_TRIES):
-        plan = _planned(branches, [*keep, *back_to])
+        plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
         if dry_run:
             return _measured(branches, plan)
         try:
             _turn(branches, plan)
+            _make_whole(branches, tasks, plan)
+            gone = _measured(branches, plan)
+            _remove(branches, list(_garbage(branches, plan)))
         except ExpectationError:
             continue
-        _make_whole(branches, tasks, plan)
-        gone = _measured(branches, plan)
-        remove(branches.storage, (key for key, _ in _garbage(branches, plan)))
         return gone
     raise ConflictError(f"run {branches.name!r} is written too quickly to be pruned; try again")
 
@@ -156,6 +158,7 @@ class _Plan(NamedTuple):
         path: segments whose record stays: of those, and of what lies below them.
         segments: all segments.
         anchors: where task writes stay, outside of what stays itself.
+        seen: the records of the tombstone and of heads, as they were before all else was looked at.
     """
 
     trunk: Place
@@ -163,14 +166,27 @@ class _Plan(NamedTuple):
     path: set[int]
     segments: list[Segment]
     anchors: set[Place]
+    seen: dict[bytes, bytes | None]
+
+    @property
+    def last(self) -> int:
+        """The segment that was made last; what is forked later begins at what stays, and stays as well."""
+        return self.segments[-1].number
 
     def stays(self, at: Place) -> bool:
         """Whether the event at a place does."""
-        return at[0] in self.firsts and at[1] >= self.firsts[at[0]]
+        return at[0] > self.last or (at[0] in self.firsts and at[1] >= self.firsts[at[0]])
 
 
-def _planned(branches: Branches, needed: Sequence[Place]) -> _Plan:
-    lineage = branches.lineage
+def _planned(branches: Branches, needed: Sequence[Place], *, is_dry: bool) -> _Plan:
+    lineage, run = branches.lineage, branches.run
+    segments = list(lineage.all())
+    keys = [trunk_key(run), *(head_key(run, segment.number) for segment in segments)]
+    seen = dict(zip(keys, branches.storage.get(keys), strict=True))
+    if not all(map(branches.is_left, needed)):
+        raise ConflictError(f"run {branches.name!r} was pruned meanwhile of what is to be kept; call again")
+    if not is_dry:
+        needed = [*needed, *_named(branches)]
     trunk = needed[0]
     for at in needed[1:]:
         trunk = _common(branches, trunk, at)
@@ -186,7 +202,13 @@ def _planned(branches: Branches, needed: Sequence[Place]) -> _Plan:
             ids += [] if event_id is None else [event_id]
     entries = branches.naming.entries(ids, forgotten=True)
     anchors = {(entry[2], entry[3]) for entry in entries if entry is not None}
-    return _Plan(trunk, firsts, path, list(lineage.all()), anchors)
+    return _Plan(trunk, firsts, path, segments, anchors, seen)
+
+
+def _named(branches: Branches) -> list[Place]:
+    """The events that ids name."""
+    entries = branches.naming.entries(list(branches.naming.ids(None, None)))
+    return [(entry[0], entry[1]) for entry in entries if entry is not None]
 
 
 def _common(branches: Branches, one: Place, other: Place) -> Place:
@@ -203,17 +225,20 @@ def _turn(branches: Branches, plan: _Plan) -> None:
     run, storage = branches.run, branches.storage
     known = read_trunk(storage, run)
     key, epoch_key = trunk_key(run), owner_key(run, 0)
-    expect = dict(zip([key, epoch_key], storage.get([key, epoch_key]), strict=True))
+    expect = {key: plan.seen[key], epoch_key: storage.get([epoch_key])[0]}
+    expect[segment_key(run, plan.last + 1)] = None  # nothing was forked meanwhile
     puts: list[Pair] = []
     deletes: list[bytes] = []
     if known is None or known.at != plan.trunk:
         puts += _whole(branches, plan.trunk)
     for segment in branches.all():
         pointers = [head_key(run, segment.number), branch_key(run, segment.branch)]
-        expect.update(zip(pointers, storage.get(pointers), strict=True))
-        if expect[pointers[0]] is None and plan.stays((segment.parent, segment.base_seq)):
+        head = plan.seen.get(pointers[0])
+        if head is None and plan.stays((segment.parent, segment.base_seq)):
             plan.path.add(segment.number)  # nothing was written to it yet
+            plan.firsts.setdefault(segment.number, segment.base_seq + 1)
         elif segment.number not in plan.firsts:
+            expect.update(zip(pointers, [head, *storage.get(pointers[1:])], strict=True))
             deletes += pointers
             if segment.branch == MAIN:
                 puts += _new_main(branches, plan, expect)
@@ -286,6 +311,16 @@ def _garbage(branches: Branches, plan: _Plan) -> Iterator[Pair]:
         if segment.number not in plan.path:
             keys = names_of_segment(run, segment)
             yield from ((key, record or b"") for key, record in zip(keys, storage.get(keys), strict=True))
+
+
+def _remove(branches: Branches, pairs: list[Pair]) -> None:
+    """Remove keys, in their order, by commits of a bounded size, as long as nobody else prunes the run."""
+    key = trunk_key(branches.run)
+    trunk = branches.storage.get([key])[0]
+    for begin in range(0, len(pairs), SWEEP_KEYS):
+        some = pairs[begin : begin + SWEEP_KEYS]
+        renamed = {name: record for name, record in some if name[:1] == ID}  # one may name something anew
+        branches.storage.commit([], [name for name, _ in some], {key: trunk, **renamed})
 
 
 def _measured(branches: Branches, plan: _Plan) -> Gone:

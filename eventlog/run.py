@@ -651,8 +651,11 @@ class Run:
         of, seen, entries = self._looked_at
         if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
             entries = dict(entries)  # their values are read already
-            play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
-            found = branches.event(at)
+            try:
+                play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+                found = branches.event(at)
+            except CorruptionError:  # what lies between may be pruned since
+                found, entries = self._read_at(at)
         else:
             found, entries = self._read_at(at)
         self._looked_at = (branches, at, entries)
@@ -886,10 +889,13 @@ class Run:
             check_id("event id", event_id)
         if self._is_new:
             return []
+        return self._forget_ids(ids)
+
+    def _forget_ids(self, ids: Sequence[str], needed: Sequence[tuple[int, int]] = ()) -> list[str]:
         with self._lock:
             self._tip.anchored = None  # it may be the head that is forgotten
             self._tip.kept = {}
-            return forget(self._branches, self._tasks(), ids)
+            return forget(self._branches, self._tasks(), ids, needed)
 
     def prune(self, keep: Sequence[str], *, back_to: Sequence[Where] = (), dry_run: bool = False) -> Pruned:
         """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
@@ -921,7 +927,7 @@ class Run:
         going = tuple(event_id for event_id in self.given_ids() if event_id not in staying)
         with self._lock:
             if not dry_run:
-                self.forget(going)
+                self._forget_ids(going, older)
             gone = prune(self._branches, self._tasks(), kept, older, dry_run=dry_run)
             if not dry_run:
                 self._looked_at = (self._branches, (-1, -1), {})
@@ -963,7 +969,8 @@ class Run:
                 raise InvalidInputError(f"run {self.name!r} is empty: append an event before forking it")
             place = self._tip.at if at is None else self._place(at)
             read = self._branches.event(place)
-            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), self._tip.segment)
+            alive = self._branches.lineage.segment(place[0])
+            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), alive)
             forked = copy.copy(self)
             forked._begin(self._branches, self._branches.tip_at(place, segment, read))  # noqa: SLF001 (its own)
             return forked

@@ -160,6 +160,8 @@ class _Run:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
         self.trunk = read_trunk(self.storage, self.number)
+        parents = {segment.parent for segment in segments if segment.number} | {0}
+        segments = [each for each in segments if each.number in parents or self._is_alive(each)]  # else only a number
         if self.trunk is not None:
             segments = list(self._above(segments))
         self.segments = segments
@@ -179,8 +181,13 @@ class _Run:
             key = branch_key(self.number, segment.branch, segment.owner)
             record = self.storage.get([key])[0]
             leads = record is not None and unseal_fields(key, record)[1] == segment.number
-            if leads or not self._is_alive(segment):
+            if leads or (not self._is_alive(segment) and self._is_above(segment)):
                 yield segment
+
+    def _is_above(self, segment: Segment) -> bool:
+        """Whether a segment has events that were not pruned; others keep their record as a way to the root."""
+        trunk = self.trunk
+        return trunk is None or segment.number == trunk.segment or segment.base_seq >= trunk.seq
 
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"

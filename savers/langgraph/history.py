@@ -26,12 +26,14 @@ class Trace:
     Attributes:
         writes: per checkpoint on the way that has some, newest first.
         seed: the event at which the value was stored last; None if it never was.
-        oldest: the oldest event that it takes to say this; None if there is none.
+        needed: the oldest events, of each stretch of the walk, that it takes to say this; none if there is nothing.
+        passed: the oldest events of the stretches that lie behind.
     """
 
     writes: list[list[TaskWrite]] = field(default_factory=list)
     seed: Event | None = None
-    oldest: Event | None = None
+    needed: list[Event] = field(default_factory=list)
+    passed: list[Event] = field(default_factory=list)
 
     def in_order(self) -> list[tuple[str, str, Any]]:
         """The writes, oldest first."""
@@ -115,7 +117,10 @@ def _collect(thread: Thread, stretch: list[tuple[Event, set[str]]], found: dict[
             writes = [write for write in written if write.channel == channel]
             if writes:
                 trace.writes.append(writes)
-                trace.oldest = event
             if channel in stored:
-                trace.seed = trace.oldest = event
+                trace.seed = event
                 still.discard(channel)
+            if writes or channel in stored:
+                trace.needed = [*trace.passed, event]
+    for channel in still if stretch else ():
+        found[channel].passed.append(stretch[-1][0])

@@ -553,7 +553,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             raise late(thread.thread_id, checkpoint_id) from error
         self._forget(thread)
         if isinstance(error, ConflictError) and self._is_exclusive:
-            raise error
+            newest = self._threads.to_read(thread.run.name, self._codec).newest_id()
+            if newest is None or newest != checkpoint_id:  # else it was pruned, which moves nothing
+                raise error
 
     def _forget(self, thread: Thread) -> None:
         self._threads.forget(thread.run.name)

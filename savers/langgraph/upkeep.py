@@ -108,7 +108,7 @@ def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pr
     wrote, for only the graph knows how.
     """
     run = thread.run
-    back_to = [trace.oldest for each in kept for trace in _delta_traces(thread, each) if trace.oldest is not None]
+    back_to = [event for each in kept for trace in _delta_traces(thread, each) for event in trace.needed]
     if not dry_run:
         for each in kept:
             parent = thread.parent(each)

@@ -357,3 +357,26 @@ def test_copies_are_like_logs_of_their_own(seed, log):
         for each in names:
             check(each)
     assert list(log.verify()) == []
+
+
+def test_a_copy_of_a_copy_sees_what_lies_behind_a_branch_that_was_not_gone_on_with(log):
+    run = grown(log.run("a"), 3)
+    run.fork("e00001", "side")
+    log.copy("a", "b")
+    grown(log.run("b"), 2, begin=3)
+    log.copy("b", "c")
+    assert said(log.run("c")) == said(log.run("b"))
+    assert len(said(log.run("c"))) == 5
+
+
+def test_a_deleted_copys_last_segment_that_only_keeps_its_number_is_no_problem(log):
+    run = grown(log.run("a"), 3)
+    log.copy("a", "b")
+    grown(log.run("b"), 2, begin=3)
+    log.run("b").fork("e00003", "side").append({"n": "side"})
+    log.delete("b")
+    log.copy("a", "c")
+    log.delete("c")
+    log.copy("a", "d")
+    grown(run, 2, begin=3)
+    assert list(log.verify()) == []

@@ -1,10 +1,11 @@
 """Pruning a run: what is kept stays what it was, the rest is gone, and a crash in between costs nothing."""
 
 import random
+from contextlib import suppress
 
 import pytest
 
-from eventlog import EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
+from eventlog import ConflictError, EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
 from eventlog.errors import StorageError
 from tests.behaviour.test_copies import Failing, counted, grown, put, said
 from tests.counting import CountingStorage, everything
@@ -165,4 +166,84 @@ def test_pruning_again_and_again_changes_no_state(seed, log):
         assert found == truth
         assert {each: dict(run.at(each)) for each in truth} == truth
         assert log.run("a").count_events() == counted(log.run("a"))
+    assert list(log.verify()) == []
+
+
+class Interrupted:
+    """Does something else before the commit of a given number."""
+
+    def __init__(self, storage):
+        self._storage, self.left, self.act = storage, None, None
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def commit(self, puts, deletes=(), expect=None, **options):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None
+                self.act()
+        self._storage.commit(puts, deletes, expect, **options)
+
+
+@pytest.mark.parametrize("at", ["e00002", "e00010", "f", "e00019"])
+def test_what_another_writer_writes_while_a_run_is_pruned_stays(storage, at):
+    for stop in range(60):
+        name, between = f"r{stop}", Interrupted(storage)
+        run = grown(EventLog(between).run(name), 20)
+        put(run, "f", "e00010", n="fork")
+        other, told = EventLog(storage).run(name), []
+
+        def write(other=other, told=told):
+            try:
+                told.append(put(other, "new", at, n="new"))
+            except NotFoundError:  # the event is gone already
+                told.append(None)
+
+        between.left, between.act = stop, write
+        EventLog(between).run(name).prune(["e00010", "e00019"])
+        if not told:
+            assert stop > 19
+            return
+        assert list(EventLog(storage).verify(name)) == [], stop
+        found = said(EventLog(storage).run(name))
+        assert {"e00010", "e00019"} <= found.keys()
+        assert ("new" in found) == (told[0] is not None), stop
+        if told[0] is not None:
+            assert found["new"][0] == {"n": "new"}
+
+
+@pytest.mark.parametrize("first", [["e00019"], ["e00010", "f"]])
+def test_two_that_prune_a_run_at_once_leave_it_whole(storage, first):
+    for stop in range(60):
+        name, between = f"r{stop}", Interrupted(storage)
+        run = grown(EventLog(between).run(name), 20)
+        put(run, "f", "e00010", n="fork")
+        truth, done = said(run), []
+
+        def prune(name=name, done=done):
+            done.append(EventLog(storage).run(name).prune(first))
+
+        between.left, between.act = stop, prune
+        with suppress(ConflictError, NotFoundError):
+            EventLog(between).run(name).prune(["e00010", "e00019"])
+        if not done:
+            return
+        assert list(EventLog(storage).verify(name)) == [], stop
+        found = said(EventLog(storage).run(name))
+        assert found.items() <= truth.items()
+        assert set(first) & {"e00010", "e00019"} <= found.keys()
+
+
+def test_a_copy_of_a_pruned_run_is_whole_once_its_source_is_deleted(log):
+    run = grown(log.run("a"), 6)
+    put(run, "f", "e00002", n="fork")
+    put(run, "g", "f", n="fork", more=1)
+    put(run, "h", "f", n="fork of a fork")
+    run.prune(["h"])
+    log.copy("a", "b")
+    truth = said(log.run("b"))
+    log.delete("a")
+    assert said(log.run("b")) == truth
     assert list(log.verify()) == []

@@ -368,3 +368,35 @@ def _deep(nested):
     for key, value in nested.items():
         copied[key] = _deep(value) if hasattr(value, "default_factory") else dict(value)
     return copied
+
+
+def test_who_read_a_thread_before_it_was_pruned_reads_what_was_put_since(saver):
+    chain(saver, 3)
+    other = EventLogSaver(saver.log)
+    assert other.get_tuple(config("c0001")) is not None
+    saver.prune(["t"])
+    put(saver, "x", "c0002")
+    put(saver, "y", "x")
+    assert [other.get_tuple(config(each)).checkpoint["id"] for each in ("x", "c0002", "y")] == ["x", "c0002", "y"]
+
+
+def test_d8_pruning_keeps_what_stands_at_a_checkpoint_that_was_put_again(saver):
+    def step(id, under, stored=None):  # noqa: A002
+        values = {"n": id, **(stored or {})}
+        versions = dict.fromkeys([*values, "d"], f"{len(steps):032}.{len(steps):016}")
+        steps.append(id)
+        said = {"source": "loop", "step": len(steps), "parents": {}, "counters_since_delta_snapshot": {"d": (1, 1)}}
+        named = config(under)
+        named["configurable"]["checkpoint_ns"] = ""
+        saver.put(named, made(id, values, versions), said, versions)
+
+    steps = []
+    for n in range(6):
+        step(f"c{n}", f"c{n - 1}" if n else None)
+        saver.put_writes(saver.get_tuple(config(f"c{n}")).config, [("d", f"w{n}")], "t")
+    step("c1", None, {"d": _DeltaSnapshot(["again"])})
+    truth = saver.get_delta_channel_history(config=config("c5"), channels=["d"])
+    assert [value for _, _, value in truth["d"]["writes"]] == ["w1", "w2", "w3", "w4"]
+    assert truth["d"]["seed"] == _DeltaSnapshot(["again"])
+    saver.prune(["t"])
+    assert saver.get_delta_channel_history(config=config("c5"), channels=["d"]) == truth

@@ -336,6 +336,20 @@ class TestExclusively:
         for other in others:
             other.close()
 
+    def test_a_thread_that_another_process_prunes_is_still_its_own(self, alone, other_process):
+        put(alone, "1", n=1)
+        put(alone, "2", "1", n=2)
+        other = other_process()
+        assert other.does('saver.prune(["t"])') == "done"
+        put(alone, "3", "2", n=3)
+        assert other.does('saver.prune(["t"], keep_last=1)') == "done"
+        asyncio.run(alone.aput(config("3"), made("4", {}, {}), {}, {}))
+        assert ids(alone) == ["4", "3"]
+        assert other.does("saver.get_tuple(config())") == "done"
+        assert other.does('put(saver, "5", "4")') == "done"
+        with pytest.raises(ConflictError, match="newest checkpoint is 5, not 4"):
+            put(alone, "6", "4")
+
     def test_async_puts_are_refused_as_well(self, alone, log):
         put(alone, "1", n=1)
         other = EventLogSaver(log, exclusive=True)
