@@ -143,7 +143,7 @@ class EventLog:
 
     def __contains__(self, name: object) -> bool:
         listing = self._catalog.find(name_parts(name))
-        return listing is not None and listing.is_alive
+        return listing is not None and listing.is_alive and not self._is_buried(listing)
 
     def deleted_up_to(self, name: RunName) -> str | None:
         """The greatest id that was given in a run of that name that was deleted; None if none was deleted.
@@ -151,10 +151,16 @@ class EventLog:
         Where ids grow, it tells a late writer from an early one: who names an event by an id up to this one, that is
         not there, names one that was deleted. Empty if no id was given, or a release deleted it that did not keep it.
         """
-        listing = self._catalog.find(name_parts(name))
-        if listing is None or (listing.is_alive and not listing.incarnation):
-            return None
-        return listing.last_id or ""
+        parts = name_parts(name)
+        while True:
+            listing = self._catalog.find(parts)
+            if listing is None or not listing.is_alive or not self._is_buried(listing):
+                return (
+                    None if listing is None or (listing.is_alive and not listing.incarnation) else listing.last_id or ""
+                )
+            last_id = max(self._last_id(listing), listing.last_id or "")
+            if self._catalog.find(parts) == listing:  # its deletion, which has begun, has swept none of its ids yet
+                return last_id
 
     def delete(self, name: RunName) -> None:
         """Delete a run: events, branches, ids and task writes. Its name stays as a tombstone, and may be used again.
@@ -227,12 +233,15 @@ class EventLog:
         return True
 
     def _entombed(self, listing: Listing) -> Listing:
-        """The tombstone of a run that was buried; its ids are there until it is swept."""
+        """The tombstone of a run that was buried."""
+        return self._catalog.bury(listing, self._last_id(listing))
+
+    def _last_id(self, listing: Listing) -> str:
+        """The greatest id of a run that was buried; its ids are there until it is swept."""
         naming = Naming(self._storage, listing.number, Owners(self._storage, listing.number, listing.owner))
-        last_id = ""
         with suppress(NotFoundError):  # a copy that another deletion has swept
-            last_id = next(naming.ids(None, 1), "")
-        return self._catalog.bury(listing, last_id)
+            return next(naming.ids(None, 1), "")
+        return ""
 
     def _created(self, parts: tuple[str, ...]) -> tuple[int, int, int]:
         """The number, incarnation and owner of a run that is to be written to now."""

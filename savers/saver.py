@@ -76,10 +76,12 @@ class Handles(Generic[H]):
     def to_read(self, name: RunName, codec: Codec) -> H:
         """A handle on run `name` as it is now, whoever deleted or made it."""
         handle = self._kept.get((name, codec))
-        if handle is None or handle.is_stale():
-            self.forget(name)
-            handle = self.to_write(name, codec)
-        return handle
+        return self.reopened(name, codec) if handle is None or handle.is_stale() else handle
+
+    def reopened(self, name: RunName, codec: Codec) -> H:
+        """A new handle on run `name`, instead of the one there is."""
+        self.forget(name)
+        return self.to_write(name, codec)
 
     def forget(self, name: RunName) -> None:
         """Give up the handles on a run: it was deleted."""

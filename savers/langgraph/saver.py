@@ -186,7 +186,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
-            if thread.deleted is not None:
+            if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
             try:
                 thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
@@ -206,7 +206,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
-            if thread.deleted is not None:
+            if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
             try:
                 made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
@@ -255,7 +255,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named = _thread_of(config)
         while True:
             thread = self._thread(*named)
-            if thread.deleted is not None:
+            if thread.may_be_late(checkpoint_id):
                 thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
                 thread.run.put_task_writes(checkpoint_id, kept if thread.sealed is None else [*map(hidden, kept)])
@@ -338,7 +338,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             _check_namespace(namespace)
         for name in self.log.runs(within=thread_id):
             parts = (name,) if isinstance(name, str) else name
-            ours = len(parts) <= 2 and self.log.codec_name(name) == CODEC  # noqa: PLR2004 (thread and namespace)
+            ours = _is_ours(name) and self.log.codec_name(name) == CODEC
             found = (parts[0], parts[1] if len(parts) > 1 else "")
             if ours and namespace in (None, found[1]):
                 yield found
@@ -348,7 +348,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     def delete_thread(self, thread_id: str) -> None:
         """Remove a thread: all namespaces, checkpoints and writes. Nothing happens if it is not there."""
         for name in self.log.runs(within=_ident("thread_id", thread_id)):
-            if self.log.codec_name(name) in (CODEC, None):
+            if _is_ours(name) and self.log.codec_name(name) in (CODEC, None):
                 self._threads.delete(name)
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -537,6 +537,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             return thread
         if thread.run.name in self.log:  # begun anew, perhaps by somebody else
             thread, may_begin = self._threads.to_read(thread.run.name, self._codec), True
+        elif thread.deleted is None and self.log.deleted_up_to(thread.run.name) is not None:  # it came and went since
+            thread = self._threads.reopened(thread.run.name, self._codec)
+        if thread.deleted is None:
+            return thread
         if thread.has(checkpoint_id) or (may_begin and checkpoint_id > (thread.deleted or "")):
             return thread
         raise late(thread.thread_id, checkpoint_id)
@@ -563,6 +567,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
 def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:
     return (thread_id, namespace) if namespace else thread_id
+
+
+def _is_ours(name: RunName) -> bool:
+    """Whether a run may be a thread's; those of a store have more parts."""
+    return isinstance(name, str) or len(name) <= 2  # noqa: PLR2004 (thread and namespace)
 
 
 def _tuple(thread: Thread, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:

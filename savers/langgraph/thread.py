@@ -234,6 +234,10 @@ class Thread:
         except NotFoundError:
             return False
 
+    def may_be_late(self, checkpoint_id: str | None) -> bool:
+        """Whether what comes under that checkpoint has to be asked about: the thread was deleted, or is not there."""
+        return self.deleted is not None or (checkpoint_id is not None and self.run.head_id is None)
+
     def is_stale(self) -> bool:
         """See `Run.is_stale`."""
         return self.run.is_stale()

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from langgraph.graph import START, StateGraph
 
-from eventlog import ConflictError, EventLog, NotFoundError
+from eventlog import ConflictError, EventLog, NotFoundError, StorageError
+from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver
+from tests.counting import CountingStorage
 from tests.langgraph.byhand import config, made
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import sys
 from savers.langgraph import EventLogSaver
+from tests.counting import CountingStorage
 from tests.langgraph.byhand import config
 from tests.langgraph.test_writers import put
 
@@ -160,17 +163,20 @@ class TestTwoProcesses:
 
 
 class TestLateWrites:
-    @pytest.fixture(params=["the same", "another that knew it", "another that did not"])
+    @pytest.fixture(
+        params=["the same", "another that knew it", "another that did not", "another that looked before it began"]
+    )
     def late(self, request: pytest.FixtureRequest, saver: EventLogSaver, log: EventLog) -> EventLogSaver:
         """A saver, of a thread that had checkpoints 1 and 2 and was deleted."""
-        knowing = EventLogSaver(log)
+        knowing, early = EventLogSaver(log), EventLogSaver(log)
+        assert early.get_tuple(config()) is None
         put(saver, "1")
         put(saver, "2", "1")
         saver.put_writes(config("2"), [("n", 1)], "task")
         knowing.get_tuple(config())
         saver.delete_thread("t")
         late = {"the same": saver, "another that knew it": knowing, "another that did not": EventLogSaver(log)}
-        return late[request.param]
+        return late.get(request.param, early)
 
     def test_are_refused(self, late: EventLogSaver, saver: EventLogSaver):
         for call in (
@@ -245,6 +251,45 @@ class TestLateWrites:
             put(saver, "91", "7")
 
 
+class Halting(CountingStorage):
+    """Fails before a commit, as a process that dies there would."""
+
+    left = -1
+
+    def commit(self, *args: Any, **more: Any) -> None:
+        if not self.left:
+            raise StorageError("stopped here")
+        self.left -= 1
+        super().commit(*args, **more)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("commits", [1, 2, 3])
+def test_what_comes_late_is_refused_from_the_first_moment_of_a_deletion_on(commits, knows):
+    storage = Halting(MemoryStorage())
+    log = EventLog(storage)
+    saver, late = EventLogSaver(log), EventLogSaver(log)
+    put(saver, "1", n=1)
+    put(saver, "2", "1", n=2)
+    if knows:
+        late.get_tuple(config())
+    storage.left = commits
+    with pytest.raises(StorageError):
+        saver.delete_thread("t")
+    storage.left = -1
+    assert "t" not in log
+    assert log.deleted_up_to("t") == "2"
+    for call in (lambda: put(late, "3", "2", n=3), lambda: late.put_writes(config("2"), [("n", 1)], "task")):
+        with pytest.raises(NotFoundError, match="'t' was deleted"):
+            call()
+    assert ids(late) == ids(saver) == []
+    put(late, "3", n=3)
+    with pytest.raises(NotFoundError, match="'t' was deleted"):
+        put(late, "4", "2", n=4)
+    assert ids(late) == ids(saver) == ["3"]
+    assert list(log.verify()) == []
+
+
 class Count(TypedDict):
     n: int
 
@@ -269,7 +314,7 @@ def counter(saver: EventLogSaver, during: Any = lambda n: None) -> Any:
 def test_a_run_whose_thread_is_deleted_fails_loudly(saver, log, durability):
     def delete(n: int) -> None:
         if n == 2:
-            while saver.get_tuple(config()) is None:  # else the first one is still to come, and begins the thread anew
+            while not ids(saver):  # its checkpoints are on their way: what begins after the deletion begins anew
                 time.sleep(0.001)
             EventLogSaver(log).delete_thread("t")
 
