@@ -58,6 +58,8 @@ _LAST_SEQ: Final = (1 << 63) - 2
 def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], needed: Sequence[Place] = ()) -> list[str]:
     """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those, nor needs them.
 
+    Where an id named another event before, something may be built on that one: what tasks wrote stays.
+
     Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
 
     Returns:
@@ -68,7 +70,8 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], need
     """
     entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
     named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
-    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()} - set(needed))
+    only = {(entry[0], entry[1]) for entry in named.values() if entry[:2] == entry[2:]}
+    ends = _ends(branches, only - set(needed))
     for event_id, entry in named.items():
         _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
     return list(named)
