@@ -129,3 +129,8 @@ class Naming:
 def places_in(fields: Sequence[int]) -> list[tuple[int, int]]:
     """The events that a record of an id says it ever named, newest first."""
     return [(fields[n], fields[n + 1]) for n in range(0, len(fields), _FOUR) if fields[n + 1] != _NOWHERE]
+
+
+def bare(fields: Sequence[int]) -> list[int]:
+    """The fields of a record of an id that was forgotten, without what it named before."""
+    return list(fields[:_FOUR])

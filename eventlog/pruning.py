@@ -25,6 +25,7 @@ from eventlog.layout import (
     branch_key,
     child_key,
     head_key,
+    id_of,
     owner_key,
     owner_of,
     place_of,
@@ -33,7 +34,7 @@ from eventlog.layout import (
     trunk_key,
 )
 from eventlog.lineage import segment_record
-from eventlog.naming import places_in
+from eventlog.naming import bare, places_in
 from eventlog.owners import all_owners
 from eventlog.records import read_event, seal_fields, unseal_fields
 from eventlog.snapshots import manifest_pair, progress_at, whole_entries
@@ -57,6 +58,8 @@ _LAST_SEQ: Final = (1 << 63) - 2
 def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], needed: Sequence[Place] = ()) -> list[str]:
     """Let ids name nothing; what tasks wrote after their events goes where nothing is built on those, nor needs them.
 
+    Where an id named another event before, something may be built on that one: what tasks wrote stays.
+
     Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
 
     Returns:
@@ -67,7 +70,8 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], need
     """
     entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
     named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
-    ends = _ends(branches, {(entry[0], entry[1]) for entry in named.values()} - set(needed))
+    only = {(entry[0], entry[1]) for entry in named.values() if entry[:2] == entry[2:]}
+    ends = _ends(branches, only - set(needed))
     for event_id, entry in named.items():
         _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
     return list(named)
@@ -133,6 +137,7 @@ def prune(
         try:
             _turn(branches, plan)
             _make_whole(branches, tasks, plan)
+            _unname(branches, plan)
             gone = _measured(branches, plan)
             _remove(branches, list(_garbage(branches, plan)))
         except ExpectationError:
@@ -157,6 +162,7 @@ class _Plan(NamedTuple):
         firsts: the first seq that stays, of each segment of which something does.
         path: segments whose record stays: of those, and of what lies below them.
         segments: all segments.
+        ids: those of the events that stay.
         anchors: where task writes stay, outside of what stays itself.
         seen: the records of the tombstone and of heads, as they were before all else was looked at.
     """
@@ -165,6 +171,7 @@ class _Plan(NamedTuple):
     firsts: dict[int, int]
     path: set[int]
     segments: list[Segment]
+    ids: set[str]
     anchors: set[Place]
     seen: dict[bytes, bytes | None]
 
@@ -202,7 +209,7 @@ def _planned(branches: Branches, needed: Sequence[Place], *, is_dry: bool) -> _P
             ids += [] if event_id is None else [event_id]
     entries = branches.naming.entries(ids, forgotten=True)
     anchors = {(entry[2], entry[3]) for entry in entries if entry is not None}
-    return _Plan(trunk, firsts, path, segments, anchors, seen)
+    return _Plan(trunk, firsts, path, segments, set(ids), anchors, seen)
 
 
 def _named(branches: Branches) -> list[Place]:
@@ -286,6 +293,16 @@ def _make_whole(branches: Branches, tasks: TaskWrites, plan: _Plan) -> None:
                 branches.storage.commit([(key, tasks.resolved(key, record))], (), {key: record})
 
 
+def _unname(branches: Branches, plan: _Plan) -> None:
+    """Let forgotten ids name nothing at all where what they named last goes, and an older event of theirs stays."""
+    for key, record in branches.storage.scan([all_of(ID, branches.run)]):
+        fields = unseal_fields(key, record)
+        named = places_in(fields)
+        if id_of(key) in plan.ids and named and not plan.stays(named[0]):
+            with suppress(ExpectationError):  # somebody wrote an event with that id meanwhile
+                branches.storage.commit([(key, seal_fields(key, bare(fields)))], (), {key: record})
+
+
 def _stays(plan: _Plan, key: bytes) -> bool:
     at = place_of(key)
     return plan.stays(at) or (key[:1] == TASK_WRITE and at in plan.anchors)
@@ -297,7 +314,7 @@ def _garbage(branches: Branches, plan: _Plan) -> Iterator[Pair]:
     trunk = read_trunk(storage, run)
     for key, record in storage.scan([all_of(ID, run)]):
         named = places_in(unseal_fields(key, record))
-        if not any(map(plan.stays, named)) and not owner_of(key):
+        if not any(map(plan.stays, named)) and not owner_of(key) and id_of(key) not in plan.ids:
             yield key, record
     for key, record in storage.scan([all_of(MANIFEST, run), all_of(SNAPSHOT, run)]):
         n = int.from_bytes(key[21:], "big") if key[:1] == SNAPSHOT else None

@@ -26,8 +26,9 @@ class Trace:
     Attributes:
         writes: per checkpoint on the way that has some, newest first.
         seed: the event at which the value was stored last; None if it never was.
-        needed: the oldest events, of each stretch of the walk, that it takes to say this; none if there is nothing.
-        passed: the oldest events of the stretches that lie behind.
+        needed: the newest and oldest event, of each stretch of the walk, that it takes to say this; none if there is
+            nothing.
+        passed: the newest and oldest event of each stretch that lies behind.
     """
 
     writes: list[list[TaskWrite]] = field(default_factory=list)
@@ -121,6 +122,6 @@ def _collect(thread: Thread, stretch: list[tuple[Event, set[str]]], found: dict[
                 trace.seed = event
                 still.discard(channel)
             if writes or channel in stored:
-                trace.needed = [*trace.passed, event]
+                trace.needed = [*trace.passed, stretch[0][0], event]
     for channel in still if stretch else ():
-        found[channel].passed.append(stretch[-1][0])
+        found[channel].passed += [stretch[0][0], stretch[-1][0]]

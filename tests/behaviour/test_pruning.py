@@ -7,6 +7,7 @@ import pytest
 
 from eventlog import ConflictError, EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
 from eventlog.errors import StorageError
+from eventlog.layout import id_key
 from tests.behaviour.test_copies import Failing, counted, grown, put, said
 from tests.counting import CountingStorage, everything
 
@@ -167,6 +168,28 @@ def test_pruning_again_and_again_changes_no_state(seed, log):
         assert {each: dict(run.at(each)) for each in truth} == truth
         assert log.run("a").count_events() == counted(log.run("a"))
     assert list(log.verify()) == []
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_an_id_that_was_put_again_names_nothing_once_its_newer_event_is_pruned(is_copied, log):
+    run = grown(log.run("a"), 10)
+    if is_copied:
+        log.copy("a", "b")
+    put(run, "e00005", "e00002", n="again")
+    if is_copied:
+        log.delete("b")
+    truth = said(run)["e00009"]
+    run.prune(["e00009"], back_to=["e00003"])
+    assert [event.id for event in run.events()][:3] == ["e00003", "e00004", "e00005"]
+    assert list(log.verify()) == []
+    assert run.forgotten("e00005") is None
+    assert run.forgotten("e00004").seq == 4
+    assert said(run) == {"e00009": truth}
+    put(run, "e00005", "e00009", n="anew")
+    assert run.at("e00005")["n"] == "anew"
+    put(run, "last", "e00005", n="last")
+    run.prune(["last"])
+    assert [key for key in everything(log._storage) if key[:1] == b"I"] == [id_key(run._branches.run, "last")]
 
 
 class Interrupted:

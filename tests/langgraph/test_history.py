@@ -150,6 +150,23 @@ def test_d9_a_copy_has_the_whole_chain_and_a_deleted_run_breaks_no_others(told):
     assert told.ours.get_delta_channel_history(config=config("c3", "copy"), channels=["d"]) == truth
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_d9_what_was_put_again_and_deleted_with_its_run_breaks_no_chain(times, told):
+    told.put("c1", None, moved=["d"], run_id="r1")
+    told.write("c1", ("d", 1))
+    told.put("c2", "c1", moved=["d"], run_id="r1")
+    told.write("c2", ("d", 2))
+    told.put("c3", "c2", moved=["d"], run_id="r2")
+    for _ in range(times):
+        told.put("c2", "c1", moved=["d"], run_id="r1")
+    truth = told.history("c3", "d")
+    assert values(truth) == [1, 2]
+    told.ours.delete_for_runs(["r1"])
+    assert told.ours.get_delta_channel_history(config=config("c3"), channels=["d"]) == truth
+    told.ours.prune(["t"])
+    assert told.ours.get_delta_channel_history(config=config("c3"), channels=["d"]) == truth
+
+
 def test_d10_a_target_that_is_not_there_has_an_empty_history(told):
     assert told.history("c9", "d") == {"d": {"writes": []}}
     told.put("c1", None, moved=["d"])

@@ -380,7 +380,9 @@ def test_who_read_a_thread_before_it_was_pruned_reads_what_was_put_since(saver):
     assert [other.get_tuple(config(each)).checkpoint["id"] for each in ("x", "c0002", "y")] == ["x", "c0002", "y"]
 
 
-def test_d8_pruning_keeps_what_stands_at_a_checkpoint_that_was_put_again(saver):
+@pytest.mark.parametrize("stored", [{"d": _DeltaSnapshot(["again"])}, {}])
+@pytest.mark.parametrize("again", [1, 3])
+def test_d8_pruning_keeps_what_stands_at_a_checkpoint_that_was_put_again(again, stored, saver):
     def step(id, under, stored=None):  # noqa: A002
         values = {"n": id, **(stored or {})}
         versions = dict.fromkeys([*values, "d"], f"{len(steps):032}.{len(steps):016}")
@@ -394,9 +396,11 @@ def test_d8_pruning_keeps_what_stands_at_a_checkpoint_that_was_put_again(saver):
     for n in range(6):
         step(f"c{n}", f"c{n - 1}" if n else None)
         saver.put_writes(saver.get_tuple(config(f"c{n}")).config, [("d", f"w{n}")], "t")
-    step("c1", None, {"d": _DeltaSnapshot(["again"])})
+    step(f"c{again}", f"c{again - 1}", stored)
     truth = saver.get_delta_channel_history(config=config("c5"), channels=["d"])
-    assert [value for _, _, value in truth["d"]["writes"]] == ["w1", "w2", "w3", "w4"]
-    assert truth["d"]["seed"] == _DeltaSnapshot(["again"])
-    saver.prune(["t"])
-    assert saver.get_delta_channel_history(config=config("c5"), channels=["d"]) == truth
+    since = again if stored else 0
+    assert [value for _, _, value in truth["d"]["writes"]] == [f"w{n}" for n in range(since, 5)]
+    assert truth["d"].get("seed") == stored.get("d")
+    for _ in range(2):
+        saver.prune(["t"])
+        assert saver.get_delta_channel_history(config=config("c5"), channels=["d"]) == truth
