@@ -14,7 +14,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from langgraph.checkpoint.base import WRITES_IDX_MAP, writes_sort_key
+from langgraph.checkpoint.base import WRITES_IDX_MAP
 
 from savers.langgraph.saver import EventLogSaver
 
@@ -102,7 +102,7 @@ def _key(named: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _sorted(rows: Any) -> _Rows:
-    return sorted(rows, key=lambda row: writes_sort_key(*row[:3]))
+    return sorted(rows, key=lambda row: row[:3])
 
 
 _READERS: Final[dict[str, Callable[[Any, dict[str, Any]], _Rows]]] = {

@@ -5,6 +5,8 @@ from operator import add
 from typing import Annotated, Any, TypedDict
 
 import pytest
+
+pytest.importorskip("langgraph.channels.delta", reason="DeltaChannel, and savers that know it, came later")
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot

@@ -5,6 +5,8 @@ import datetime as dt
 import random
 
 import pytest
+
+pytest.importorskip("langgraph.channels.delta", reason="DeltaChannel, and savers that know it, came later")
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
