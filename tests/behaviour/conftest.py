@@ -1,4 +1,4 @@
-"""The storage engines that the behaviour suite runs over. Another engine is one line in a table.
+"""The storage engines that the behaviour suite runs over: those of `tests.engines`, and LMDB without a journal.
 
 An engine is a function of a fresh directory that opens the storage there; called again, it opens it again.
 """
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from eventlog.storage import open_storage
 from eventlog.storage.lmdb import LmdbStorage
-from eventlog.storage.local import LocalStorage
-from eventlog.storage.memory import MemoryStorage
-from eventlog.storage.sqlite import SqliteStorage
+from tests.engines import FORGETFUL, LOCATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,15 +21,13 @@ if TYPE_CHECKING:
 
     Open = Callable[[], Storage]
 
-PERSISTENT: dict[str, Callable[[Path], Storage]] = {
-    "lmdb": lambda directory: LmdbStorage(directory / "log"),
-    "local": lambda directory: LocalStorage(directory / "local"),
-    "sqlite": lambda directory: SqliteStorage(directory / "log.db"),
-}
 ENGINES: dict[str, Callable[[Path], Storage]] = {
-    "memory": lambda directory: MemoryStorage(),
-    **PERSISTENT,
+    **{
+        name: lambda directory, located=located: open_storage(located(directory)) for name, located in LOCATIONS.items()
+    },
+    "bare lmdb": lambda directory: LmdbStorage(directory / "bare"),
 }
+PERSISTENT = [name for name in ENGINES if name not in FORGETFUL]
 
 
 @pytest.fixture(params=ENGINES)
@@ -47,7 +44,7 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     opened: list[Storage] = []
 
     def open_again() -> Storage:
-        opened.append(PERSISTENT[request.param](tmp_path))
+        opened.append(ENGINES[request.param](tmp_path))
         return opened[-1]
 
     yield open_again

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ from savers import (
     SqliteSaver,
     new_checkpoint_id,
 )
+from tests.engines import LOCATIONS
 from tests.strict import strictly_equal, values
 
 if TYPE_CHECKING:
@@ -48,10 +50,11 @@ if TYPE_CHECKING:
     Make = Callable[..., EventLogSaver]
 
 SAVERS: dict[str, Callable[[Path], Make]] = {
-    "EventLogSaver on LMDB": lambda directory: lambda **options: EventLogSaver(directory / "log", **options),
-    "EventLogSaver in memory": lambda directory: lambda **options: EventLogSaver(EventLog.open("memory:"), **options),
+    **{
+        name: lambda directory, located=located: partial(EventLogSaver, located(directory))
+        for name, located in LOCATIONS.items()
+    },
     "InMemoryCheckpointSaver": lambda directory: InMemoryCheckpointSaver,
-    "SqliteSaver": lambda directory: lambda **options: SqliteSaver(directory / "log.db", **options),
 }
 BAD_IDS = ["", True, 1, b"a", {"$gt": ""}, ["a"], "a\x00b", "\x1b[2J", "\ud800", "x" * 256]
 HOSTILE_IDS = [

@@ -29,17 +29,13 @@ from eventlog import (
     UnserializableError,
 )
 from savers import BaseStore, EventLogSaver, EventLogStore
+from tests.engines import LOCATIONS
 from tests.strict import strictly_equal, values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-STORES: dict[str, Callable[[Path], EventLogStore]] = {
-    "on LMDB": lambda directory: EventLogStore(directory / "log"),
-    "on SQLite": lambda directory: EventLogStore(f"sqlite:///{directory}/log.db"),
-    "in memory": lambda directory: EventLogStore(EventLog.open("memory:")),
-}
 KEY = "agent:memory:user-42"
 BAD_KEYS = ["", None, True, 1, b"a", {"$gt": ""}, ["a"], ("a",), "a\x00b", "\x1b[2J", "\ud800", "x" * 256]
 HOSTILE_KEYS = ["a", "a:b", "a/b", "A", "á", "a\u0301", "../../etc/passwd", "~store", "%", "value", " ", "k" * 255]
@@ -51,10 +47,10 @@ class Note:
     tags: list[Any]
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=LOCATIONS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventLogStore]:
     """An empty store, whose log is verified at the end."""
-    opened = STORES[request.param](tmp_path)
+    opened = EventLogStore(EventLog.open(LOCATIONS[request.param](tmp_path)))
     yield opened
     problems = list(opened.log.verify())
     opened.log.close()

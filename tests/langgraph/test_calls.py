@@ -17,6 +17,7 @@ from langgraph.graph import END, START, StateGraph
 
 from eventlog import UnserializableError
 from savers.langgraph import EventLogSaver
+from tests.engines import LOCATIONS
 from tests.langgraph.test_contract import checkpoint, config, put, values
 from tests.langgraph.upstream import InMemorySaver
 
@@ -72,10 +73,9 @@ def graph(saver: Any) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-@pytest.fixture(params=["memory:", "lmdb", "sqlite"])
+@pytest.fixture(params=LOCATIONS)
 def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]:
-    places = {"lmdb": str(tmp_path / "log"), "sqlite": f"sqlite:///{tmp_path}/log.db"}
-    with Watched.from_conn_string(places.get(request.param, request.param)) as saver:
+    with Watched.from_conn_string(LOCATIONS[request.param](tmp_path)) as saver:
         yield saver
         assert list(saver.log.verify()) == []
 

@@ -16,6 +16,7 @@ from langgraph.checkpoint.conformance.capabilities import BASE_CAPABILITIES, EXT
 from langgraph.checkpoint.memory import InMemorySaver
 
 from savers.langgraph import EventLogSaver
+from tests.engines import LOCATIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -80,16 +81,9 @@ class Logs:
             self.problems += saver.log.verify()
 
 
-LOCATIONS: dict[str, Callable[[Path, int], str]] = {
-    "lmdb": lambda directory, number: str(directory / f"{number}.log"),
-    "memory": lambda directory, number: "memory:",
-    "sqlite": lambda directory, number: f"sqlite:///{directory}/{number}.db",
-}
-
-
 @pytest.fixture(params=LOCATIONS)
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
-    return Logs(lambda number: LOCATIONS[request.param](tmp_path, number))
+    return Logs(lambda number: LOCATIONS[request.param](tmp_path / str(number)))
 
 
 def passed_all_base(name: str, factory: Callable[[], AsyncGenerator[Any, None]]) -> dict[str, int]:

@@ -36,6 +36,7 @@ from eventlog import (
     UnserializableError,
 )
 from savers.langgraph import EventLogSaver
+from tests.engines import LOCATIONS
 from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
 
@@ -45,11 +46,6 @@ if TYPE_CHECKING:
 
 NULL_TASK = "00000000-0000-0000-0000-000000000000"
 DEEP_NAMESPACE = "|".join(f"node{n}:{n:08x}-1111-2222-3333-444444444444" for n in range(14))
-LOCATIONS = {
-    "lmdb": lambda directory: directory / "runs.log",
-    "memory": lambda directory: "memory:",
-    "sqlite": lambda directory: f"sqlite:///{directory}/runs.db",
-}
 
 
 @dataclass
@@ -61,7 +57,7 @@ class Foreign:
 
 @pytest.fixture(params=LOCATIONS)
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(LOCATIONS[request.param](tmp_path))
+    return LOCATIONS[request.param](tmp_path)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from eventlog import UnserializableError
 from savers.langgraph import EventLogSaver
+from tests.engines import LOCATIONS, PERSISTENT
 from tests.langgraph.upstream import InMemorySaver
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class Pair:
         return ours
 
 
-@pytest.fixture(params=["{}/runs.log", "sqlite:///{}/runs.db"], ids=["lmdb", "sqlite"])
+@pytest.fixture(params=PERSISTENT)
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
-    return Pair(request.param.format(tmp_path))
+    return Pair(LOCATIONS[request.param](tmp_path))
 
 
 def history(graph: Any, config: Any = CONFIG) -> list[dict[str, Any]]:

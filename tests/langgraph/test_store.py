@@ -38,6 +38,7 @@ from eventlog import ClosedError, EventLog, EventLogError, InvalidInputError, Un
 from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver, EventLogStore
 from tests.counting import CountingStorage
+from tests.engines import LOCATIONS
 from tests.strict import strictly_equal
 
 if TYPE_CHECKING:
@@ -45,13 +46,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MINUTE = 60_000_000_000
-LOCATIONS = {"lmdb": lambda directory: directory / "log", "memory": lambda directory: "memory:"}
 NS = ("users", "42")
 
 
 @pytest.fixture(params=LOCATIONS)
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(LOCATIONS[request.param](tmp_path))
+    return LOCATIONS[request.param](tmp_path)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -31,12 +30,10 @@ from eventlog import (
     Update,
 )
 from eventlog.codec import MSGPACK
-from eventlog.storage.lmdb import LmdbStorage
+from eventlog.storage import Storage, open_storage
 from eventlog.storage.memory import MemoryStorage
-from eventlog.storage.sqlite import SqliteStorage
+from tests.engines import DEEP, LOCATIONS, PERSISTENT
 from tests.strict import Note, hashables, strictly_equal, values
-
-DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
 
 channels = st.sampled_from(["a", "b", "list", "text", "dict"])
 long_text = st.builds(lambda text, times: text * times, st.text("xyé", min_size=1, max_size=4), st.integers(1, 400))
@@ -468,26 +465,15 @@ class OnMemory(Machine):
         return self.opened()
 
 
-class OnLmdb(Machine):
-    """Closed and opened again for real."""
+class Persistent(Machine):
+    """Closed and opened again for real, on one of the engines."""
 
-    def open_storage(self) -> LmdbStorage:
+    engine: str
+
+    def open_storage(self) -> Storage:
         if not hasattr(self, "directory"):
             self.directory = Path(tempfile.mkdtemp(prefix="eventlog-model-"))
-        return LmdbStorage(self.directory / "log")
-
-    def close(self) -> None:
-        super().close()
-        shutil.rmtree(self.directory, ignore_errors=True)
-
-
-class OnSqlite(Machine):
-    """Closed and opened again for real."""
-
-    def open_storage(self) -> SqliteStorage:
-        if not hasattr(self, "directory"):
-            self.directory = Path(tempfile.mkdtemp(prefix="eventlog-model-"))
-        return SqliteStorage(self.directory / "log.db")
+        return open_storage(LOCATIONS[self.engine](self.directory))
 
     def close(self) -> None:
         super().close()
@@ -504,9 +490,7 @@ def test_on_memory() -> None:
     run_state_machine_as_test(OnMemory, settings=settings(max_examples=200 * DEEP, stateful_step_count=30, **COMMON))
 
 
-def test_on_lmdb() -> None:
-    run_state_machine_as_test(OnLmdb, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
-
-
-def test_on_sqlite() -> None:
-    run_state_machine_as_test(OnSqlite, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))
+@pytest.mark.parametrize("engine", PERSISTENT)
+def test_on_an_engine_that_outlives_its_handles(engine: str) -> None:
+    machine = type("On", (Persistent,), {"engine": engine})
+    run_state_machine_as_test(machine, settings=settings(max_examples=20 * DEEP, stateful_step_count=20, **COMMON))

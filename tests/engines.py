@@ -1,0 +1,28 @@
+"""The engines that the suites run over: for each, the location of a log that is a directory's own.
+
+Another engine is one entry here: storage, savers, stores, LangGraph's contract, model and fuzzer then run over it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
+"""How many times as long as usually the random tests look."""
+
+LOCATIONS: dict[str, Callable[[Path], str]] = {
+    "memory": lambda directory: "memory:",
+    "lmdb": lambda directory: f"{directory}/log",
+    "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
+}
+"""Location of the log of a directory, which is new where the directory is, and the same one later."""
+
+FORGETFUL = frozenset({"memory"})
+"""Engines whose logs end with their handle."""
+
+PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]
