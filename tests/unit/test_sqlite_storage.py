@@ -544,12 +544,12 @@ print(SqliteStorage(path).get([b"\\x0a"]))
         with ThreadPoolExecutor(3) as pool:
             reading = [pool.submit(read) for _ in range(3)]
             for n in range(600):
-                storage.commit([(A + bytes([n % 200]), b"%d" % n * 20_000)])
+                storage.commit([(A + bytes([n % 200]), bytes(200_000))])
                 longest = max(longest, wal.stat().st_size)
             stop.set()
             for reader in reading:
                 reader.result()
-        assert longest < 32 << 20
+        assert longest < 72 << 20  # of 120 MB written: a busy machine may be too late once, and it is tried at double
 
     def test_a_reader_that_never_ends_delays_few_commits(self, open_log, path):
         storage = open_log()
