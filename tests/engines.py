@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tests import redis_server
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -19,6 +21,7 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory:",
     "lmdb": lambda directory: f"{directory}/log",
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
+    "redis": redis_server.location,
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 

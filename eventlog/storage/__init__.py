@@ -16,6 +16,7 @@ Synchronous = Literal["full", "normal", "off"]
 
 
 _SQLITE = "sqlite:///"
+_REDIS = ("redis://", "rediss://", "unix://")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
 
 
@@ -45,6 +46,10 @@ def open_storage(
         from eventlog.storage.sqlite import SqliteStorage  # noqa: PLC0415 (only the engine in use is imported)
 
         return SqliteStorage(_sqlite_path(str(location)), readonly=readonly, synchronous=synchronous)
+    if str(location).startswith(_REDIS):
+        from eventlog.storage.redis import RedisStorage  # noqa: PLC0415 (only the engine in use is imported)
+
+        return RedisStorage(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
         msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH' or 'memory:'"
         raise InvalidInputError(msg)
