@@ -8,7 +8,7 @@ checkpoint holds stands in channels whose names begin with ``~``, so that it too
  ~s:NODE      the versions that the node has seen
  ~metadata    the metadata, but for the step
  ~rest        every other key of the checkpoint
- ~checkpoint  what is another one each time: see packed; and the parent that was pruned
+ ~c           what is another one each time: see packed; and the parent that was pruned
 ```
 
 An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
@@ -34,14 +34,15 @@ from eventlog import (
     UnserializableError,
     Update,
     packed_id,
-    unpacked_id,
 )
 from savers.langgraph.packed import (
+    long_parent,
     long_seen,
     long_time,
     long_version,
     packed,
     seen_of,
+    short_parent,
     short_time,
     short_version,
     version_of,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from savers.langgraph.serde import SerdeCodec
 
 _VERSION, _SEEN = MARK + "v:", MARK + "s:"
-_METADATA, _REST, _CHECKPOINT = MARK + "metadata", MARK + "rest", MARK + "checkpoint"
+_METADATA, _REST, _CHECKPOINT = MARK + "metadata", MARK + "rest", MARK + "c"
 _PREFIX: Final = len(_VERSION)
 _OWN_KEYS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen"})
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
@@ -416,7 +417,8 @@ class Thread:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
         described: dict[str, Any] = dict(metadata)
         rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
-        said: list[Any] = [None if parent is None else packed_id(parent), None, None]
+        own = checkpoint["id"]
+        said: list[Any] = [None if parent is None else short_parent(parent, own), None, None]
         if changes.newest is not None and "updated_channels" in rest and _is_usual(checkpoint, moved, changes.newest):
             del rest["updated_channels"]
             said.append(1)
@@ -427,12 +429,14 @@ class Thread:
             step = None
         time: Any = checkpoint.get("ts")
         if type(time) is str:
-            time = short_time(time)
+            time = short_time(time, own)
         elif "ts" in checkpoint:
             rest["ts"], time = time, None
         changes.put(_METADATA, self._bytes(described, "metadata"))
         changes.put(_REST, self._bytes(rest, "checkpoint"))
-        said[1:3] = time, step
+        base = changes.known.event
+        is_events = step is not None and base is not None and step > base.step  # the engine's grow along a branch
+        said[1:3] = time, True if is_events else step
         changes.put(_CHECKPOINT, packed(said))
         return cast("int | None", step)
 
@@ -496,7 +500,10 @@ class Thread:
             known = self._known_of(state)
             parent, time, step, *more = self._unveiled(state)[_CHECKPOINT]
             if parent is not None:
-                encoded = {_CHECKPOINT: packed([None, time, step, *(more or [0]), parent])}
+                assert state.event is not None
+                step = state.event.step if step is True else step
+                whole = packed_id(long_parent(parent, checkpoint_id))
+                encoded = {_CHECKPOINT: packed([None, time, step, *(more or [0]), whole])}
                 if known.veil is not None:
                     encoded = known.veil.sealed(encoded, is_first=False)
                 self.run.write(self.run.prepare({}, encoded=encoded, at=state.event, id=checkpoint_id))
@@ -511,8 +518,8 @@ class Thread:
         said = self.run.written_by(event, _CHECKPOINT)
         if said is None:  # the same bytes as the one before
             said = self.run.at(event)[_CHECKPOINT]
-        packed_parent = said[4] if len(said) > 4 else said[0]  # noqa: PLR2004 (see packed)
-        return None if packed_parent is None else unpacked_id(packed_parent)
+        parent = said[4] if len(said) > 4 else said[0]  # noqa: PLR2004 (see packed)
+        return None if parent is None else long_parent(parent, event.given_id or "")
 
     def value_at(self, event: Event, channel: str) -> Any:
         """A channel's value at a checkpoint."""
@@ -612,9 +619,12 @@ def _is_usual(checkpoint: Checkpoint, moved: Iterable[str], newest: str) -> bool
 
 def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
     """Metadata, the parent's id, the checkpoint's time, and whether `_updated` says what was updated."""
+    event = state.event
+    assert event is not None
+    own = event.given_id or ""
     parent, time, step, *more = state[_CHECKPOINT]
     metadata = state[_METADATA]
     if step is not None:
-        metadata["step"] = step
-    said = None if parent is None else unpacked_id(parent)
-    return metadata, said, None if time is None else long_time(time), bool(more and more[0])
+        metadata["step"] = event.step if step is True else step
+    said = None if parent is None else long_parent(parent, own)
+    return metadata, said, None if time is None else long_time(time, own), bool(more and more[0])
