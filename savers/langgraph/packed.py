@@ -8,9 +8,10 @@ digits and a random part, are two numbers; whatever is not plain goes through th
  time         microseconds, where it is written as usual, in UTC: less than 2^31, since the time in the
               checkpoint's own id, else since 1970; or the string itself
  parent       its id; of a UUID what does not begin as the checkpoint's own id does
- ~c           [parent or nil, time or nil, the metadata's step, nil if it has none, true if it is the event's],
-              and where it says something: 1 if the versions say what was updated, else 0; the whole id of
-              the parent that was pruned
+ ~c           [parent or nil, time or nil, the metadata's step, nil if it has none, true if it is the event's,
+              the metadata's source, as its place in `SOURCES`, times 3; and what was updated: 0 if it is
+              among the rest, 1 if the versions say it, 2 if it is None], and the whole id of the parent that
+              was pruned, if it was
 ```
 """
 
@@ -27,6 +28,8 @@ import msgpack
 from eventlog import packed_id, unpacked_id
 from savers.tagged import OWN, tagged
 
+SOURCES: Final = (None, "input", "loop", "update", "fork")
+AMONG_REST, BY_VERSIONS, NONE = range(3)
 _VERSION: Final = re.compile(r"(\d{32})\.(\d{10}|0\.\d+)")
 _INT64: Final = 1 << 63
 _MARK: Final = tagged(OWN, b"")

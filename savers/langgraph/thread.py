@@ -36,6 +36,10 @@ from eventlog import (
     packed_id,
 )
 from savers.langgraph.packed import (
+    AMONG_REST,
+    BY_VERSIONS,
+    NONE,
+    SOURCES,
     long_parent,
     long_seen,
     long_time,
@@ -64,6 +68,7 @@ _VERSION, _SEEN = MARK + "v:", MARK + "s:"
 _METADATA, _REST, _CHECKPOINT = MARK + "metadata", MARK + "rest", MARK + "c"
 _PREFIX: Final = len(_VERSION)
 _OWN_KEYS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen"})
+_SOURCES: Final = {source: place for place, source in enumerate(SOURCES) if source}
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _TEXTS: Final = frozenset({str, bytes})
 _SMALL: Final = 256
@@ -418,10 +423,15 @@ class Thread:
         described: dict[str, Any] = dict(metadata)
         rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
         own = checkpoint["id"]
-        said: list[Any] = [None if parent is None else short_parent(parent, own), None, None]
-        if changes.newest is not None and "updated_channels" in rest and _is_usual(checkpoint, moved, changes.newest):
-            del rest["updated_channels"]
-            said.append(1)
+        updated = AMONG_REST
+        if "updated_channels" in rest:
+            updated = _updated_as(checkpoint, moved, changes.newest)
+            if updated != AMONG_REST:
+                del rest["updated_channels"]
+        source: Any = described.get("source")
+        place = _SOURCES.get(source, 0) if type(source) is str else 0
+        if place:
+            del described["source"]
         step: Any = described.get("step")
         if type(step) is int and -_MAX_STEP < step < _MAX_STEP:
             del described["step"]
@@ -436,7 +446,12 @@ class Thread:
         changes.put(_REST, self._bytes(rest, "checkpoint"))
         base = changes.known.event
         is_events = step is not None and base is not None and step > base.step  # the engine's grow along a branch
-        said[1:3] = time, True if is_events else step
+        said = [
+            None if parent is None else short_parent(parent, own),
+            time,
+            True if is_events else step,
+            3 * place + updated,
+        ]
         changes.put(_CHECKPOINT, packed(said))
         return cast("int | None", step)
 
@@ -462,10 +477,10 @@ class Thread:
             state = self._unveiled(found)
             versions, seen, users = _versions_of(state)
             values = {plain(name): state[name] for name in users}
-            metadata, parent, time, is_usual = _described(state)
+            metadata, parent, time, updated = _described(state)
             checkpoint = {
                 **state[_REST],
-                **({"updated_channels": _updated(versions, values)} if is_usual else {}),
+                **_updated(updated, versions, values),
                 **({} if time is None else {"ts": time}),
                 "id": checkpoint_id,
                 "channel_values": values,
@@ -498,12 +513,12 @@ class Thread:
         with self._lock:
             state = self.run.at(checkpoint_id)
             known = self._known_of(state)
-            parent, time, step, *more = self._unveiled(state)[_CHECKPOINT]
+            parent, time, step, said, *_ = self._unveiled(state)[_CHECKPOINT]
             if parent is not None:
                 assert state.event is not None
                 step = state.event.step if step is True else step
                 whole = packed_id(long_parent(parent, checkpoint_id))
-                encoded = {_CHECKPOINT: packed([None, time, step, *(more or [0]), whole])}
+                encoded = {_CHECKPOINT: packed([None, time, step, said, whole])}
                 if known.veil is not None:
                     encoded = known.veil.sealed(encoded, is_first=False)
                 self.run.write(self.run.prepare({}, encoded=encoded, at=state.event, id=checkpoint_id))
@@ -603,28 +618,39 @@ def _newer(known: _Known, new: ChannelVersions) -> str | None:
     return newest if known.newest is not None and newest > known.newest else None
 
 
-def _updated(versions: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """The channels that have the newest version and a value: nearly always what LangGraph says was updated."""
+def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """What the checkpoint says was updated, if that is not among the rest.
+
+    Nearly always those are the channels that have the newest version and a value.
+    """
+    if updated != BY_VERSIONS:
+        return {} if updated == AMONG_REST else {"updated_channels": None}
     newest = _newest(versions)
-    return sorted(channel for channel, version in versions.items() if version == newest and channel in values)
+    return {"updated_channels": sorted(name for name, each in versions.items() if each == newest and name in values)}
 
 
-def _is_usual(checkpoint: Checkpoint, moved: Iterable[str], newest: str) -> bool:
-    """Whether `_updated` will say what the checkpoint does; only what `moved` can have the newest version."""
+def _updated_as(checkpoint: Checkpoint, moved: Iterable[str], newest: str | None) -> int:
+    """How `_updated` will say what the checkpoint does; only what `moved` can have the `newest` version."""
     versions, values = checkpoint["channel_versions"], checkpoint.get("channel_values") or {}
     said = checkpoint["updated_channels"]
+    if said is None or newest is None:
+        return NONE if said is None else AMONG_REST
     usual = sorted(channel for channel in moved if versions[channel] == newest and channel in values)
-    return type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    is_usual = type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    return BY_VERSIONS if is_usual else AMONG_REST
 
 
-def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
-    """Metadata, the parent's id, the checkpoint's time, and whether `_updated` says what was updated."""
+def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, int]:
+    """Metadata, the parent's id, the checkpoint's time, and how `_updated` says what was updated."""
     event = state.event
     assert event is not None
     own = event.given_id or ""
-    parent, time, step, *more = state[_CHECKPOINT]
+    parent, time, step, said, *_ = state[_CHECKPOINT]
+    place, updated = divmod(said, 3)
     metadata = state[_METADATA]
+    if place:
+        metadata["source"] = SOURCES[place]
     if step is not None:
         metadata["step"] = event.step if step is True else step
-    said = None if parent is None else long_parent(parent, own)
-    return metadata, said, None if time is None else long_time(time, own), bool(more and more[0])
+    named = None if parent is None else long_parent(parent, own)
+    return metadata, named, None if time is None else long_time(time, own), updated
