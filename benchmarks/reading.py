@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
 from benchmarks.alone import Thread
-from benchmarks.graphs import _compiled
+from benchmarks.graphs import compiled
 from benchmarks.machine import pin
 from benchmarks.ours import disk_bytes, open_log
 from benchmarks.payload import text
@@ -159,13 +159,13 @@ def update_state(directory: Path, saver: str, n: int) -> dict[str, Any]:
     pin()
     count = 200
     with peers.opened(saver, directory) as opened:
-        graph, given = _compiled("chat", opened.saver, n, [])
+        graph, given = compiled("chat", opened.saver, n, [])
         graph.invoke(given, {"configurable": {"thread_id": "t"}, "recursion_limit": n + 10}, durability="sync")
         latest = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
         old = next(read for read in opened.saver.list(latest) if read.metadata["step"] == n * 9 // 10).config
     before = disk_bytes(directory)
     with peers.opened(saver, directory) as opened:
-        graph, _ = _compiled("chat", opened.saver, n, [])
+        graph, _ = compiled("chat", opened.saver, n, [])
         took = _median_us(lambda index: graph.update_state(old, {"count": index}), range(count))
     return {"fork_us": took, "bytes": (disk_bytes(directory) - before) / count}
 

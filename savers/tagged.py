@@ -5,12 +5,12 @@ whole, tag and all, has the tag ``+`` and the cipher's name.
 
 ```
  0  tag    1 byte: 0 for MessagePack of the saver's own, one of the usual ones, or 16 and the length of another one,
-           which follows in ASCII; or 15, for a value that has a version before it
+           which follows in ASCII; or 128 and the length of a version that stands before a tagged value
     data
 
- 0  15     1 byte
- 1  length of the version     1 byte
- 2  version, then the tagged value; nothing, where there is a version and no value
+ 0  128 + length of the version     1 byte
+ 1  version, MessagePack of the saver's own without its tag; then the tagged value; nothing, where there is a version
+    and no value
 ```
 """
 
@@ -24,9 +24,9 @@ OWN: Final = ""
 _USUAL: Final = (OWN, "msgpack", "null", "bytes", "bytearray", "json", "msgpack+aes", "bytes+aes", "null+aes")
 _HEADS: Final = {tag: bytes([number]) for number, tag in enumerate(_USUAL)}
 _NULL: Final = bytes((_USUAL.index("null"),))
-_VERSIONED: Final = 15
 _OTHER: Final = 16
-MAX_TAG_BYTES: Final = 255 - _OTHER
+_VERSIONED: Final = 128
+MAX_TAG_BYTES: Final = _VERSIONED - 1 - _OTHER
 
 
 def tagged(tag: str, data: bytes) -> bytes:
@@ -39,19 +39,20 @@ def tagged(tag: str, data: bytes) -> bytes:
 
 
 def versioned(version: bytes, value: bytes) -> bytes:
-    """A version of less than 256 bytes, and the tagged value that it is of; no bytes where it is of none."""
-    return bytes((_VERSIONED, len(version))) + version + value
+    """A version of at most 128 bytes, tagged as the saver's own, and the tagged value; no bytes where it has none."""
+    return bytes((_VERSIONED + len(version) - 1,)) + version[1:] + value
 
 
 def parted(data: bytes) -> tuple[bytes | None, bytes]:
     """The version that stands before a tagged value, None if none does; and the value."""
-    if data[:1] != _VERSIONED_HEAD:
+    if data[:1] < _VERSIONED_HEAD:
         return None, data
-    end = 2 + data[1]
-    return data[2:end], data[end:]
+    end = data[0] - _VERSIONED + 1
+    return _OWN_HEAD + data[1:end], data[end:]
 
 
 _VERSIONED_HEAD: Final = bytes((_VERSIONED,))
+_OWN_HEAD: Final = _HEADS[OWN]
 
 
 def split(data: bytes) -> tuple[str, bytes]:
@@ -59,8 +60,8 @@ def split(data: bytes) -> tuple[str, bytes]:
 
     Of a version without a value it is that of None.
     """
-    if data[:1] == _VERSIONED_HEAD:
-        data = data[2 + data[1] :] or _NULL
+    if data[:1] >= _VERSIONED_HEAD:
+        data = data[data[0] - _VERSIONED + 1 :] or _NULL
     first = data[0] if data else 0
     if first < _OTHER:
         return _USUAL[first] if first < len(_USUAL) else "?", data[1:]

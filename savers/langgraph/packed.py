@@ -5,9 +5,13 @@ digits and a random part, are two numbers; whatever is not plain goes through th
 
 ```
  version      number; [its digits], if it has more than 64 bits; [number, random part]; or the string itself
- time         microseconds since 1970, where it is written as usual, in UTC; else the string
- ~checkpoint  [parent's id or nil, time or nil, the metadata's step or nil], and where it says something: 1 if
-              the versions say what was updated, else 0; the id of the parent that was pruned
+ time         microseconds, where it is written as usual, in UTC: less than 2^31, since the time in the
+              checkpoint's own id, else since 1970; or the string itself
+ parent       its id; of a UUID what does not begin as the checkpoint's own id does
+ ~c           [parent or nil, time or nil, the metadata's step, nil if it has none, true if it is the event's,
+              the metadata's source, as its place in `SOURCES`, times 3; and what was updated: 0 if it is
+              among the rest, 1 if the versions say it, 2 if it is None], and the whole id of the parent that
+              was pruned, if it was
 ```
 """
 
@@ -21,8 +25,11 @@ from typing import Any, Final
 
 import msgpack
 
+from eventlog import packed_id, unpacked_id
 from savers.tagged import OWN, tagged
 
+SOURCES: Final = (None, "input", "loop", "update", "fork")
+AMONG_REST, BY_VERSIONS, NONE = range(3)
 _VERSION: Final = re.compile(r"(\d{32})\.(\d{10}|0\.\d+)")
 _INT64: Final = 1 << 63
 _MARK: Final = tagged(OWN, b"")
@@ -119,8 +126,55 @@ _known_seen: Final = lru_cache(_KEPT // 4)(_seen)
 _SMALL: Final = 256
 
 
-def short_time(time: str) -> str | int:
-    """A time as it is packed."""
+def short_parent(parent: str, own: str) -> str | bytes:
+    """The id of a checkpoint's parent as it is packed."""
+    short, beside = packed_id(parent), packed_id(own)
+    if isinstance(short, str) or isinstance(beside, str):
+        return short
+    differing = int.from_bytes(short, "big") ^ int.from_bytes(beside, "big")
+    return short[_UUID_BYTES - (differing.bit_length() + 7) // 8 :]
+
+
+def long_parent(short: str | bytes, own: str) -> str:
+    """The parent's id that was packed so."""
+    if isinstance(short, str) or len(short) == _UUID_BYTES:
+        return unpacked_id(short)
+    beside = packed_id(own)
+    assert isinstance(beside, bytes)
+    return unpacked_id(beside[: _UUID_BYTES - len(short)] + short)
+
+
+_UUID_BYTES: Final = 16
+
+
+def short_time(time: str, own: str) -> str | int:
+    """The time of the checkpoint whose id is `own`, as it is packed."""
+    short = _short_time(time)
+    if isinstance(short, str):
+        return short
+    since = short - _time_of(own)
+    if -_NEAR < since < _NEAR:
+        return since
+    return time if -_NEAR < short < _NEAR else short
+
+
+@lru_cache(16)
+def _time_of(own: str) -> int:
+    """Microseconds since 1970 of the time in an id that is a UUID of version 6; 0 of any other."""
+    packed = packed_id(own)
+    if isinstance(packed, str) or packed[6] >> 4 != _VERSION_6:
+        return 0
+    high, low = int.from_bytes(packed[:6], "big"), int.from_bytes(packed[6:8], "big") & 0xFFF
+    return ((high << 12 | low) - _GREGORIAN) // 10
+
+
+_VERSION_6: Final = 6
+_GREGORIAN: Final = 0x01B2_1DD2_1381_4000
+"""1970 on the clock of UUIDs: ticks of 100 ns since 1582."""
+_NEAR: Final = 1 << 31
+
+
+def _short_time(time: str) -> str | int:
     try:
         moment = dt.datetime.fromisoformat(time)
     except ValueError:
@@ -141,6 +195,9 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TICK: Final = dt.timedelta(microseconds=1)
 
 
-def long_time(short: str | int) -> str:
+def long_time(short: str | int, own: str) -> str:
     """The time that was packed so."""
-    return short if isinstance(short, str) else (_EPOCH + short * _TICK).isoformat()
+    if isinstance(short, str):
+        return short
+    since = short + _time_of(own) if -_NEAR < short < _NEAR else short
+    return (_EPOCH + since * _TICK).isoformat()

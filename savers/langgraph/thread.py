@@ -8,7 +8,7 @@ checkpoint holds stands in channels whose names begin with ``~``, so that it too
  ~s:NODE      the versions that the node has seen
  ~metadata    the metadata, but for the step
  ~rest        every other key of the checkpoint
- ~checkpoint  what is another one each time: see packed; and the parent that was pruned
+ ~c           what is another one each time: see packed; and the parent that was pruned
 ```
 
 An event's *base* is what its delta is against; a checkpoint's *parent* is what LangGraph named. They are the same where
@@ -34,14 +34,19 @@ from eventlog import (
     UnserializableError,
     Update,
     packed_id,
-    unpacked_id,
 )
 from savers.langgraph.packed import (
+    AMONG_REST,
+    BY_VERSIONS,
+    NONE,
+    SOURCES,
+    long_parent,
     long_seen,
     long_time,
     long_version,
     packed,
     seen_of,
+    short_parent,
     short_time,
     short_version,
     version_of,
@@ -60,9 +65,10 @@ if TYPE_CHECKING:
     from savers.langgraph.serde import SerdeCodec
 
 _VERSION, _SEEN = MARK + "v:", MARK + "s:"
-_METADATA, _REST, _CHECKPOINT = MARK + "metadata", MARK + "rest", MARK + "checkpoint"
+_METADATA, _REST, _CHECKPOINT = MARK + "metadata", MARK + "rest", MARK + "c"
 _PREFIX: Final = len(_VERSION)
 _OWN_KEYS: Final = frozenset({"id", "ts", "channel_values", "channel_versions", "versions_seen"})
+_SOURCES: Final = {source: place for place, source in enumerate(SOURCES) if source}
 _SCALARS: Final = frozenset({int, float, bool, type(None)})
 _TEXTS: Final = frozenset({str, bytes})
 _SMALL: Final = 256
@@ -416,10 +422,16 @@ class Thread:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
         described: dict[str, Any] = dict(metadata)
         rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
-        said: list[Any] = [None if parent is None else packed_id(parent), None, None]
-        if changes.newest is not None and "updated_channels" in rest and _is_usual(checkpoint, moved, changes.newest):
-            del rest["updated_channels"]
-            said.append(1)
+        own = checkpoint["id"]
+        updated = AMONG_REST
+        if "updated_channels" in rest:
+            updated = _updated_as(checkpoint, moved, changes.newest)
+            if updated != AMONG_REST:
+                del rest["updated_channels"]
+        source: Any = described.get("source")
+        place = _SOURCES.get(source, 0) if type(source) is str else 0
+        if place:
+            del described["source"]
         step: Any = described.get("step")
         if type(step) is int and -_MAX_STEP < step < _MAX_STEP:
             del described["step"]
@@ -427,12 +439,19 @@ class Thread:
             step = None
         time: Any = checkpoint.get("ts")
         if type(time) is str:
-            time = short_time(time)
+            time = short_time(time, own)
         elif "ts" in checkpoint:
             rest["ts"], time = time, None
         changes.put(_METADATA, self._bytes(described, "metadata"))
         changes.put(_REST, self._bytes(rest, "checkpoint"))
-        said[1:3] = time, step
+        base = changes.known.event
+        is_events = step is not None and base is not None and step > base.step  # the engine's grow along a branch
+        said = [
+            None if parent is None else short_parent(parent, own),
+            time,
+            True if is_events else step,
+            3 * place + updated,
+        ]
         changes.put(_CHECKPOINT, packed(said))
         return cast("int | None", step)
 
@@ -458,10 +477,10 @@ class Thread:
             state = self._unveiled(found)
             versions, seen, users = _versions_of(state)
             values = {plain(name): state[name] for name in users}
-            metadata, parent, time, is_usual = _described(state)
+            metadata, parent, time, updated = _described(state)
             checkpoint = {
                 **state[_REST],
-                **({"updated_channels": _updated(versions, values)} if is_usual else {}),
+                **_updated(updated, versions, values),
                 **({} if time is None else {"ts": time}),
                 "id": checkpoint_id,
                 "channel_values": values,
@@ -494,9 +513,12 @@ class Thread:
         with self._lock:
             state = self.run.at(checkpoint_id)
             known = self._known_of(state)
-            parent, time, step, *more = self._unveiled(state)[_CHECKPOINT]
+            parent, time, step, said, *_ = self._unveiled(state)[_CHECKPOINT]
             if parent is not None:
-                encoded = {_CHECKPOINT: packed([None, time, step, *(more or [0]), parent])}
+                assert state.event is not None
+                step = state.event.step if step is True else step
+                whole = packed_id(long_parent(parent, checkpoint_id))
+                encoded = {_CHECKPOINT: packed([None, time, step, said, whole])}
                 if known.veil is not None:
                     encoded = known.veil.sealed(encoded, is_first=False)
                 self.run.write(self.run.prepare({}, encoded=encoded, at=state.event, id=checkpoint_id))
@@ -511,8 +533,8 @@ class Thread:
         said = self.run.written_by(event, _CHECKPOINT)
         if said is None:  # the same bytes as the one before
             said = self.run.at(event)[_CHECKPOINT]
-        packed_parent = said[4] if len(said) > 4 else said[0]  # noqa: PLR2004 (see packed)
-        return None if packed_parent is None else unpacked_id(packed_parent)
+        parent = said[4] if len(said) > 4 else said[0]  # noqa: PLR2004 (see packed)
+        return None if parent is None else long_parent(parent, event.given_id or "")
 
     def value_at(self, event: Event, channel: str) -> Any:
         """A channel's value at a checkpoint."""
@@ -596,25 +618,39 @@ def _newer(known: _Known, new: ChannelVersions) -> str | None:
     return newest if known.newest is not None and newest > known.newest else None
 
 
-def _updated(versions: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """The channels that have the newest version and a value: nearly always what LangGraph says was updated."""
+def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """What the checkpoint says was updated, if that is not among the rest.
+
+    Nearly always those are the channels that have the newest version and a value.
+    """
+    if updated != BY_VERSIONS:
+        return {} if updated == AMONG_REST else {"updated_channels": None}
     newest = _newest(versions)
-    return sorted(channel for channel, version in versions.items() if version == newest and channel in values)
+    return {"updated_channels": sorted(name for name, each in versions.items() if each == newest and name in values)}
 
 
-def _is_usual(checkpoint: Checkpoint, moved: Iterable[str], newest: str) -> bool:
-    """Whether `_updated` will say what the checkpoint does; only what `moved` can have the newest version."""
+def _updated_as(checkpoint: Checkpoint, moved: Iterable[str], newest: str | None) -> int:
+    """How `_updated` will say what the checkpoint does; only what `moved` can have the `newest` version."""
     versions, values = checkpoint["channel_versions"], checkpoint.get("channel_values") or {}
     said = checkpoint["updated_channels"]
+    if said is None or newest is None:
+        return NONE if said is None else AMONG_REST
     usual = sorted(channel for channel in moved if versions[channel] == newest and channel in values)
-    return type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    is_usual = type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    return BY_VERSIONS if is_usual else AMONG_REST
 
 
-def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, bool]:
-    """Metadata, the parent's id, the checkpoint's time, and whether `_updated` says what was updated."""
-    parent, time, step, *more = state[_CHECKPOINT]
+def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, int]:
+    """Metadata, the parent's id, the checkpoint's time, and how `_updated` says what was updated."""
+    event = state.event
+    assert event is not None
+    own = event.given_id or ""
+    parent, time, step, said, *_ = state[_CHECKPOINT]
+    place, updated = divmod(said, 3)
     metadata = state[_METADATA]
+    if place:
+        metadata["source"] = SOURCES[place]
     if step is not None:
-        metadata["step"] = step
-    said = None if parent is None else unpacked_id(parent)
-    return metadata, said, None if time is None else long_time(time), bool(more and more[0])
+        metadata["step"] = event.step if step is True else step
+    named = None if parent is None else long_parent(parent, own)
+    return metadata, named, None if time is None else long_time(time, own), updated

@@ -263,7 +263,9 @@ def test_ctrl_c_ends_quietly(tmp_path):
         log.run("n").append_many([{"n": i} for i in range(50_000)])
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "eventlog", "log", "-s", str(tmp_path / "log"), "n"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, children ignore it, too
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        signal.signal(signal.SIGINT, before)
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)

@@ -7,17 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from langgraph.checkpoint.base.id import uuid6
 
+from eventlog import packed_id
 from savers.langgraph import packed as module
 from savers.langgraph.packed import (
+    long_parent,
     long_time,
     long_version,
     new_version,
     packed,
+    short_parent,
     short_time,
     short_version,
     unpacked,
@@ -38,8 +43,12 @@ def version_back(version: Any) -> Any:
     return long_version(opened(packed(short_version(version))))
 
 
-def time_back(time: str) -> str:
-    return long_time(opened(packed(short_time(time))))
+def time_back(time: str, own: str = "a") -> str:
+    return long_time(opened(packed(short_time(time, own))), own)
+
+
+def parent_back(parent: str, own: str) -> str:
+    return long_parent(opened(packed(short_parent(parent, own))), own)
 
 
 # Versions ---------------------------------------------------------------------------------------------------------
@@ -144,23 +153,65 @@ nearly_times = st.builds(
 other_texts = st.text(st.characters(exclude_categories=["Cs"])) | st.integers().map(str)
 
 
-@given(moments | nearly_times | st.builds(datetime.isoformat, in_utc, timespec=written) | other_texts)
-@example("0001-01-01T00:00:00+00:00")
-@example("9999-12-31T23:59:59.999999+00:00")
-@example("1969-12-31T23:59:59.999999+00:00")
-@example("2200-01-01T00:00:00+00:00")
-@example("2016-12-31T23:59:60+00:00")
-@example("2026-W01-1")
-@example("")
-def test_a_time_comes_back(time):
-    assert strictly_equal(time_back(time), time)
+uuids6 = st.builds(lambda tick, rest: str(uuid6_at(tick, rest)), st.integers(0, 2**60 - 1), st.integers(0, 2**62 - 1))
+IDS_NEAR = [str(uuid6(clock_seq=step)) for step in range(-2, 30)]
+uuids = st.uuids().map(str)
+ids = uuids6 | st.sampled_from(IDS_NEAR) | uuids | uuids.map(str.upper) | st.text()
+SINCE_1582 = 0x01B21DD213814000
+
+
+def uuid6_at(tick: int, rest: int = 0) -> UUID:
+    """The id of version 6 that is made at a tick of 100 ns since 1582."""
+    return UUID(int=(tick >> 12) << 80 | 6 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | rest)
+
+
+@given(moments | nearly_times | st.builds(datetime.isoformat, in_utc, timespec=written) | other_texts, ids)
+@example("0001-01-01T00:00:00+00:00", "a")
+@example("9999-12-31T23:59:59.999999+00:00", str(uuid6_at(0)))
+@example("1969-12-31T23:59:59.999999+00:00", str(uuid6_at(SINCE_1582)))
+@example("1970-01-01T00:00:00+00:00", IDS_NEAR[0])
+@example("1970-01-01T00:35:47.483647+00:00", IDS_NEAR[0])
+@example("2200-01-01T00:00:00+00:00", str(uuid6_at(2**60 - 1)))
+@example("2016-12-31T23:59:60+00:00", "a")
+@example("2026-W01-1", "a")
+@example("", "")
+def test_a_time_comes_back(time, own):
+    assert strictly_equal(time_back(time, own), time)
+
+
+def test_the_time_at_which_the_id_was_made_takes_few_bytes():
+    own, time = str(uuid6(clock_seq=3)), datetime.now(UTC).isoformat()
+    assert len(packed(short_time(time, own))) <= 6
+    assert time_back(time, own) == time
+
+
+@pytest.mark.parametrize("since", [-(2**31), 1 - 2**31, -1, 0, 1, 2**31 - 1, 2**31])
+def test_a_time_near_the_ids_comes_back(since):
+    moment = datetime(2026, 11, 26, 12, 0, 0, 5, UTC)
+    own = str(uuid6_at(SINCE_1582 + (int(moment.timestamp()) * 1_000_000 + 5 - since) * 10))
+    assert (abs(short_time(moment.isoformat(), own)) < 2**31) == (abs(since) < 2**31)
+    assert time_back(moment.isoformat(), own) == moment.isoformat()
+
+
+# Parents ----------------------------------------------------------------------------------------------------------
+
+
+@given(ids, ids)
+def test_the_id_of_a_parent_comes_back(parent, own):
+    assert parent_back(parent, own) == parent
+    assert parent_back(own, own) == own
+
+
+def test_a_parent_made_just_before_takes_fewer_bytes_than_its_id():
+    assert len(packed(short_parent(IDS_NEAR[0], IDS_NEAR[1]))) < len(packed(packed_id(IDS_NEAR[0])))
+    assert parent_back(IDS_NEAR[0], IDS_NEAR[1]) == IDS_NEAR[0]
 
 
 @given(in_utc)
 @example(datetime(2109, 11, 4, 21, 40, 29, 877_669, UTC))
 @example(datetime(2026, 1, 1, tzinfo=UTC))
 def test_a_usual_time_is_a_number_and_comes_back_to_the_microsecond(moment):
-    assert type(short_time(moment.isoformat())) is int
+    assert type(short_time(moment.isoformat(), "a")) is int
     assert time_back(moment.isoformat()) == moment.isoformat()
 
 

@@ -251,7 +251,7 @@ class TestDowngrade:
         with pytest.raises(CorruptionError, match="it is not encrypted"):
             saver.get_tuple(config())
 
-    @pytest.mark.parametrize("which", ["a value", "~metadata", "~checkpoint", "~rest", "~key", "a version"])
+    @pytest.mark.parametrize("which", ["a value", "~metadata", "~c", "~rest", "~key", "a version"])
     def test_a_channel_of_an_encrypted_checkpoint(self, log, saver, which):
         put(saver, "1", n=1)
         run = log.run("t", codec=SerdeCodec(strict()))

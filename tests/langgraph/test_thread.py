@@ -247,7 +247,7 @@ class TestChannels:
 
     @pytest.mark.parametrize(
         "name",
-        ["~", "~~", "~v:x", "~s:x", "~v:", "~metadata", "~rest", "~checkpoint", "~~metadata", "v:x", "é", "a.b", " "],
+        ["~", "~~", "~v:x", "~s:x", "~v:", "~metadata", "~rest", "~c", "~~metadata", "v:x", "é", "a.b", " "],
     )
     def test_that_are_called_like_what_the_saver_keeps(self, story: Story, name: str):
         both = {name: 1, "x": 2}
