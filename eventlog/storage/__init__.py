@@ -6,7 +6,7 @@ import os
 import re
 from typing import Literal
 
-from eventlog.errors import InvalidInputError
+from eventlog.errors import InvalidInputError, MissingExtraError
 from eventlog.storage.base import Storage
 
 __all__ = ["Storage", "Synchronous", "open_storage"]
@@ -27,14 +27,16 @@ def open_storage(
 
     Args:
         location: ``"memory:"`` for the process's own life; ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``
-            for a file of SQLite, where all that follows the third slash is the path as it stands; anything else is
-            the path of a directory, in which LMDB and a journal are.
+            for a file of SQLite, where all that follows the third slash is the path as it stands;
+            ``"redis://HOST:PORT/DB?prefix=NAME"``, ``rediss://`` or ``unix://`` for a server of Redis (see
+            `RedisStorage`); anything else is the path of a directory, in which LMDB and a journal are.
         readonly: refuse every commit, and create nothing.
         synchronous: what a commit that returned survives.
 
     Raises:
         InvalidInputError: the location is empty, or a URL of a kind that no engine serves.
         FormatError: what is there is not a log.
+        MissingExtraError: a package for it is missing.
     """
     if not isinstance(location, str | os.PathLike):
         raise InvalidInputError(f"a location is a path, 'memory:' or 'sqlite:///PATH', not {location!r}")
@@ -47,11 +49,13 @@ def open_storage(
 
         return SqliteStorage(_sqlite_path(str(location)), readonly=readonly, synchronous=synchronous)
     if str(location).startswith(_REDIS):
-        from eventlog.storage.redis import RedisStorage  # noqa: PLC0415 (only the engine in use is imported)
-
+        try:
+            from eventlog.storage.redis import RedisStorage  # noqa: PLC0415 (only the engine in use is imported)
+        except ImportError as error:
+            raise MissingExtraError("a log in Redis", "redis") from error
         return RedisStorage(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
-        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH' or 'memory:'"
+        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH', 'redis://HOST' or 'memory:'"
         raise InvalidInputError(msg)
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from eventlog.errors import ExpectationError, InvalidInputError, StorageError, TooLargeError
+from eventlog.errors import EventLogError, ExpectationError, InvalidInputError, StorageError, TooLargeError
+from eventlog.storage.redis_errors import Lost, Unreached, refusal
 from eventlog.storage.redis_scripts import (
     COMMIT,
     FED,
@@ -24,7 +25,7 @@ from eventlog.storage.redis_scripts import (
     prefix_of,
     value_of,
 )
-from eventlog.storage.redis_server import LANE_S, Links, Lost, Unreached, place_of, refusal
+from eventlog.storage.redis_server import LANE_S, Links, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -305,21 +306,16 @@ class RedisStorage:
         lane, number = b"", 0
         try:
             with self._links.link() as link:
-                lane = self._links.lane_of(link)
-                number = link.asked + 1
+                lane, number = self._links.lane_of(link), link.asked + 1
                 outcome, *differing = link.run(COMMIT, [lane, *keys], arguments)
-                if outcome == b"astray":
-                    link.lane = b""  # it lay idle until it expired, or somebody emptied the server
-                    raise Unreached(
-                        StorageError(f"{self._location}: the server forgets what is committed to it; see to it")
-                    )
+                if outcome == b"astray":  # it lay idle until its lane expired, or somebody emptied the server
+                    why = "the server forgot the connection; nothing was written; retry"
+                    raise Unreached(StorageError(f"{self._location}: {why}"))
+                return differing
         except Lost as lost:
-            if number and not self._is_done(lane, number, lost):
-                raise
-            if not number:
-                raise
+            if not number or not self._is_done(lane, number, lost):
+                raise  # it was not sent, or never will be done
             return []
-        return differing
 
     def _is_done(self, lane: bytes, number: int, lost: Lost) -> bool:
         """Whether the commit of that number was done; if not, it never will be."""
@@ -329,15 +325,14 @@ class RedisStorage:
                 newest: bytes | None = link.run(RESOLVE, [lane, lane + b":closed"], [])[0]
                 return newest
 
-        unknown = (
-            "the connection was lost during a commit, and the batch may be there or not: look before writing again"
-        )
+        why = "the server forgot the connection"
         try:
             newest = self._patiently(attempt)
-        except StorageError as error:
-            raise StorageError(f"{self._location}: {unknown} ({error})") from lost.__cause__
+        except EventLogError as error:
+            newest, why = None, str(error)
         if newest is None:
-            raise StorageError(f"{self._location}: {unknown} (the server forgot the connection)") from lost.__cause__
+            unknown = "the connection was lost during a commit, and the batch may be there or not"
+            raise StorageError(f"{self._location}: {unknown} ({why}); look before writing again") from lost.__cause__
         return int(newest) == number
 
     def position(self) -> None:

@@ -1,7 +1,7 @@
-"""A server of Redis: its URL, connections to it, what its settings give, and what its errors mean.
+"""A server of Redis: its URL, and the connections of a handle to it.
 
-Owns everything that is peculiar to the library and the server but the scripts. It must never send anything again of
-which it is not known that it was not done: that is decided where the question is known.
+Owns what is peculiar to the library. It must never ask again by itself: whether what was asked may be asked again is
+known only where it is known what it was.
 """
 
 from __future__ import annotations
@@ -17,16 +17,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import redis
 from redis import exceptions as theirs
 
-from eventlog.errors import (
-    BusyError,
-    CapacityError,
-    ClosedError,
-    EventLogError,
-    FormatError,
-    InvalidInputError,
-    StorageError,
-)
+from eventlog.errors import ClosedError, FormatError, InvalidInputError, StorageError
+from eventlog.storage.redis_errors import LOST, REFUSED, Lost, Moved, Unreached, refusal
 from eventlog.storage.redis_scripts import MAKE, Names, Script
+from eventlog.storage.redis_settings import ASKED, Facts, facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,42 +28,12 @@ if TYPE_CHECKING:
     from eventlog.storage import Synchronous
 
 FORMAT_VERSION: Final = 1
-OLDEST: Final = (6, 2)
 LANE_S: Final = 24 * 60 * 60
 """How long the server knows of a connection's last commit."""
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ANSWER_TIMEOUT_S: Final = 30.0
 _MAX_IDLE: Final = 16
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-_LOST: Final = (theirs.RedisError, OSError, ValueError)
-"""What the library raises when a connection breaks, or brings what is no answer."""
-
-
-class Unreached(Exception):  # noqa: N818 (nobody outside sees it)
-    """What was asked was not done, and may be asked again.
-
-    Attributes:
-        error: what to raise instead when there is no time left.
-    """
-
-    def __init__(self, error: EventLogError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Lost(Unreached):
-    """The connection was lost before the answer came: what was asked may have been done or not."""
-
-
-class _Moved(Unreached):
-    """In a cluster, another server has the log."""
-
-    def __init__(self, error: EventLogError, host: str, port: int) -> None:
-        super().__init__(error)
-        self.address = {"host": host, "port": port}
-
-
-# --- URLs -----------------------------------------------------------------------------------------------------------
 
 
 class Place(NamedTuple):
@@ -107,60 +71,6 @@ def place_of(url: str) -> Place:
     )
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------
-
-_CODES: Final = re.compile(
-    r"\b(OOM|LOADING|BUSY|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|WRONGTYPE|NOAUTH|CLUSTERDOWN)\b"
-)
-_CODE_OF: Final[dict[type[Exception], str]] = {
-    theirs.BusyLoadingError: "LOADING",
-    theirs.NoPermissionError: "NOPERM",
-    theirs.OutOfMemoryError: "OOM",
-    theirs.ReadOnlyError: "READONLY",
-    theirs.MasterDownError: "MASTERDOWN",
-    theirs.ClusterDownError: "CLUSTERDOWN",
-    theirs.TryAgainError: "CLUSTERDOWN",
-    theirs.AuthenticationError: "NOAUTH",
-}
-
-
-def refusal(error: Exception, where: str) -> EventLogError | Unreached:
-    """What to raise for the server's `error`; whenever this is called, nothing was done."""
-    if isinstance(error, theirs.MovedError):
-        why = f"the cluster keeps the log at {error.host}:{error.port}; give that server's URL"
-        return _Moved(StorageError(f"{where}: {why}"), error.host, error.port)
-    found = _CODES.search(str(error))
-    code = _CODE_OF.get(type(error)) or (found[1] if found else "")
-    if code == "OOM":
-        why = "the server's memory is full (its maxmemory is reached); nothing was written"
-        return CapacityError(f"{where}: {why}; raise maxmemory, or delete runs, and retry")
-    if code == "WRONGTYPE":
-        why = f"a key of that prefix is not a log's ({error}); nothing was written; give another ?prefix="
-        return FormatError(f"{where} cannot be opened as a log: {why}")
-    if code in _PASSING:
-        kind, why = _PASSING[code]
-        return Unreached(kind(f"{where}: {why}; nothing was written"))
-    return StorageError(f"{where}: {_LASTING.get(code, str(error))}; nothing was written")
-
-
-_PASSING: Final[dict[str, tuple[type[StorageError], str]]] = {
-    "LOADING": (BusyError, "the server is still loading its data; retry in a while"),
-    "BUSY": (BusyError, "the server is busy with somebody's script; retry in a while"),
-    "READONLY": (StorageError, "the server is a replica, and writes go to its primary; give the primary's URL"),
-    "MASTERDOWN": (StorageError, "the server is a replica that lost its primary; give the primary's URL, or wait"),
-    "NOREPLICAS": (StorageError, "the server wants more replicas than it has (min-replicas-to-write); mend them"),
-    "CLUSTERDOWN": (StorageError, "the cluster does not serve the log's slot just now; retry in a while"),
-}
-_LASTING: Final = {
-    "NOAUTH": "the server refuses the user or the password of the URL; give others",
-    "NOPERM": "the user of the URL may not do this; let it run EVAL, EVALSHA, INFO and what they call on its keys",
-    "MISCONF": "the server cannot save to its disk and so takes no writes (MISCONF); see its log and its disk",
-}
-
-
-# --- connections ----------------------------------------------------------------------------------------------------
-
-
 class Link:
     """One connection: one question at a time.
 
@@ -191,11 +101,11 @@ class Link:
                 answer = self._exchange(b"EVALSHA", script.sha, *rest)
             except theirs.NoScriptError:  # the server was started, or told to forget, since somebody ran it
                 answer = self._exchange(b"EVAL", script.source, *rest)
-        except (theirs.ResponseError, theirs.BusyLoadingError, theirs.AuthenticationError) as error:
+        except REFUSED as error:
             raise refusal(error, self._where) from error
-        except _LOST as error:
+        except LOST as error:
             raise self._lost(str(error)) from error
-        if not isinstance(answer, list) or answer[0] != number:
+        if not isinstance(answer, list) or answer[:1] != [number]:
             raise self._lost("an answer came that was another question's")
         return answer[1:]
 
@@ -215,9 +125,9 @@ class Link:
             packed = self._connection.pack_commands([*commands, (b"ECHO", nonce)])
             self._connection.send_packed_command(packed, check_health=False)
             answers = [self._read() for _ in range(len(commands) + 1)]
-        except (theirs.BusyLoadingError, theirs.AuthenticationError) as error:
+        except REFUSED as error:
             raise refusal(error, self._where) from error
-        except _LOST as error:
+        except LOST as error:
             raise self._lost(str(error)) from error
         if answers.pop() != nonce:
             raise self._lost("an answer came that was another question's")
@@ -318,7 +228,7 @@ class Links:
 
     def _note(self, error: BaseException) -> None:
         """What a failure says about the other connections."""
-        if isinstance(error, _Moved):
+        if isinstance(error, Moved):
             self._address = error.address
         if isinstance(error, Unreached):
             while self._idle:
@@ -331,9 +241,9 @@ class Links:
         try:
             try:
                 connection.connect()
-            except (theirs.ResponseError, theirs.BusyLoadingError, theirs.AuthenticationError) as error:
+            except REFUSED as error:
                 raise refusal(error, self._where) from error
-            except _LOST as error:
+            except LOST as error:
                 self._address = {}
                 why = f"{error}; check the URL, and that the server runs"
                 raise Unreached(StorageError(f"{self._where} cannot be reached: {why}")) from error
@@ -346,18 +256,16 @@ class Links:
 
     def _look(self, link: Link) -> None:
         """Look at the server's settings and at the log; make the log, if it is to be opened and is not there."""
-        asked = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite")
         info, *settings, found = link.call(
             (b"INFO",),
-            *((b"CONFIG", b"GET", name) for name in asked),
+            *((b"CONFIG", b"GET", name) for name in ASKED),
             (b"HMGET", self._names.log, b"format", b"id"),
         )
         for answer in (info, found):
             if isinstance(answer, theirs.ResponseError):
                 raise refusal(answer, self._where) from answer
         self.facts = facts_of(info, settings)
-        if self.facts.version < OLDEST:
-            raise StorageError(f"{self._where} is Redis {self.facts.shown_version}; a log needs 6.2 or later")
+        self.facts.check_version(self._where)
         if not self._readonly:
             self.facts.check(self._mode, self._where)
         if found[0] is None and not self.log_id:
@@ -405,91 +313,3 @@ class Links:
         while self._idle:
             with suppress(IndexError):
                 self._idle.pop().close()
-
-
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-class Facts(NamedTuple):
-    """What a server says of itself.
-
-    Attributes:
-        version: of Redis.
-        is_replica: it follows a primary and takes no writes.
-        eviction: its ``maxmemory-policy``.
-        is_appending: it keeps an append-only file.
-        fsync: how often that is flushed: always, everysec or no; empty if the server does not tell.
-        is_lax: while it rewrites that file, it does not flush it.
-    """
-
-    version: tuple[int, int] = (0, 0)
-    is_replica: bool = False
-    eviction: str = ""
-    is_appending: bool = False
-    fsync: str = ""
-    is_lax: bool = True
-
-    @property
-    def shown_version(self) -> str:
-        """As people write it."""
-        return ".".join(map(str, self.version))
-
-    @property
-    def is_flushing(self) -> bool:
-        """Whether whatever the server answered is on its disk by then."""
-        return self.is_appending and self.fsync == "always" and not self.is_lax
-
-    def check(self, mode: Synchronous, where: str) -> None:
-        """Refuse a server that cannot keep a log, or does not give what `mode` promises; say what to set."""
-        if self.is_replica:
-            raise StorageError(f"{where} is a replica, which takes no writes; give its primary's URL, or open readonly")
-        if self.eviction not in {"noeviction", ""}:
-            why = f"its maxmemory-policy is {self.eviction}, which silently deletes history when memory is full"
-            raise StorageError(f"{where} cannot keep a log: {why}; CONFIG SET maxmemory-policy noeviction")
-        if mode != "off":
-            self._check_appending(mode, where)
-
-    def _check_appending(self, mode: Synchronous, where: str) -> None:
-        less = 'open with synchronous="off", which promises nothing of what the server loses when it ends'
-        if not self.is_appending:
-            why = "the server keeps no append-only file, so what it holds ends with it"
-            raise StorageError(f'{where} cannot give synchronous="{mode}": {why}; CONFIG SET appendonly yes, or {less}')
-        if not self.fsync:
-            why = "the server does not tell how often it flushes (CONFIG GET is refused)"
-            raise StorageError(
-                f'{where}: whether it gives synchronous="{mode}" cannot be known: {why}; allow that, or {less}'
-            )
-        if mode == "full" and not self.is_flushing:
-            why = (
-                f"its appendfsync is {self.fsync}" if self.fsync != "always" else "it does not flush while it rewrites"
-            )
-            what = "CONFIG SET appendfsync always, CONFIG SET no-appendfsync-on-rewrite no"
-            raise StorageError(
-                f'{where} cannot give synchronous="full": {why}; {what}, or open with synchronous="normal"'
-            )
-        if self.fsync == "no":
-            why = "its appendfsync is no, so power loss takes as much as its system likes"
-            raise StorageError(
-                f'{where} cannot give synchronous="{mode}": {why}; CONFIG SET appendfsync everysec, or {less}'
-            )
-
-
-def facts_of(info: bytes, settings: Sequence[Any]) -> Facts:
-    """Read a server's ``INFO`` and its answers to ``CONFIG GET`` of the three settings that matter."""
-    lines = (line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
-    found = dict(lines)
-    _, fsync, lax = (_setting(answer) for answer in settings)
-    major, minor = (*found.get("redis_version", "0.0").split("."), "0")[:2]
-    return Facts(
-        (int(major), int(minor)),
-        found.get("role") == "slave",
-        found.get("maxmemory_policy", ""),
-        found.get("aof_enabled") == "1",
-        fsync,
-        lax != "no",
-    )
-
-
-def _setting(answer: Any) -> str:
-    """The value of one setting; empty where the server does not tell."""
-    return answer[1].decode() if isinstance(answer, list) and len(answer) == 2 else ""  # noqa: PLR2004 (name and value)
