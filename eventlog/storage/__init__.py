@@ -16,6 +16,7 @@ Synchronous = Literal["full", "normal", "off"]
 
 
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
 _REDIS = ("redis://", "rediss://", "unix://")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
 
@@ -28,6 +29,7 @@ def open_storage(
     Args:
         location: ``"memory:"`` for the process's own life; ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``
             for a file of SQLite, where all that follows the third slash is the path as it stands;
+            ``"postgresql://HOST/DATABASE?schema=NAME"`` for a database of PostgreSQL (see `PostgresStorage`);
             ``"redis://HOST:PORT/DB?prefix=NAME"``, ``rediss://`` or ``unix://`` for a server of Redis (see
             `RedisStorage`); anything else is the path of a directory, in which LMDB and a journal are.
         readonly: refuse every commit, and create nothing.
@@ -54,9 +56,17 @@ def open_storage(
         except ImportError as error:
             raise MissingExtraError("a log in Redis", "redis") from error
         return RedisStorage(str(location), readonly=readonly, synchronous=synchronous)
+    if str(location).startswith(_POSTGRES):
+        try:
+            from eventlog.storage.postgres import PostgresStorage  # noqa: PLC0415 (only the engine in use is imported)
+        except ImportError as error:
+            raise MissingExtraError("a log in PostgreSQL", "postgres") from error
+        return PostgresStorage(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
-        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH', 'redis://HOST' or 'memory:'"
-        raise InvalidInputError(msg)
+        raise InvalidInputError(
+            f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH', "
+            "'postgresql://HOST/DATABASE', 'redis://HOST' or 'memory:'"
+        )
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
     return LocalStorage(location, readonly=readonly, synchronous=synchronous)
