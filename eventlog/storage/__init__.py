@@ -55,7 +55,7 @@ def open_storage(
             raise MissingExtraError("a log in Redis", "redis") from error
         return RedisStorage(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
-        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH', 'redis://HOST' or 'memory:'"
+        msg = f"no storage engine for {str(location)!r}: give a path, 'sqlite:///PATH', 'redis://HOST' or 'memory:'"
         raise InvalidInputError(msg)
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
