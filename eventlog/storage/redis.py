@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventlog.errors import EventLogError, ExpectationError, InvalidInputError, StorageError, TooLargeError
-from eventlog.storage.redis_errors import Lost, Unreached, refusal
+from eventlog.storage.redis_errors import Away, Lost, Unreached, refusal
 from eventlog.storage.redis_scripts import (
     COMMIT,
     FED,
@@ -209,6 +209,10 @@ class RedisStorage:
             raise InvalidInputError(f"{position!r} is no position in the feed of {self._location}; begin at b''")
         return int.from_bytes(rest[:_PLACE_MS], "big"), int.from_bytes(rest[_PLACE_MS:], "big")
 
+    def _position(self, place: tuple[int, int]) -> bytes:
+        ms, n = place
+        return self._links.log_id + ms.to_bytes(_PLACE_MS, "big") + n.to_bytes(_PLACE_N, "big")
+
     def _fed(self, place: tuple[int, int], *, left: int | None) -> Iterator[Pair]:
         while left is None or left > 0:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
@@ -216,9 +220,9 @@ class RedisStorage:
             if place > _numbers(last):
                 why = "the server lost what was committed up to there; begin at b''"
                 raise InvalidInputError(f"a position lies beyond the end of the feed of {self._location}: {why}")
-            for at, (_, key) in entries:
+            for at, (_, rest) in entries:
                 place = _numbers(at)
-                yield self._links.log_id + place[0].to_bytes(_PLACE_MS, "big") + place[1].to_bytes(_PLACE_N, "big"), key
+                yield self._position(place), FED + rest
             if len(entries) < count:
                 return
             left = None if left is None else left - len(entries)
@@ -240,8 +244,7 @@ class RedisStorage:
                 return work()
             except Unreached as failed:
                 deadline = deadline or time.monotonic() + self._timeout_s
-                is_away = type(failed.error) is StorageError
-                if time.monotonic() >= deadline or (is_away and is_away_fatal):
+                if time.monotonic() >= deadline or (is_away_fatal and isinstance(failed, Away)):
                     raise failed.error from failed.__cause__
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)

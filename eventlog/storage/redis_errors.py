@@ -36,6 +36,10 @@ class Unreached(Exception):  # noqa: N818 (nobody outside sees it)
         self.error = error
 
 
+class Away(Unreached):
+    """Nobody answers there."""
+
+
 class Lost(Unreached):
     """The connection was lost before the answer came: what was asked may have been done or not."""
 
@@ -72,7 +76,7 @@ def refusal(error: Exception, where: str) -> EventLogError | Unreached:
     code = _CODE_OF.get(type(error)) or (found[1] if found else "")
     if code == "OOM":
         why = "the server's memory is full (its maxmemory is reached); nothing was written"
-        return CapacityError(f"{where}: {why}; raise maxmemory, or delete runs, and retry")
+        return CapacityError(f"{where}: {why}; raise maxmemory and retry")
     if code == "WRONGTYPE":
         why = f"a key of that prefix is not a log's ({error}); nothing was written; give another ?prefix="
         return FormatError(f"{where} cannot be opened as a log: {why}")
@@ -92,6 +96,6 @@ _PASSING: Final[dict[str, tuple[type[StorageError], str]]] = {
 }
 _LASTING: Final = {
     "NOAUTH": "the server refuses the user or the password of the URL; give others",
-    "NOPERM": "the user of the URL may not do this; let it run EVAL, EVALSHA, INFO and what they call on its keys",
+    "NOPERM": "the user of the URL may not do this; let it run EVAL, EVALSHA, ECHO, INFO and, on the log's keys, all",
     "MISCONF": "the server cannot save to its disk and so takes no writes (MISCONF); see its log and its disk",
 }

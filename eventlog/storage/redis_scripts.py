@@ -7,7 +7,7 @@ All keys of a log stand under one hash tag, its prefix, so that all lie in one s
 ```
  {prefix}:log          hash        format and id of the log
  {prefix}:kind:HH      sorted set  all pairs whose key begins with the byte HH, at equal scores: ordered by bytes
- {prefix}:feed         stream      the keys of the kind that is fed, in the order of their commits
+ {prefix}:feed         stream      the keys of the kind that is fed, without it, in the order of their commits
  {prefix}:lane:...     string      number of the newest commit that came over one connection; expires
 ```
 
@@ -150,8 +150,8 @@ local function remove(set, prefix)
 end
 
 local function feed(prefix)
-  local key = string.gsub(string.sub(prefix, 1, -3), '%z\255', '\0')
-  local ms, n = string.match(call('XADD', KEYS[2], '*', 'k', key), '(%d+)-(%d+)')
+  local rest = string.gsub(string.sub(prefix, 1, -3), '%z\255', '\0')
+  local ms, n = string.match(call('XADD', KEYS[2], '*', 'k', rest), '(%d+)-(%d+)')
   return struct.pack('>I6I4', tonumber(ms), tonumber(n))
 end
 

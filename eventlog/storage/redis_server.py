@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import redis
 from redis import exceptions as theirs
 
-from eventlog.errors import ClosedError, FormatError, InvalidInputError, StorageError
-from eventlog.storage.redis_errors import LOST, REFUSED, Lost, Moved, Unreached, refusal
+from eventlog.errors import CapacityError, ClosedError, FormatError, InvalidInputError, StorageError
+from eventlog.storage.redis_errors import LOST, REFUSED, Away, Lost, Moved, Unreached, refusal
 from eventlog.storage.redis_scripts import MAKE, Names, Script
 from eventlog.storage.redis_settings import ASKED, Facts, facts_of
 
@@ -119,6 +119,7 @@ class Link:
         Raises:
             Lost: they may have been done or not.
             Unreached: the server is there, but does nothing now.
+            EventLogError: the server refuses everything.
         """
         nonce = secrets.token_bytes(8)  # comes back last, unless an answer is another question's
         try:
@@ -129,7 +130,10 @@ class Link:
             raise refusal(error, self._where) from error
         except LOST as error:
             raise self._lost(str(error)) from error
-        if answers.pop() != nonce:
+        last = answers.pop()
+        if isinstance(last, theirs.ResponseError):
+            raise refusal(last, self._where) from last
+        if last != nonce:
             raise self._lost("an answer came that was another question's")
         return answers
 
@@ -208,10 +212,18 @@ class Links:
         link = self._taken()
         try:
             yield link
+        except CapacityError:
+            with suppress(Unreached):  # it has what a new one would not be given: a lane, to delete by
+                link.call()
+                self._give_back(link)
+            raise
         except BaseException as error:
             link.drop()
             self._note(error)
             raise
+        self._give_back(link)
+
+    def _give_back(self, link: Link) -> None:
         if self._is_closed or len(self._idle) >= _MAX_IDLE:
             link.close()
         else:
@@ -246,7 +258,7 @@ class Links:
             except LOST as error:
                 self._address = {}
                 why = f"{error}; check the URL, and that the server runs"
-                raise Unreached(StorageError(f"{self._where} cannot be reached: {why}")) from error
+                raise Away(StorageError(f"{self._where} cannot be reached: {why}")) from error
             self._look(link)
         except BaseException as error:
             link.drop()
