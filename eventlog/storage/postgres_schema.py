@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 FUNCTIONS: Final = 1
+_THERE: Final = (
+    "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = %s AND c.relname = 'meta'"
+)
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]
 
@@ -157,8 +161,8 @@ def _check_server(connection: Connection, place: Place, *, is_full: bool) -> Non
 
 def _found(connection: Connection, quoted: str) -> dict[str, int]:
     """What the log says of itself; empty if there is none."""
-    there: Any = connection.execute("SELECT to_regclass(%s)", [f"{quoted}.meta"]).fetchone()
-    return {} if there == (None,) else dict(connection.execute(f"SELECT name, value FROM {quoted}.meta").fetchall())
+    there = connection.execute(_THERE, [quoted.strip('"')]).fetchone()
+    return {} if there is None else dict(connection.execute(f"SELECT name, value FROM {quoted}.meta").fetchall())
 
 
 def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:

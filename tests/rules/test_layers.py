@@ -70,8 +70,6 @@ def test_engine_needs_three_packages(path):
     allowed = {"msgpack", "xxhash"}
     if path.parent.name == "storage":
         allowed |= ENGINES.get(path.stem.split("_")[0], set())
-        {"lmdb", "psycopg", "psycopg_pool", "redis"} if path.parent.name == "storage" else set()
-    )
     if room_of(path) == "cli":
         allowed.add("savers")
     assert outside <= allowed
