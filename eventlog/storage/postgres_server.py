@@ -150,6 +150,7 @@ class Server:
         """
         try:
             with self._pooled().connection(self._timeout_s) as connection:
+                self._check_idle(connection)
                 return connection.execute(statement, arguments, binary=True).fetchall()
         except PoolTimeout as error:
             with self.connect():  # to say why
@@ -160,6 +161,15 @@ class Server:
             if self.is_closed:
                 raise ClosedError(f"{self._place.shown} was closed; open it again") from error
             raise self.translated(error) from error
+
+    def _check_idle(self, connection: Connection) -> None:
+        """Let go of a connection that was cut while nobody used it; pass over what came and nobody asked for."""
+        try:
+            connection.pgconn.consume_input()
+            connection.pgconn.is_busy()
+        except psycopg.OperationalError as error:
+            connection.close()
+            raise AwayError(f"{self._place.shown}: {_said(error)}; nothing was asked") from error
 
     def patiently(self, work: Callable[[], T], *, is_lost_fatal: bool = False) -> T:
         """Do `work`, again and again while the server is away, and where an answer was lost unless that is fatal."""

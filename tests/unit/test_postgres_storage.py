@@ -229,9 +229,9 @@ class TestCommits:
         with admin.transaction():
             admin.execute("SELECT pg_advisory_xact_lock(%s)", held)
             storage.commit([(other, b"1")])
-            with closing(PostgresStorage(storage_url(storage, schema), timeout_s=0.2)) as impatient:
-                with pytest.raises(BusyError, match="nothing was written"):
-                    impatient.commit([(run, b"1")])
+            impatient = PostgresStorage(servers.postgres_url(schema), timeout_s=0.2)
+            with closing(impatient), pytest.raises(BusyError, match="nothing was written"):
+                impatient.commit([(run, b"1")])
         assert storage.get([run, other]) == [None, b"1"]
 
     def test_two_that_expect_nothing_there_never_both_win(self, storage):
@@ -287,10 +287,6 @@ def set_to(admin: Any, name: str, value: str) -> None:
         time.sleep(0.01)
 
 
-def storage_url(storage: PostgresStorage, schema: str) -> str:
-    return servers.postgres_url(schema)
-
-
 class TestFeed:
     def test_what_a_transaction_that_is_not_over_may_put_is_waited_for(self, storage, schema, admin):
         storage.commit([(b"E1", b"")])
@@ -298,12 +294,10 @@ class TestFeed:
         with psycopg.connect(servers.postgres().get_uri()) as slow:
             slow.execute(f"INSERT INTO {schema}.pairs VALUES ('E2', '', pg_current_xact_id())")
             storage.commit([(b"E3", b"")])
-            position, fed = b"", []
-            for position, key in storage.feed():
-                fed.append(key)
-            assert b"E3" not in fed  # for E2 comes before it
+            fed = list(storage.feed())
+            assert [key for _, key in fed] == [b"E1"]  # for E2 comes before E3
             slow.commit()
-        assert fed + [key for _, key in storage.feed(position)] == [b"E1", b"E2", b"E3"]
+        assert [key for _, key in storage.feed(fed[-1][0])] == [b"E2", b"E3"]
 
     @pytest.mark.parametrize("position", [b"x", b"12345678", b"12345678X", b"\xff" * 30])
     def test_what_is_no_position(self, storage, position):
