@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from hashlib import blake2b
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.errors import (
@@ -41,6 +42,8 @@ _PAGE_RANGES: Final = 64
 _TOKEN: Final = 6
 """Where a commit's arguments have its token."""
 _GROUP: Final = slice(1, 9)
+_of_range, _of_key = itemgetter(0), itemgetter(1)
+"""Where a page has them; the order of a union is nobody's promise."""
 _moment = struct.Struct(">Q")
 
 
@@ -119,7 +122,8 @@ class PostgresStorage:
         """
         _check_keys(keys)
         self._check_open()
-        found = dict(self._read(self._statements.get, [Byteas(keys)])) if keys else {}
+        rows = self._read(self._statements.get, [Byteas(keys)]) if keys else []
+        found = {key: value for _, key, value in rows}
         return [found.get(key) for key in keys]
 
     def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
@@ -141,6 +145,8 @@ class PostgresStorage:
             count = size if left is None else min(left, size)
             low, high = (Byteas(each[end] for each in some) for end in (0, 1))
             page = self._read(statement, [low, high, count, count])
+            page.sort(key=_of_key, reverse=reverse)
+            page.sort(key=_of_range)
             yield from ((key, value) for _, key, value in page)
             left = None if left is None else left - len(page)
             if len(page) < count:
@@ -171,7 +177,8 @@ class PostgresStorage:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
             since = str(_moment.unpack_from(after)[0]) if after else "0"
             page = self._read(self._statements.feed, [since, after[_moment.size :], count])
-            for number, key in page:
+            page.sort(key=lambda row: (int(row[1]), row[2]))
+            for _, number, key in page:
                 after = _moment.pack(int(number)) + key
                 yield after, key
             left = None if left is None else left - len(page)
@@ -255,7 +262,7 @@ class PostgresStorage:
             ) from lost
 
     def _differing(self, arguments: list[Any]) -> list[bytes]:
-        ((differing,),) = self._server.ask(self._statements.commit, arguments)
+        ((_, differing),) = self._server.ask(self._statements.commit, arguments)
         return differing or []
 
     def _locks(self, keys: Iterable[bytes]) -> list[int]:
@@ -286,14 +293,14 @@ class PostgresStorage:
     def is_flushed(self) -> bool:
         """Whether everything committed so far is on the server's stable storage; it may say no too often."""
         self._check_open()
-        return self._is_durable or bool(self._read(self._statements.is_flushed, [])[0][0])
+        return self._is_durable or bool(self._read(self._statements.is_flushed, [])[0][1])
 
     # --- handles --------------------------------------------------------------------------------------------------
 
     def size_bytes(self) -> int:
         """Bytes of the table, its indexes and what is kept for them, as the server counts them."""
         self._check_open()
-        return int(self._read(self._statements.size, [])[0][0])
+        return int(self._read(self._statements.size, [])[0][1])
 
     def close(self) -> None:
         """Flush what is left, and give the connections back. Idempotent."""

@@ -97,7 +97,7 @@ UPDATE {{0}}.meta SET value = {FUNCTIONS} WHERE name = 'functions';
 
 
 class Statements:
-    """The statements on one log.
+    """The statements on one log. Each answers with a row that has its first argument in front, and then what was asked.
 
     Args:
         schema: the log's, whose name needs no escape within quotes.
@@ -105,22 +105,31 @@ class Statements:
 
     def __init__(self, schema: str) -> None:
         pairs = f'"{schema}".pairs'
+        echo = "SELECT %s::bigint, NULL::bytea, NULL::bytea UNION ALL "
         page = (
-            "SELECT r.n, p.key, p.value FROM unnest(%s, %s) WITH ORDINALITY AS r(low, high, n) CROSS JOIN LATERAL "
-            f"(SELECT key, value FROM {pairs} WHERE key >= r.low AND key < r.high ORDER BY key{{0}} LIMIT %s) p "
-            "ORDER BY r.n, p.key{0} LIMIT %s"
+            f"{echo}(SELECT r.n, p.key, p.value FROM unnest(%s, %s) WITH ORDINALITY AS r(low, high, n) "
+            f"CROSS JOIN LATERAL (SELECT key, value FROM {pairs} WHERE key >= r.low AND key < r.high "
+            "ORDER BY key{0} LIMIT %s) p ORDER BY r.n, p.key{0} LIMIT %s)"
         )
-        self.get = f"SELECT key, value FROM {pairs} WHERE key = ANY(%s)"
+        self.get = f"{echo}SELECT 0, key, value FROM {pairs} WHERE key = ANY(%s)"
         self.forward = page.format("")
         self.backward = page.format(" DESC")
         self.feed = (
-            f"SELECT txid::text, key FROM {pairs} WHERE txid IS NOT NULL AND (txid, key) > (%s::xid8, %s) "
-            "AND txid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY txid, key LIMIT %s"
+            "SELECT %s::bigint, NULL::xid8::text, NULL::bytea UNION ALL "
+            f"(SELECT 0, p.txid::text, p.key FROM {pairs} p WHERE p.txid IS NOT NULL "
+            "AND (p.txid, p.key) > (%s::xid8, %s) AND p.txid < pg_snapshot_xmin(pg_current_snapshot()) "
+            "ORDER BY p.txid, p.key LIMIT %s)"
         )
-        self.commit = f'SELECT "{schema}".commit(%s::bigint[], %s, %s, %s, %s, %s, %s::bytea, %s, %s::int)'
-        self.flush = f'SELECT "{schema}".flush()'
-        self.is_flushed = "SELECT pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
-        self.size = f"SELECT pg_total_relation_size('{pairs}')"
+        self.commit = (
+            "SELECT %s::bigint, NULL::bytea[] UNION ALL "
+            f'SELECT 0, "{schema}".commit(%s::bigint[], %s, %s, %s, %s, %s, %s::bytea, %s, %s::int)'
+        )
+        self.flush = f'SELECT %s::bigint, NULL::bigint UNION ALL SELECT 0, "{schema}".flush()'
+        self.is_flushed = (
+            "SELECT %s::bigint, NULL::boolean UNION ALL "
+            "SELECT 0, pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
+        )
+        self.size = f"SELECT %s::bigint, NULL::bigint UNION ALL SELECT 0, pg_total_relation_size('{pairs}')"
 
 
 def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) -> None:

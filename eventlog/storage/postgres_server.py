@@ -7,6 +7,7 @@ what is asked.
 from __future__ import annotations
 
 import os
+import random
 import re
 import threading
 import time
@@ -142,8 +143,10 @@ class Server:
     def ask(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What the server answers to one statement, in a transaction of its own.
 
+        A number goes with each, and comes back in a row of the answer: one to another question is never taken for it.
+
         Raises:
-            LostError: the connection broke meanwhile.
+            LostError: the connection broke meanwhile, or brought another answer.
             AwayError: there was none to be had in time.
             ClosedError: the handle was closed.
             EventLogError: the server refused; nothing was done.
@@ -151,7 +154,13 @@ class Server:
         try:
             with self._pooled().connection(self._timeout_s) as connection:
                 self._check_idle(connection)
-                return connection.execute(statement, arguments, binary=True).fetchall()
+                number = -1 - random.getrandbits(62)
+                rows = connection.execute(statement, [number, *arguments], binary=True).fetchall()
+                answer = [row for row in rows if row[0] != number]
+                if len(answer) != len(rows) - 1:
+                    connection.close()
+                    raise LostError(f"{self._place.shown}: what came was no answer; the connection was closed")
+                return answer
         except PoolTimeout as error:
             with self.connect():  # to say why
                 raise BusyError(
