@@ -123,8 +123,7 @@ class PostgresStorage:
         _check_keys(keys)
         self._check_open()
         rows = self._read(self._statements.get, [Byteas(keys)]) if keys else []
-        found = {key: value for _, key, value in rows}
-        return [found.get(key) for key in keys]
+        return [*map({key: value for _, key, value in rows}.get, keys)]
 
     def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
         """See ``Storage.scan``. A page is one statement, over up to 64 ranges; nothing is open between two pages.
@@ -144,7 +143,7 @@ class PostgresStorage:
             some = ranges[:_PAGE_RANGES]
             count = size if left is None else min(left, size)
             low, high = (Byteas(each[end] for each in some) for end in (0, 1))
-            page = self._read(statement, [low, high, count, count])
+            page = [row for row in self._read(statement, [low, high, count, count]) if row[1] is not None]
             page.sort(key=_of_key, reverse=reverse)
             page.sort(key=_of_range)
             yield from ((key, value) for _, key, value in page)
@@ -176,7 +175,8 @@ class PostgresStorage:
         while left is None or left > 0:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
             since = str(_moment.unpack_from(after)[0]) if after else "0"
-            page = self._read(self._statements.feed, [since, after[_moment.size :], count])
+            rows = self._read(self._statements.feed, [since, after[_moment.size :], count])
+            page = [row for row in rows if row[1] is not None]
             page.sort(key=lambda row: (int(row[1]), row[2]))
             for _, number, key in page:
                 after = _moment.pack(int(number)) + key

@@ -65,9 +65,11 @@ BEGIN
   IF token IS NOT NULL AND EXISTS (SELECT FROM {{0}}.done d WHERE d.token = commit.token) THEN
     RETURN NULL;
   END IF;
-  SELECT array_agg(e.key) INTO differing
-    FROM unnest(expected, wanted) AS e(key, value) LEFT JOIN {{0}}.pairs p ON p.key = e.key
-    WHERE p.value IS DISTINCT FROM e.value;
+  FOR i IN 1..cardinality(expected) LOOP
+    IF (SELECT p.value FROM {{0}}.pairs p WHERE p.key = expected[i]) IS DISTINCT FROM wanted[i] THEN
+      differing := array_append(differing, expected[i]);
+    END IF;
+  END LOOP;
   IF differing IS NOT NULL THEN
     RETURN differing;
   END IF;
@@ -97,7 +99,9 @@ UPDATE {{0}}.meta SET value = {FUNCTIONS} WHERE name = 'functions';
 
 
 class Statements:
-    """The statements on one log. Each answers with a row that has its first argument in front, and then what was asked.
+    """The statements on one log. Each answers with a row that has its first argument in front.
+
+    Where there may be none, that is one more, of NULLs.
 
     Args:
         schema: the log's, whose name needs no escape within quotes.
@@ -120,16 +124,10 @@ class Statements:
             "AND (p.txid, p.key) > (%s::xid8, %s) AND p.txid < pg_snapshot_xmin(pg_current_snapshot()) "
             "ORDER BY p.txid, p.key LIMIT %s)"
         )
-        self.commit = (
-            "SELECT %s::bigint, NULL::bytea[] UNION ALL "
-            f'SELECT 0, "{schema}".commit(%s::bigint[], %s, %s, %s, %s, %s, %s::bytea, %s, %s::int)'
-        )
-        self.flush = f'SELECT %s::bigint, NULL::bigint UNION ALL SELECT 0, "{schema}".flush()'
-        self.is_flushed = (
-            "SELECT %s::bigint, NULL::boolean UNION ALL "
-            "SELECT 0, pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
-        )
-        self.size = f"SELECT %s::bigint, NULL::bigint UNION ALL SELECT 0, pg_total_relation_size('{pairs}')"
+        self.commit = f'SELECT %s::bigint, "{schema}".commit(%s::bigint[], %s, %s, %s, %s, %s, %s::bytea, %s, %s::int)'
+        self.flush = f'SELECT %s::bigint, "{schema}".flush()'
+        self.is_flushed = "SELECT %s::bigint, pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
+        self.size = f"SELECT %s::bigint, pg_total_relation_size('{pairs}')"
 
 
 def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) -> None:

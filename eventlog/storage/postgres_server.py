@@ -143,7 +143,7 @@ class Server:
     def ask(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
         """What the server answers to one statement, in a transaction of its own.
 
-        A number goes with each, and comes back in a row of the answer: one to another question is never taken for it.
+        A number goes with each, and comes back in front of a row: an answer to another question is never taken for it.
 
         Raises:
             LostError: the connection broke meanwhile, or brought another answer.
@@ -151,16 +151,13 @@ class Server:
             ClosedError: the handle was closed.
             EventLogError: the server refused; nothing was done.
         """
+        pool = self._pooled()
         try:
-            with self._pooled().connection(self._timeout_s) as connection:
-                self._check_idle(connection)
-                number = -1 - random.getrandbits(62)
-                rows = connection.execute(statement, [number, *arguments], binary=True).fetchall()
-                answer = [row for row in rows if row[0] != number]
-                if len(answer) != len(rows) - 1:
-                    connection.close()
-                    raise LostError(f"{self._place.shown}: what came was no answer; the connection was closed")
-                return answer
+            connection = pool.getconn(self._timeout_s)
+            try:
+                return self._answered(connection, statement, arguments)
+            finally:
+                pool.putconn(connection)
         except PoolTimeout as error:
             with self.connect():  # to say why
                 raise BusyError(
@@ -170,6 +167,15 @@ class Server:
             if self.is_closed:
                 raise ClosedError(f"{self._place.shown} was closed; open it again") from error
             raise self.translated(error) from error
+
+    def _answered(self, connection: Connection, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
+        self._check_idle(connection)
+        number = -1 - random.getrandbits(62)
+        rows = connection.execute(statement, [number, *arguments], binary=True).fetchall()
+        if all(row[0] != number for row in rows):
+            connection.close()
+            raise LostError(f"{self._place.shown}: what came was no answer; the connection was closed")
+        return rows
 
     def _check_idle(self, connection: Connection) -> None:
         """Let go of a connection that was cut while nobody used it; pass over what came and nobody asked for."""

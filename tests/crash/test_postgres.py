@@ -57,14 +57,16 @@ class TestProcesses:
         EventLog.open(url).close()
         follower = Follower(url)
         done = all_at_once(on_a_run_of_its_own, url, EACH)
-        checked(url, [f"run {n}" for n in range(PROCESSES)], acknowledged(done), follower.end())
+        ids = acknowledged(done)
+        checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
 
     def test_on_one_run_each_step_has_one_winner(self, url):
         EventLog.open(url).close()
         follower = Follower(url)
         done = all_at_once(on_one_run, url, EACH)
         assert all(len(ids) == EACH for ids in done)
-        checked(url, ["shared"], acknowledged(done), follower.end())
+        ids = acknowledged(done)
+        checked(url, ["shared"], ids, follower.end(len(ids)))
 
     @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
     def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
@@ -81,7 +83,7 @@ class TestProcesses:
             ids = acknowledged(done.result(120))
         assert kills > 1
         runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
-        checked(url, runs, ids, follower.end())
+        checked(url, runs, ids, follower.end(len(ids)))
 
 
 @pytest.fixture
