@@ -38,23 +38,27 @@ class Proxy:
         self._server = str(server)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.fault: Fault | None = None
-        self._late: list[tuple[socket.socket, bytes]] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._late: list[_Connection] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def url(self, prefix: str = "eventlog", options: str = "") -> str:
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0?prefix={prefix}{options}"
 
     def close(self) -> None:
+        """Let nobody connect any more, and forget what is late."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
+        while self._late:
+            self._late.pop().end()
 
     def deliver(self) -> int:
         """Bring the server the questions that are late; when this returns, it has looked at them."""
         late, self._late = self._late, []
-        for server, question in late:
-            with server:
-                server.sendall(question)
-                server.settimeout(5)
-                assert server.recv(1 << 16)
+        for connection in late:
+            connection.ask_late()
         return len(late)
 
     def _accept(self) -> None:
@@ -66,6 +70,7 @@ class Proxy:
                     server.connect(self._server)
                 except OSError:  # it is down just now
                     client.close()
+                    server.close()
                     continue
                 _Connection(self, client, server)
 
@@ -76,41 +81,56 @@ class Proxy:
             self.fault = None
         return fault
 
-    def hold(self, server: socket.socket, question: bytes) -> None:
-        """Keep a question and its connection until `deliver`."""
-        self._late.append((server, question))
+    def hold(self, connection: _Connection) -> None:
+        """Keep a connection whose question is late until `deliver`."""
+        self._late.append(connection)
 
 
 class _Connection:
+    """One connection to the proxy, and the one from it to the server: they end together."""
+
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy, self._client, self._server = proxy, client, server
         self._fault: Fault | None = None
-        self._is_held = False
-        for work in (self._ask, self._answer):
-            threading.Thread(target=work, daemon=True).start()
+        self._late = b""
+        self._answering = threading.Thread(target=self._answer, daemon=True)
+        self._answering.start()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with self._client, self._server:
+            with suppress(OSError):
+                self._ask()
+            if self._late:
+                self._shut(self._client)
+            else:
+                self.end()
+            self._answering.join()
 
     def _ask(self) -> None:
-        with suppress(OSError):
-            while question := self._client.recv(1 << 20):
-                self._fault = fault = self._proxy.take(question)
-                if fault == "question late":
-                    self._is_held = True
-                    self._proxy.hold(self._server.dup(), question)
-                elif fault == "question cut":
-                    self._server.sendall(question[: len(question) // 2])
-                elif fault != "question lost":
-                    self._server.sendall(question)
-                if fault in {"question lost", "question cut", "question late", "connection lost behind the question"}:
-                    break
-        self._end()
+        while question := self._client.recv(1 << 20):
+            self._fault = fault = self._proxy.take(question)
+            if fault == "question late":
+                self._late = question
+                self._proxy.hold(self)
+                return
+            if fault == "question cut":
+                self._server.sendall(question[: len(question) // 2])
+            elif fault != "question lost":
+                self._server.sendall(question)
+            if fault in {"question lost", "question cut", "connection lost behind the question"}:
+                return
+
+    def ask_late(self) -> None:
+        """Bring the server the question that is late, and wait until it has answered."""
+        self._server.sendall(self._late)
+        self._answering.join()
 
     def _answer(self) -> None:
         with suppress(OSError):
             while answer := self._server.recv(1 << 20):
-                if self._is_held:
-                    return
                 fault, self._fault = self._fault, None
-                if fault == "answer lost":
+                if self._late or fault == "answer lost":
                     break
                 if fault == "answer late":
                     time.sleep(LATE_S)
@@ -119,10 +139,13 @@ class _Connection:
                     break
                 if fault == "answer twice":
                     self._client.sendall(answer)
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
-        ends = [self._client] if self._is_held else [self._client, self._server]
-        for end in ends:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def end(self) -> None:
+        """Break both connections off."""
+        self._shut(self._client)
+        self._shut(self._server)
+
+    def _shut(self, end: socket.socket) -> None:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

@@ -68,18 +68,16 @@ class Server:
 
     def kill(self) -> None:
         """As the system does when it has no memory left."""
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        self._end()
-
-    def _end(self) -> None:
         if self._process is not None:
-            self._process.stdin.close()
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._process.kill()  # children of a fork have its input, too, so it may not end
             self._process.wait()
+            self._process.stdin.close()
         self._process = None
 
     def stop(self) -> None:
-        self._end()
+        self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
