@@ -122,8 +122,9 @@ class _Connection:
                 return
 
     def ask_late(self) -> None:
-        """Bring the server the question that is late, and wait until it has answered."""
-        self._server.sendall(self._late)
+        """Bring the server the question that is late, and wait until it has answered; it may have hung up before."""
+        with suppress(OSError):
+            self._server.sendall(self._late)
         self._answering.join()
 
     def _answer(self) -> None:
