@@ -321,6 +321,23 @@ class SqliteSaver(EventLogSaver):
         super().__init__(f"sqlite:///{os.fspath(path)}", serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
 
 
+class PostgresSaver(EventLogSaver):
+    """Keeps checkpoints in a PostgreSQL database, which any number of machines share.
+
+    Args:
+        url: ``postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE``, with ``?schema=NAME`` where several logs share it.
+        serde: as for `EventLogSaver`.
+        max_checkpoint_bytes: as for `EventLogSaver`.
+    """
+
+    def __init__(
+        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
+    ) -> None:
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise InvalidInputError("the URL of a PostgreSQL database begins with postgresql://")
+        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
 class RedisSaver(EventLogSaver):
     """Keeps checkpoints on a server of Redis, which any number of machines share.
 

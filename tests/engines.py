@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tests import redis_server
+from tests import redis_server, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory:",
     "lmdb": lambda directory: f"{directory}/log",
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
+    "postgres": servers.postgres_location,
     "redis": redis_server.location,
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""

@@ -6,12 +6,15 @@ nothing of events, runs or channels: only of ordered keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     Range = tuple[bytes, bytes]
+
+FED: Final = b"E"
+"""The kind of key that is fed: what is put once, and never changed."""
 
 
 class Storage(Protocol):
