@@ -44,7 +44,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.fault: Fault | None = None
         self._late: list[_Connection] = []
-        self._accepting = threading.Thread(target=self._accept)
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
     def close(self) -> None:
@@ -95,9 +95,9 @@ class _Connection:
         self._proxy, self._client, self._server = proxy, client, server
         self._fault: Fault | None = None
         self._late = b""
-        self._answering = threading.Thread(target=self._answer)
+        self._answering = threading.Thread(target=self._answer, daemon=True)
         self._answering.start()
-        threading.Thread(target=self._serve).start()
+        threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         with self._client, self._server:
@@ -124,8 +124,9 @@ class _Connection:
                 return
 
     def ask_late(self) -> None:
-        """Bring the server the question that is late, and wait until it has answered."""
-        self._server.sendall(self._late)
+        """Bring the server the question that is late, and wait until it has answered; it may have hung up before."""
+        with suppress(OSError):
+            self._server.sendall(self._late)
         self._answering.join()
 
     def _answer(self) -> None:

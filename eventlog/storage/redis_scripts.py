@@ -26,12 +26,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from eventlog.storage.base import FED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventlog.storage.base import Range
-
-FED: Final = b"E"
 
 END: Final = b"\0\0"
 _AFTER_END: Final = b"\1"

@@ -52,7 +52,7 @@ class Follower:
         self.keys: list[bytes] = []
         self._url = url
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow)
+        self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:
