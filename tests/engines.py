@@ -29,4 +29,10 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
 FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
 
+SHARED = frozenset({"postgres", "redis"})
+"""Engines that answer through a socket, so that a long random story takes them long."""
+
+FEW_SEEDS = 2
+"""How many random stories they are told where others are told more, but for ``EVENTLOG_DEEP``."""
+
 PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]
