@@ -872,11 +872,16 @@ class Run:
         given = self._branches.event(at)[2].id
         return Anchor(at, None) if given is None else self._anchor(given)
 
-    def forget(self, ids: Sequence[str]) -> list[str]:
+    def forget(self, ids: Sequence[str], *, needed: Sequence[Where] = ()) -> list[str]:
         """Let ids that writers gave name nothing any more; what is built on their events stays what it is.
 
         What tasks wrote after such an event goes with its id, unless an event that is still named is built on it. Other
         ids are left alone, and so are copies of the run.
+
+        Args:
+            ids: those to forget.
+            needed: events that the caller builds something on, as the run cannot know: what tasks wrote after them and
+                before them on their branch stays.
 
         Returns:
             Those that named something.
@@ -889,7 +894,7 @@ class Run:
             check_id("event id", event_id)
         if self._is_new:
             return []
-        return self._forget_ids(ids)
+        return self._forget_ids(ids, [self._place(where) for where in needed])
 
     def _forget_ids(self, ids: Sequence[str], needed: Sequence[tuple[int, int]] = ()) -> list[str]:
         with self._lock:
@@ -901,8 +906,10 @@ class Run:
         """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
 
         What is left begins at the last event that all of them, and those of `back_to`, go back to; its state is kept
-        whole. Events that were written after one of them on its own branch stay, too. A run that was copied, or is a
-        copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they are.
+        whole. Events that were written after one of them on its own branch stay, too. What tasks wrote after an id that
+        names nothing goes where that is less than the greatest of `keep`: it came too late. A run that was copied, or
+        is a copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they
+        are.
 
         Each commit leaves the run whole; if this is stopped, the next call does the rest.
 

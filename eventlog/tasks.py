@@ -363,6 +363,13 @@ def owner_of_record(key: bytes, record: bytes) -> int:
     return _read(key, record).owner
 
 
+def awaited(key: bytes, record: bytes) -> str:
+    """The id of the event that a record waits for."""
+    event_id = _read(key, record).id
+    assert event_id is not None
+    return event_id
+
+
 def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int]]:
     """The payloads of events that a record refers to: place of the event, number of the payload."""
     for _, payload, _ in _read(key, record).slots.values():

@@ -42,6 +42,7 @@ from savers.langgraph.upkeep import (
     copy_runs,
     ids_of_runs,
     is_finished_call,
+    needed_by_others,
     prune_namespace,
 )
 from savers.langgraph.writers import Exclusive, late
@@ -368,7 +369,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         for thread_id, namespace in self._names(None) if wanted else ():
             name = _run_name(thread_id, namespace)
             thread = self._threads.to_read(name, self._codec)
-            if (found := list(ids_of_runs(thread, wanted))) and thread.run.forget(found):
+            found = list(ids_of_runs(thread, wanted))
+            if found and thread.run.forget(found, needed=needed_by_others(thread, set(found))):
                 self._threads.forget(name)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -405,8 +407,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
         ``"keep_latest"`` keeps one checkpoint per namespace, with its writes; it has no parent then. Of a subgraph's
         call nothing stays once the root checkpoint that it was called from goes. What delta channels are made of stays
-        until their next stored value, but is not listed. Of a thread that has copies, or is one, checkpoints are only
-        taken off the list. ``"delete"`` removes the threads.
+        until their next stored value, but is not listed. What tasks wrote under a checkpoint that is not there, and is
+        older than what stays, goes, too: it came after that was pruned. Of a thread that has copies, or is one,
+        checkpoints are only taken off the list. ``"delete"`` removes the threads.
 
         Args:
             thread_ids: the threads; those that are not there are left out.
