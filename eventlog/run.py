@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -432,6 +432,16 @@ class Run:
                 plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
             return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
+
+    @contextmanager
+    def unless_busy(self) -> Iterator[bool]:
+        """Whether no other thread writes through this handle now; while that holds, none begins to. Never waits."""
+        is_free = self._lock.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._lock.release()
 
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""

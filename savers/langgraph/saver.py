@@ -7,7 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
-from copy import copy
+from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from langgraph.checkpoint.base import (
@@ -34,7 +34,7 @@ from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
 from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
-from savers.langgraph.thread import Made, Thread
+from savers.langgraph.thread import Thread
 from savers.langgraph.upkeep import (
     STRATEGIES,
     Policy,
@@ -189,8 +189,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             thread = self._thread(*named)
             if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
+            check_id("checkpoint_id", checkpoint["id"])
             try:
-                thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
+                thread.write(thread.make(parent, checkpoint, described(config, metadata), new_versions))
             except (NotFoundError, ConflictError) as error:
                 self._look_again(thread, parent, error)
             else:
@@ -203,18 +204,25 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
+        """As `put`. The values are encoded before this first waits, so the graph may go on to change them.
+
+        While another thread is writing to the same thread of the graph, they are copied instead, to be encoded later.
+        """
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
             if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
+            check_id("checkpoint_id", checkpoint["id"])
             try:
-                made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
+                made = thread.make_at_once(parent, checkpoint, described(config, metadata), new_versions)
             except NotFoundError as error:
                 self._look_again(thread, parent, error)
             else:
                 break
+        if made is None:
+            then = deepcopy((checkpoint, metadata, new_versions))
+            return await asyncio.to_thread(self.put, config, *then)
         try:
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
@@ -222,18 +230,6 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             again = thread.thawed(made, checkpoint)
             return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
         return _config(*named, checkpoint["id"])
-
-    def _made(
-        self,
-        thread: Thread,
-        parent: str | None,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> Made:
-        check_id("checkpoint_id", checkpoint["id"])
-        return thread.make(parent, checkpoint, described(config, metadata), new_versions)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -215,7 +215,7 @@ class Thread:
         self.sealed = codec if isinstance(codec, SealedCodec) else None
         self._codec = codec.unsealed if isinstance(codec, SealedCodec) else codec
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._known = _Known()
 
     def thawed(self, made: Made, checkpoint: Checkpoint) -> Checkpoint:
@@ -301,6 +301,18 @@ class Thread:
             if size > self._max_bytes:
                 raise TooLargeError("checkpoint bytes", size, self._max_bytes)
         return Made(event, base, changes, versions, seen, size)
+
+    def make_at_once(
+        self, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+    ) -> Made | None:
+        """As `make`; None if another thread is writing, which may take as long as its disk does."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            with self.run.unless_busy() as is_free:
+                return self.make(parent, checkpoint, metadata, new_versions) if is_free else None
+        finally:
+            self._lock.release()
 
     def write(self, made: Made) -> None:
         """Write what `make` encoded; raises as `Run.write`."""
