@@ -26,7 +26,7 @@ from savers.langgraph.saver import EventLogSaver
 from savers.langgraph.serde import SerdeCodec, nothing_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple
@@ -106,6 +106,9 @@ def copy(
     """
     if isinstance(threads, str):
         raise InvalidInputError(f"threads are the ids of several, not a str: [{threads!r}]")
+    threads = None if threads is None else list(dict.fromkeys(threads))
+    if threads is not None:
+        has_threads(from_saver, threads)
     tell = progress or (lambda _verb, _done, _of: None)
     found = _found(from_saver, threads, tell)
     moving = _Moving(from_saver, to_saver)
@@ -126,21 +129,37 @@ def copy(
     return Copied(count, tally.checkpoints, tally.writes, tally.skipped, tuple(tally.problems))
 
 
-def _found(source: Saver, threads: Iterable[str] | None, tell: Progress) -> dict[_Place, Parents]:
+def has_threads(source: Saver, threads: Iterable[str] | None = None) -> bool:
+    """Whether there is anything to copy; looks at one checkpoint of each thread that is named.
+
+    Raises:
+        NotFoundError: the source has no thread of that id.
+    """
+    is_found = False
+    for thread in [None] if threads is None else dict.fromkeys(threads):
+        with _failing("the source cannot list its checkpoints"):
+            is_found = next(iter(source.list(_named(thread), limit=1)), None) is not None
+        if thread is not None and not is_found:
+            raise NotFoundError(f"the source has no thread {thread!r}")
+    return is_found
+
+
+def _named(thread: str | None) -> RunnableConfig | None:
+    return None if thread is None else {"configurable": {"thread_id": thread}}
+
+
+def _found(source: Saver, threads: Sequence[str] | None, tell: Progress) -> dict[_Place, Parents]:
     """The parents of the source's checkpoints, per thread and namespace."""
     found: dict[_Place, Parents] = {}
     count = 0
-    for thread in [None] if threads is None else dict.fromkeys(threads):
-        before = count
+    for thread in [None] if threads is None else threads:
         with _failing("the source cannot list its checkpoints"):
-            for item in source.list(None if thread is None else {"configurable": {"thread_id": thread}}):
+            for item in source.list(_named(thread)):
                 named = item.config["configurable"]
                 place = _Place(named["thread_id"], named.get("checkpoint_ns", ""))
                 found.setdefault(place, {})[named["checkpoint_id"]] = parent_of(item)
                 count += 1
                 tell("found", count, 0)
-        if thread is not None and count == before:
-            raise NotFoundError(f"the source has no thread {thread!r}")
     return found
 
 
