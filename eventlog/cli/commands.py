@@ -142,7 +142,7 @@ def _step_fields(step: Step, marks: Mapping[bytes, list[str]], args: Namespace) 
     fields = event_fields(step.event)
     fields["heads"] = marks.get(step.event.digest, [])
     fields["summary"] = summary(step, everything=args.all)
-    if args.patch:
+    if args.patch and not step.is_encrypted:
         fields["changes"] = _changes_fields(step.diff(visible(step.writes, everything=args.all)))
     return fields
 
@@ -176,6 +176,8 @@ def _show_fields(run: Run, step: Step, parent: list[Step], args: Namespace) -> d
     channels = visible(step.writes, everything=args.all)
     fields = {"schema": "eventlog.show/1", **event_fields(step.event), "meta": jsonable(dict(step.event.meta))}
     fields["parent"] = parent[0].event.id if parent else None
+    if step.is_encrypted:
+        return {**fields, "is_encrypted": True}
     fields["by"] = [{"task": task, "path": path, "channels": names} for task, path, names in _tasks(run, parent)]
     fields["changes"] = _changes_fields(step.diff(channels))
     if args.state:
@@ -184,11 +186,13 @@ def _show_fields(run: Run, step: Step, parent: list[Step], args: Namespace) -> d
 
 
 def _print_facts(found: Found, step: Step, parent: list[Step], args: Namespace, screen: Screen) -> None:
-    event = step.event
     screen.line(screen.paint(found.address, "bold"))
-    for name, text in _facts(found, event, parent):
+    for name, text in _facts(found, step, parent):
         screen.line(f"{screen.paint(f'{name:<7}', 'dim')} {text}")
     screen.line(f"{screen.paint('writes ', 'dim')} {summary(step, everything=args.all)}")
+    if step.is_encrypted:
+        screen.line(screen.paint("        the saver that wrote it reads it, with its key", "dim"))
+        return
     hidden = len(step.writes) - len(visible(step.writes, everything=args.all))
     if hidden:
         screen.line(screen.paint(f"        {hidden} of a saver's own channels not shown (--all shows them)", "dim"))
@@ -199,14 +203,15 @@ def _print_facts(found: Found, step: Step, parent: list[Step], args: Namespace, 
         _print_diff(step.diff(visible(step.writes, everything=args.all)), screen, "  ")
 
 
-def _facts(found: Found, event: Event, parent: list[Step]) -> Iterator[tuple[str, str]]:
+def _facts(found: Found, step: Step, parent: list[Step]) -> Iterator[tuple[str, str]]:
+    event = step.event
     yield "id", printable(event.id)
     yield "task", printable(event.task or "-")
     yield "time", event.time.astimezone().isoformat(" ", "microseconds")
     if event.branch != found.run.branch_name:
         yield "branch", f"{printable(event.branch)} (wrote it)"
     yield "parent", found.address_of(parent[0].event) if parent else _none_before(event)
-    for task, path, channels in _tasks(found.run, parent):
+    for task, path, channels in () if step.is_encrypted else _tasks(found.run, parent):
         yield "by", printable(f"{path or '-'}  {task}: {', '.join(channels)}")
     for key, value in event.meta.items():
         yield "meta", f"{path_text([key])} = {shown(value)}"
