@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.branches import MAIN
 from eventlog.burial import SWEEP_KEYS, names_of_segment
-from eventlog.errors import ConflictError, ExpectationError
+from eventlog.errors import ConflictError, CorruptionError, ExpectationError, NotFoundError
 from eventlog.layout import (
     CHILD,
     EVENT,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     Pair = tuple[bytes, bytes]
 
 _TRIES: Final = 100
+_LOOKS: Final = 10
 _LAST_SEQ: Final = (1 << 63) - 2
 
 
@@ -134,23 +135,34 @@ def prune(
     others = [owner for owner in all_owners(branches.storage, branches.run) if owner.number]
     if branches.owner or others or not keep:
         return Gone(0, 0, 0)
+    looks = _LOOKS
     for _ in range(_TRIES):
-        plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
-        newest = max(branches.event(at)[2].id or "" for at in keep)
-        late = list(_late(branches, newest))
-        if dry_run:
-            return _measured(branches, plan, late)
         try:
-            _turn(branches, plan)
-            _make_whole(branches, tasks, plan)
-            _unname(branches, plan)
-            gone = _measured(branches, plan, late)
-            _remove(branches, list(_garbage(branches, plan)))
-            _remove_late(branches, late)
+            return _pruned(branches, tasks, keep, back_to, dry_run=dry_run)
         except ExpectationError:
             continue
-        return gone
+        except (CorruptionError, NotFoundError):  # another one may prune the run, too: then it is whole when it is done
+            looks -= 1
+            if not looks:
+                raise
     raise ConflictError(f"run {branches.name!r} is written too quickly to be pruned; try again")
+
+
+def _pruned(
+    branches: Branches, tasks: TaskWrites, keep: Sequence[Place], back_to: Sequence[Place], *, dry_run: bool
+) -> Gone:
+    plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
+    newest = max(branches.event(at)[2].id or "" for at in keep)
+    late = list(_late(branches, newest))
+    if dry_run:
+        return _measured(branches, plan, late)
+    _turn(branches, plan)
+    _make_whole(branches, tasks, plan)
+    _unname(branches, plan)
+    gone = _measured(branches, plan, late)
+    _remove(branches, list(_garbage(branches, plan)))
+    _remove_late(branches, late)
+    return gone
 
 
 class Gone(NamedTuple):

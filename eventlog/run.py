@@ -41,7 +41,7 @@ from eventlog.snapshots import (
 from eventlog.state import State
 from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -664,7 +664,7 @@ class Run:
             try:
                 play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
                 found = branches.event(at)
-            except CorruptionError:  # what lies between may be pruned since
+            except (CorruptionError, NotFoundError):  # what lies between may be pruned since
                 found, entries = self._read_at(at)
         else:
             found, entries = self._read_at(at)
@@ -703,7 +703,7 @@ class Run:
         ranges = self._branches.lineage.ranges(EVENT, last[0], last[1], first)
         pairs = self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse)
         wanted = range(last[1], first - 1, -1) if reverse else range(first, last[1] + 1)
-        for at, key, record in self._dense(pairs, wanted):
+        for at, key, record in self._dense(pairs, wanted, last):
             yield self._branches.event_of(at, read_event(key, record))
 
     def given_ids(self, before: str | None = None, *, limit: int | None = None) -> Iterator[str]:
@@ -777,7 +777,7 @@ class Run:
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
         pairs = self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first))
-        for at, key, record in self._dense(pairs, range(first, last[1] + 1)):
+        for at, key, record in self._dense(pairs, range(first, last[1] + 1), last):
             read = read_event(key, record)
             changed, _ = advanced(entries, placed(read[2].writes, at), at, len(record))
             apply_changes(entries, changed)
@@ -787,13 +787,15 @@ class Run:
             yield (event := self._branches.event_of(at, read)), State(event, dict(entries), branches)
 
     def _dense(
-        self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int]
+        self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int], last: tuple[int, int]
     ) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """Place, key and record of the events at the `wanted` seqs; an error where one is missing."""
+        """Place, key and record of the events at the `wanted` seqs before `last`; an error where one is missing."""
         for seq in wanted:
             key, record = next(pairs, (b"", b""))
             if not key or place_of(key)[1] != seq:
                 self._branches.lineage.check_alive()
+                if was_pruned(self._storage, self._branches.run, (last[0], seq)):
+                    raise pruned((last[0], seq))
                 raise CorruptionError(f"run {self.name!r}", f"the event at seq {seq} is missing")
             yield place_of(key), key, record
 
@@ -912,7 +914,9 @@ class Run:
             self._tip.kept = {}
             return forget(self._branches, self._tasks(), ids, needed)
 
-    def prune(self, keep: Sequence[str], *, back_to: Sequence[Where] = (), dry_run: bool = False) -> Pruned:
+    def prune(
+        self, keep: Sequence[str], *, back_to: Sequence[Where] = (), before: str | None = None, dry_run: bool = False
+    ) -> Pruned:
         """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
 
         What is left begins at the last event that all of them, and those of `back_to`, go back to; its state is kept
@@ -926,6 +930,7 @@ class Run:
         Args:
             keep: ids that writers gave; at least one.
             back_to: older events that have to stay, with all between them and what is kept.
+            before: only ids less than this one go, so that nothing does that somebody gave meanwhile.
             dry_run: only say what would go.
 
         Returns:
@@ -941,7 +946,7 @@ class Run:
         kept = [self._place_of_id(event_id) for event_id in keep]
         older = [self._place(where) for where in back_to]
         staying = set(keep)
-        going = tuple(event_id for event_id in self.given_ids() if event_id not in staying)
+        going = tuple(event_id for event_id in self.given_ids(before) if event_id not in staying)
         with self._lock:
             if not dry_run:
                 self._forget_ids(going, older)

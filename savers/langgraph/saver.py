@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
 
 from eventlog import (
     ConflictError,
+    CorruptionError,
     EventLog,
     InvalidIdError,
     InvalidInputError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from savers.saver import RunName
 
 _NAMESPACE_BYTES = 4096
+_PRUNE_TRIES = 10
 _Detection = Literal["sound", "identity"]
 
 
@@ -432,21 +434,43 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _pruned(self, thread_id: str, policy: Policy | None, *, dry_run: bool) -> Iterator[PrunedNamespace]:
         named = sorted(self._names({"configurable": {"thread_id": thread_id}}), key=lambda name: name[1])
-        threads = {ns: self._threads.to_read(_run_name(thread_id, ns), self._codec) for _, ns in named}
-        saved = set(threads[""].run.given_ids()) if "" in threads else set()
-        roots = policy.kept(threads[""]) if policy is not None and "" in threads else []
-        for namespace, thread in threads.items():
-            kept = [] if policy is None else policy.kept(thread)
-            if not kept or is_finished_call(thread, namespace, kept, roots, saved):
-                ids = tuple(thread.run.given_ids())
-                yield PrunedNamespace(thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
-                if not dry_run and (ids or policy is None):
-                    self._threads.delete(_run_name(thread_id, namespace))
-                continue
+        names = {ns: _run_name(thread_id, ns) for _, ns in named}
+        root = self._threads.to_read(names[""], self._codec) if "" in names else None
+        saved = set() if root is None else set(root.run.given_ids())
+        roots = [] if root is None or policy is None else policy.kept(root)
+        for namespace, name in names.items():
+            for left in reversed(range(_PRUNE_TRIES)):
+                try:
+                    pruned = self._prune(name, namespace, policy, (roots, saved), dry_run=dry_run)
+                    break
+                except (NotFoundError, ConflictError, CorruptionError) as error:  # others may prune what was to be kept
+                    self._threads.forget(name)
+                    if not left and isinstance(error, NotFoundError):
+                        raise ConflictError(f"thread {thread_id!r} is pruned by others, too; try again") from error
+                    if not left:
+                        raise
+            yield pruned
+
+    def _prune(
+        self,
+        name: RunName,
+        namespace: str,
+        policy: Policy | None,
+        roots: tuple[Sequence[str], set[str]],
+        *,
+        dry_run: bool,
+    ) -> PrunedNamespace:
+        thread = self._threads.to_read(name, self._codec)
+        kept = [] if policy is None else policy.kept(thread)
+        if kept and not is_finished_call(thread, namespace, kept, *roots):
             removed = prune_namespace(thread, kept, dry_run=dry_run)
             if not dry_run:
-                self._threads.forget(_run_name(thread_id, namespace))
-            yield PrunedNamespace(thread_id, namespace, False, removed)
+                self._threads.forget(name)
+            return PrunedNamespace(thread.thread_id, namespace, False, removed)
+        ids = tuple(thread.run.given_ids())
+        if not dry_run and (ids or policy is None):
+            self._threads.delete(name)
+        return PrunedNamespace(thread.thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
 
     async def aprune(  # type: ignore[override]  # as above
         self,

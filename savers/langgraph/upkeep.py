@@ -118,10 +118,14 @@ class Policy:
 
 
 def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pruned:
-    """Remove the checkpoints of a namespace but for `kept`.
+    """Remove the checkpoints of a namespace but for `kept`, newest first, and those that are newer still.
 
     What its delta channels are made of stays, back to the value that was stored last: the log cannot fold what tasks
     wrote, for only the graph knows how.
+
+    Raises:
+        NotFoundError: somebody else removed one of them meanwhile.
+        ConflictError: the same, or the namespace is being written too quickly.
     """
     run = thread.run
     back_to = [event for each in kept for trace in _delta_traces(thread, each) for event in trace.needed]
@@ -130,7 +134,7 @@ def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pr
             parent = thread.parent(each)
             if parent is not None and parent not in kept:
                 thread.detach(each)
-    return run.prune(kept, back_to=back_to, dry_run=dry_run)
+    return run.prune(kept, back_to=back_to, before=kept[0], dry_run=dry_run)
 
 
 def _delta_traces(thread: Thread, checkpoint_id: str) -> Iterator[Trace]:

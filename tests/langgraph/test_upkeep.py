@@ -12,6 +12,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from eventlog import ConflictError, EventLog, InvalidInputError, NotFoundError
 from savers.langgraph import EventLogSaver
+from tests.behaviour.test_pruning import Interrupted
 from tests.counting import CountingStorage
 from tests.langgraph.byhand import config, made, told
 from tests.strict import strictly_equal
@@ -497,3 +498,27 @@ def test_writes_under_a_pruned_checkpoint_are_seen_by_nobody_and_go_with_the_nex
     assert saver.get_tuple(config("c0009")).pending_writes == [("t", "d", "wc0009")]
     put(saver, "c0002", None)
     assert saver.get_tuple(config("c0002")).pending_writes == []
+
+
+@pytest.mark.parametrize("prunes", [False, True])
+def test_what_is_put_while_a_thread_is_pruned_stays(prunes):
+    for stop in range(60):
+        storage = EventLog.open("memory:")._storage
+        between = Interrupted(storage)
+        other, done = EventLogSaver(EventLog(storage)), []
+        chain(other, 5)
+
+        def act(other=other, done=done):
+            put(other, "new", "c0004")
+            put(other, "newer", "new")
+            done.extend(other.prune(["t"]) if prunes else [None])
+
+        between.left, between.act = stop, act
+        EventLogSaver(EventLog(between)).prune(["t"], keep_last=2)
+        if not done:
+            assert stop > 5
+            return
+        assert ids(other)[0] == "newer"
+        assert prunes or "new" in ids(other)
+        assert other.get_tuple(config()).checkpoint["channel_values"]["n"] == "newer"
+        assert list(other.log.verify()) == []
