@@ -579,6 +579,10 @@ class Run:
         """
         return self._once("stale", self._is_new, self._is_stale)
 
+    def position(self) -> int | None:
+        """A number that changes whenever anybody writes anything to the log; None where that would cost a read."""
+        return self._storage.position()
+
     def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
         """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
         position = self._storage.position()
@@ -823,7 +827,10 @@ class Run:
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
     def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
-        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are."""
+        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are.
+
+        The values are bytes of the run's codec: many are asked for of whom few are looked at.
+        """
         ids = [event.given_id for event in events if event.given_id is not None]
         entries = dict(zip(ids, self._named(ids), strict=True))
         anchors = []

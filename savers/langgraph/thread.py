@@ -35,6 +35,7 @@ from eventlog import (
     Update,
     packed_id,
 )
+from savers.langgraph.history import Walked
 from savers.langgraph.packed import (
     AMONG_REST,
     BY_VERSIONS,
@@ -196,6 +197,7 @@ class Thread:
         deleted: the greatest id of a checkpoint that was deleted with the thread; None if it never was deleted.
         exclusive: what is known of other writers, where the thread is one writer's at a time.
         sealed: the codec, where everything is encrypted.
+        walked: what is known of the histories of delta channels.
     """
 
     def __init__(
@@ -217,6 +219,7 @@ class Thread:
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._known = _Known()
+        self.walked = Walked()
 
     def thawed(self, made: Made, checkpoint: Checkpoint) -> Checkpoint:
         """A checkpoint that was made, with the values that were encoded whole as they were then."""
@@ -510,11 +513,17 @@ class Thread:
         return writes if self.sealed is None else unhidden(writes)
 
     def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
-        """What tasks wrote to `channels` after each of several checkpoints, by one look."""
+        """What tasks wrote to `channels` after each of several checkpoints, by one look; values as in `decoded`."""
         if self.sealed is None:
             return self.run.task_writes_along(events, channels)
-        found = [unhidden(writes) for writes in self.run.task_writes_along(events, {MARK})]
+        decode = self.sealed.decode
+        hidden = self.run.task_writes_along(events, {MARK})
+        found = [unhidden([write._replace(value=decode(write.value)) for write in writes]) for writes in hidden]
         return [[write for write in writes if write.channel in channels] for writes in found]
+
+    def decoded(self, write: TaskWrite) -> Any:
+        """The value of what `task_writes_along` found."""
+        return self._codec.decode(write.value) if self.sealed is None else write.value
 
     def detach(self, checkpoint_id: str) -> None:
         """Put a checkpoint again without its parent, which is to be pruned; what came before stays known to histories.
