@@ -752,6 +752,10 @@ class Run:
         entry = None if self._is_new else self._named([check_id("event id", id)])[0]
         return None if entry is None else self._event_at((entry[0], entry[1]))
 
+    def was_pruned(self) -> bool:
+        """Whether events of it were removed by `prune`."""
+        return not self._is_new and read_trunk(self._storage, self._branches.run) is not None
+
     def payloads_by(self, event: Event) -> Mapping[str, bytes | None]:
         """What an event of this run sets to small values, as encoded, by channel; None for one that it deletes."""
         return self._branches.payloads_by(event)

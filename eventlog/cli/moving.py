@@ -108,10 +108,11 @@ def _report(done: Any, order: Order, out: TextIO) -> int:
         return OK
     for problem in done.problems:
         print(f"eventlog: {printable(str(problem))}", file=sys.stderr)
+    removed = f", {done.removed:,} stayed away that were removed there" if done.removed else ""
     verified = "; all read again and equal" if order.is_verified and not done.problems else ""
     print(
         f"{done.threads:,} threads: {done.checkpoints:,} checkpoints and {done.writes:,} pending writes copied, "
-        f"{done.skipped:,} checkpoints were there, {len(done.problems):,} problems{verified}",
+        f"{done.skipped:,} checkpoints were there, {len(done.problems):,} problems{removed}{verified}",
         file=out,
     )
     return DIFFERS if done.problems else OK

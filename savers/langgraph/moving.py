@@ -60,6 +60,7 @@ class _Tally:
     checkpoints: int = 0
     writes: int = 0
     skipped: int = 0
+    removed: int = 0
     problems: list[CopyProblem] = field(default_factory=list)
 
     def note(self, place: _Place, checkpoint_id: str, found: Difference) -> None:
@@ -81,6 +82,10 @@ def copy(
     is overwritten. A checkpoint with a value that the target would not read back is a problem before anything of it is
     written, and what follows it in its thread and namespace waits for the next copy. Writes for a checkpoint that was
     never put are not to be seen in any saver, and stay behind.
+
+    What was pruned in an `EventLogSaver`, or deleted by its run, stays away when its source is copied to it again, and
+    is counted: that is of a pruned namespace all that is not there and is less than its newest id. To have all of it
+    again, delete the thread there first.
 
     It takes the memory of a few checkpoints and, for each checkpoint to be copied, of its id and its parent's; and what
     the source's own `list` takes (PostgresSaver's fetches all that it lists; give it `threads` in portions, or open it
@@ -126,7 +131,7 @@ def copy(
             tell("verified", n + 1, done)
     tally = moving.tally
     count = len({place.thread for place in found})
-    return Copied(count, tally.checkpoints, tally.writes, tally.skipped, tuple(tally.problems))
+    return Copied(count, tally.checkpoints, tally.writes, tally.skipped, tuple(tally.problems), tally.removed)
 
 
 def has_threads(source: Saver, threads: Iterable[str] | None = None) -> bool:
@@ -203,12 +208,15 @@ class _Moving:
         """Copy one checkpoint; returns whether the target has it then."""
         with _failing("the target cannot be read"):
             there = self._target.get_tuple(place.config(checkpoint_id))
+        if there is None and self._was_removed(place, checkpoint_id):
+            self.tally.removed += 1
+            return False
         if there is None:
             self._put(place, item)
             self._put_writes(place, checkpoint_id, item)
             self.tally.checkpoints += 1
             return True
-        found = self._conflict(item, there)
+        found = self._conflict(self._without_removed(place, item, there), there)
         if found is not None:
             self.tally.note(place, checkpoint_id, found)
             return False
@@ -218,6 +226,25 @@ class _Moving:
             self._put_writes(place, checkpoint_id, item)
             self.tally.checkpoints += 1
         return True
+
+    def _was_removed(self, place: _Place, checkpoint_id: str) -> bool:
+        """Whether somebody removed a checkpoint in the target that is not there; only ours can tell."""
+        if not isinstance(self._target, EventLogSaver):
+            return False
+        thread = self._target._thread(str(place.thread), place.namespace)  # noqa: SLF001 (one package)
+        if not place.namespace or thread.deleted is None or checkpoint_id > thread.deleted:
+            return thread.was_removed(checkpoint_id)
+        root = self._target._thread(str(place.thread), "")  # noqa: SLF001 (as above)
+        return root.run.was_pruned()  # it went with the checkpoint that called it
+
+    def _without_removed(self, place: _Place, item: CheckpointTuple, there: CheckpointTuple) -> CheckpointTuple:
+        """A checkpoint as it would be without a parent, where pruning took that off the one that the target has."""
+        parent = parent_of(item)
+        is_left = parent is None or parent_of(there) is not None or not self._was_removed(place, parent)
+        return item if is_left else item._replace(parent_config=None)
+
+    def _difference(self, place: _Place, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
+        return difference(self._without_removed(place, item, there), there)
 
     def _conflict(self, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
         """How what the target has is not what a copy that was cut off would have left."""
@@ -282,7 +309,9 @@ class _Moving:
             return
         with _failing("the target cannot be read"):
             there = self._target.get_tuple(place.config(checkpoint_id))
-        found = Difference("checkpoint", "is not in the target") if there is None else difference(item, there)
+        found = (
+            Difference("checkpoint", "is not in the target") if there is None else self._difference(place, item, there)
+        )
         if found is not None:
             self.tally.note(place, checkpoint_id, found)
 

@@ -243,6 +243,13 @@ class Thread:
         except NotFoundError:
             return False
 
+    def was_removed(self, checkpoint_id: str) -> bool:
+        """Whether a checkpoint that is not there was deleted by its run, or pruned: it is older than what is left."""
+        run = self.run
+        return run.forgotten(checkpoint_id) is not None or (
+            run.was_pruned() and checkpoint_id < (self.newest_id() or "")
+        )
+
     def may_be_late(self, checkpoint_id: str | None) -> bool:
         """Whether what comes under that checkpoint has to be asked about: the thread was deleted, or is not there."""
         return self.deleted is not None or (checkpoint_id is not None and self.run.head_id is None)
