@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.cli.addresses import Address, resolve, run_title
+from eventlog.cli.arrays import change_text
 from eventlog.cli.describe import summary, visible
 from eventlog.cli.exits import DAMAGE, DIFFERS, OK, CommandError
 from eventlog.cli.jsonable import change_fields, event_fields, jsonable, values_fields
@@ -102,7 +103,9 @@ def log(log: EventLog, args: Namespace, screen: Screen) -> int:
     for step in told:
         screen.line(_log_line(step, marks, widths, args, screen))
         if args.patch:
-            _print_diff(step.diff(visible(step.writes, everything=args.all)), screen, "        ")
+            _print_diff(
+                step.diff(visible(step.writes, everything=args.all)), (step.before, step.after), screen, "        "
+            )
     return OK
 
 
@@ -200,7 +203,7 @@ def _print_facts(found: Found, step: Step, parent: list[Step], args: Namespace, 
         screen.line(screen.paint("state", "dim"))
         _print_bounded(_state_lines(step.after, args), args, screen)
     else:
-        _print_diff(step.diff(visible(step.writes, everything=args.all)), screen, "  ")
+        _print_diff(step.diff(visible(step.writes, everything=args.all)), (step.before, step.after), screen, "  ")
 
 
 def _facts(found: Found, step: Step, parent: list[Step]) -> Iterator[tuple[str, str]]:
@@ -254,7 +257,7 @@ def diff(log: EventLog, args: Namespace, screen: Screen) -> int:
         screen.document(fields)
     else:
         print(f"{titles[0]} → {titles[1]}{'' if found else ': no difference'}", file=sys.stderr)
-        _print_diff(found, screen, "")
+        _print_diff(found, (old, new), screen, "")
     return DIFFERS if found and args.exit_code else OK
 
 
@@ -282,9 +285,9 @@ def _state(found: Found) -> Mapping[str, Any]:
     return found.run.at(found.event) if found.event else {}
 
 
-def _print_diff(found: Diff, screen: Screen, indent: str) -> None:
+def _print_diff(found: Diff, states: tuple[Mapping[str, Any], Mapping[str, Any]], screen: Screen, indent: str) -> None:
     for change in found:
-        screen.line(indent + screen.paint(str(change), change.mark))
+        screen.line(indent + screen.paint(change_text(change, *states), change.mark))
 
 
 def _changes_fields(found: Diff) -> list[dict[str, Any]]:
