@@ -243,9 +243,6 @@ class _Moving:
         is_left = parent is None or parent_of(there) is not None or not self._was_removed(place, parent)
         return item if is_left else item._replace(parent_config=None)
 
-    def _difference(self, place: _Place, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
-        return difference(self._without_removed(place, item, there), there)
-
     def _conflict(self, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
         """How what the target has is not what a copy that was cut off would have left."""
         writes, written = item.pending_writes or (), there.pending_writes or ()
@@ -309,9 +306,10 @@ class _Moving:
             return
         with _failing("the target cannot be read"):
             there = self._target.get_tuple(place.config(checkpoint_id))
-        found = (
-            Difference("checkpoint", "is not in the target") if there is None else self._difference(place, item, there)
-        )
+        if there is None:
+            self.tally.note(place, checkpoint_id, Difference("checkpoint", "is not in the target"))
+            return
+        found = difference(self._without_removed(place, item, there), there)
         if found is not None:
             self.tally.note(place, checkpoint_id, found)
 

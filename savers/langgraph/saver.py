@@ -208,7 +208,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them.
 
-        While another thread is writing to the same thread of the graph, they are copied instead, to be encoded later.
+        While somebody else writes to the same thread of the graph they are copied instead, to be encoded later; only
+        for a value that Python cannot copy, the loop waits then.
         """
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
@@ -223,7 +224,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             else:
                 break
         if made is None:
-            then = deepcopy((checkpoint, metadata, new_versions))
+            try:
+                then = deepcopy((checkpoint, metadata, new_versions))
+            except Exception:  # noqa: BLE001 (whatever a class of the user's raises)
+                return self.put(config, checkpoint, metadata, new_versions)
             return await asyncio.to_thread(self.put, config, *then)
         try:
             await asyncio.to_thread(thread.write, made)

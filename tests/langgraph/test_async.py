@@ -8,7 +8,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import PutOp
+from pydantic import BaseModel, PrivateAttr
 
 from eventlog import EventLog
 from eventlog.storage.journal import LocalFiles
@@ -42,10 +44,13 @@ class Gate:
             yield
         finally:
             forced.cancel()
-            self._open.set()
+            self.open()
 
     def _force(self) -> None:
         self.was_forced = True
+        self.open()
+
+    def open(self) -> None:
         self._open.set()
 
     def passed(self) -> None:
@@ -150,6 +155,30 @@ def test_the_loop_never_waits_for_what_another_call_writes(
     found = saver.get_tuple(config("a"))
     assert found is not None
     assert ("other", "x", "v") in (found.pending_writes or [])
+
+
+class Locked(BaseModel):
+    """Can be encoded, and not be copied."""
+
+    n: int
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+
+def test_what_cannot_be_copied_is_put_all_the_same(opened: tuple[EventLogSaver, Gate]) -> None:
+    log, gate = opened[0].log, opened[1]
+    saver = EventLogSaver(log, serde=JsonPlusSerializer(allowed_msgpack_modules=[(Locked.__module__, "Locked")]))
+
+    async def run() -> None:
+        await aput(saver, "a", None, ["a"])
+        with gate.shut():
+            busy = asyncio.create_task(aput(saver, "b", "a", ["b"]))
+            await gate.met()
+            threading.Timer(0.05, gate.open).start()  # for this call the loop waits
+            await aput(saver, "c", "a", Locked(n=3))
+        await busy
+
+    asyncio.run(run())
+    assert (value(saver, "b"), value(saver, "c").n) == (["b"], 3)
 
 
 async def cancelled(call: Any, gate: Gate, turns: int | None) -> None:
