@@ -18,8 +18,12 @@ workload.shrink(setattr)
 chance = random.Random(number)
 
 
+given = [""]
+
+
 def new_id() -> str:
-    return f"{time.time_ns():020}-{number}"
+    given.append(f"{time.time_ns():020}-{number}")
+    return given[-1]
 
 
 def go_on(saver: EventLogSaver) -> None:
@@ -64,4 +68,4 @@ with EventLogSaver.from_conn_string(location) as opened:
     sys.stdin.readline()
     for _ in range(times):
         {"go_on": go_on, "fork": fork, "prune": prune, "read": read}[role](opened)
-os.write(1, b"done\n")
+os.write(1, f"{max(given)}\n".encode())

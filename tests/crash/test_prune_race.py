@@ -47,14 +47,13 @@ def test_what_is_kept_of_a_thread_is_what_was_put(
         assert each.stdin is not None
         each.stdin.write("go\n")
         each.stdin.flush()
-    for each in children:
-        assert each.communicate(timeout=120 * DEEP)[0] == "done\n"
-        assert each.returncode == 0
+    given = [each.communicate(timeout=120 * DEEP)[0].strip() for each in children]
+    assert [each.returncode for each in children] == [0] * len(children)
     location = LOCATIONS[request.node.callspec.params["children"]](tmp_path)
     with EventLogSaver.from_conn_string(location) as saver:
         assert list(saver.log.verify()) == []
         kept = [checked(found) for found in saver.list(config())]
-        assert kept
+        assert kept[0] == max(given)  # the newest is never pruned
         saver.run("t").drop_snapshots()
         assert [checked(found) for found in saver.list(config())] == kept
         put(saver, "9", kept[0])
