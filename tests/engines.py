@@ -29,4 +29,9 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
 FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
 
+FAR = frozenset({"postgres", "redis"})
+"""Engines behind a server: each call takes a while, so they are told only `FAR_SEEDS` of the stories with seeds."""
+
+FAR_SEEDS = 2 * DEEP
+
 PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]
