@@ -29,9 +29,10 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
 FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
 
-FAR = frozenset({"postgres", "redis"})
-"""Engines behind a server: each call takes a while, so they are told only `FAR_SEEDS` of the stories with seeds."""
+SHARED = frozenset({"postgres", "redis"})
+"""Engines that answer through a socket, so that a long random story takes them long."""
 
-FAR_SEEDS = 2 * DEEP
+FEW_SEEDS = 2
+"""How many random stories they are told where others are told more, but for ``EVENTLOG_DEEP``."""
 
 PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]

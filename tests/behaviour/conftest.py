@@ -11,7 +11,7 @@ import pytest
 
 from eventlog.storage import open_storage
 from eventlog.storage.lmdb import LmdbStorage
-from tests.engines import FAR, FAR_SEEDS, FORGETFUL, LOCATIONS
+from tests.engines import FORGETFUL, LOCATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,19 +28,6 @@ ENGINES: dict[str, Callable[[Path], Storage]] = {
     "bare lmdb": lambda directory: LmdbStorage(directory / "bare"),
 }
 PERSISTENT = [name for name in ENGINES if name not in FORGETFUL]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what engines that take their time need not tell again and again."""
-    items[:] = [item for item in items if not _is_for_near_engines(item)]
-
-
-def _is_for_near_engines(item: pytest.Item) -> bool:
-    parameters = getattr(item, "callspec", None)
-    if parameters is None:
-        return False
-    engine, seed = (parameters.params.get(name) for name in ("storage", "seed"))
-    return engine in FAR and seed is not None and seed >= FAR_SEEDS
 
 
 @pytest.fixture(params=ENGINES)

@@ -11,7 +11,7 @@ from langgraph.types import Command, interrupt
 
 from savers.langgraph import EventLogSaver
 from tests.crash.test_processes import in_child
-from tests.engines import FAR, LOCATIONS
+from tests.engines import SHARED, LOCATIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -34,7 +34,7 @@ def graph(saver: EventLogSaver) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-@pytest.fixture(params=sorted(FAR))
+@pytest.fixture(params=sorted(SHARED))
 def location(request: pytest.FixtureRequest, tmp_path) -> str:
     return LOCATIONS[request.param](tmp_path)
 
