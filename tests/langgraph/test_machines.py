@@ -11,7 +11,7 @@ from langgraph.types import Command, interrupt
 
 from savers.langgraph import EventLogSaver
 from tests.crash.test_processes import in_child
-from tests.engines import SHARED, LOCATIONS
+from tests.engines import LOCATIONS, SHARED
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
