@@ -16,6 +16,7 @@ from eventlog.copying import copied
 from eventlog.diff import Diff, compare
 from eventlog.errors import ConflictError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
+from eventlog.feeding import feed
 from eventlog.layout import name_key, owner_key, segment_key
 from eventlog.naming import Naming
 from eventlog.owners import Owners, all_owners
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from eventlog.catalog import Listing
     from eventlog.codec import Codec
-    from eventlog.events import Problem, RunName
+    from eventlog.events import Fed, Problem, RunName
 
 
 class _Door(NamedTuple):
@@ -258,6 +259,28 @@ class EventLog:
 
     def _is_buried(self, listing: Listing) -> bool:
         return is_buried(self._storage, listing.number, listing.owner)
+
+    def feed(self, after: str | None = None, *, limit: int | None = None) -> Iterator[Fed]:
+        """The events of all runs and branches, in the order in which they became visible to readers.
+
+        It ends with what is there now; called again with the last position it goes on: it misses no event and repeats
+        none, whatever writers, threads and processes do meanwhile. Positions may be kept for as long as the log is;
+        another handle, or another process, goes on from one as well. An event of a deleted run is left out, and one
+        that was pruned. What was written before releases that feed comes first, in another order. Task writes are no
+        events, and a copy of a run brings none.
+
+        Args:
+            after: a position that this log gave; by default the beginning.
+            limit: at most so many events.
+
+        Returns:
+            A lazy iterator; nothing is held open between two items.
+
+        Raises:
+            InvalidInputError: `after` is no position of this log.
+            FormatError: opened readonly, and the log was written before there was a feed.
+        """
+        return feed(self._storage, after, limit)
 
     def diff(self, a: State | Event, b: State | Event) -> Diff:
         """What differs from `a` to `b`: states or events, of any branches and runs of this log."""

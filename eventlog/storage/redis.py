@@ -21,6 +21,7 @@ from eventlog.storage.redis_scripts import (
     Script,
     Sets,
     bounds_of,
+    closed,
     pair_of,
     prefix_of,
     value_of,
@@ -325,7 +326,7 @@ class RedisStorage:
 
         def attempt() -> bytes | None:
             with self._links.link() as link:
-                newest: bytes | None = link.run(RESOLVE, [lane, lane + b":closed"], [])[0]
+                newest: bytes | None = link.run(RESOLVE, [lane, closed(lane)], [])[0]
                 return newest
 
         why = "the server forgot the connection"

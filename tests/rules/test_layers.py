@@ -22,7 +22,7 @@ LAYERS = [
     {"lineage", "catalog"},
     {"naming", "snapshots", "tasks"},
     {"branches", "burial"},
-    {"copying", "drafting", "pruning", "state", "stretches", "verify"},
+    {"copying", "drafting", "feeding", "pruning", "state", "stretches", "verify"},
     {"run"},
     {"log"},
     {"query"},
