@@ -454,18 +454,13 @@ class Branches:
         Raises:
             NotFoundError: the run was deleted.
         """
-        key = segment_key(self.run, 0)
-        record = self.storage.get([key])[0]
-        if record is not None and not unseal_fields(key, record):
+        key, own = segment_key(self.run, 0), owner_key(self.run, self.owner)
+        record, owned = self.storage.get([key, own])
+        owner = read_owner(own, owned)
+        is_deleted = record is not None and not unseal_fields(key, record)
+        if is_deleted or owner is None or not owner.is_alive:
             raise self._deleted(MAIN)
-        if self.owner:
-            key = owner_key(self.run, self.owner)
-            record = self.storage.get([key])[0]
-        first = owner_key(self.run, 0)
-        owner = read_owner(key, record) if self.owner else read_owner(first, self.storage.get([first])[0])
-        if owner is None or not owner.is_alive:
-            raise self._deleted(MAIN)
-        return key, record
+        return (own, owned) if self.owner else (key, record)
 
     def fork(self, name: str | None, base: EventFacts, alive: Segment) -> Segment:
         """Write a new branch that begins at the event `base`; three records, whatever the history.

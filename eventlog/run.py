@@ -27,7 +27,7 @@ from eventlog.errors import (
 )
 from eventlog.events import Branch, Event, Pruned, TaskWrite, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of, segment_key
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.snapshots import (
@@ -159,6 +159,7 @@ class Run:
         self._branch = tip.segment.branch
         self._state: State | None = None
         self._task_writes: TaskWrites | None = None
+        self._beginning: tuple[bytes, bytes | None] | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
         self._stretches = Stretches(branches)
@@ -862,7 +863,7 @@ class Run:
                 kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
                 tip.kept.update((record.key, record) for record in kept)
             else:
-                self._tasks().put(self._anchor(where), writes, lambda _: self._branches.beginning())
+                self._tasks().put(self._anchor(where), writes, self._begins)
         self._storage.settle()  # not within the lock: an event of this run may be what it waits for
 
     def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
@@ -870,6 +871,13 @@ class Run:
         if attempt:
             return self._branches.beginning()
         return head_key(self._branches.run, tip.segment.number), tip.head
+
+    def _begins(self, attempt: int) -> tuple[bytes, bytes | None]:
+        """The same by the run's beginning: as it was last seen, for what is written expects it; then as it is."""
+        known, branches = self._beginning, self._branches
+        if attempt or branches.owner or known is None or known[0] != segment_key(branches.run, 0):
+            self._beginning = known = branches.beginning()
+        return known
 
     def _tasks(self) -> TaskWrites:
         branches, known = self._branches, self._task_writes
