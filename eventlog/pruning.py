@@ -156,11 +156,11 @@ def _pruned(
     late = list(_late(branches, newest))
     if dry_run:
         return _measured(branches, plan, late)
-    _turn(branches, plan)
+    trunk = _turn(branches, plan)
     _make_whole(branches, tasks, plan)
     _unname(branches, plan)
     gone = _measured(branches, plan, late)
-    _remove(branches, list(_garbage(branches, plan)))
+    _remove(branches, list(_garbage(branches, plan)), trunk)
     _remove_late(branches, late)
     return gone
 
@@ -246,8 +246,12 @@ def _common(branches: Branches, one: Place, other: Place) -> Place:
     raise AssertionError("all events of a run go back to its first")
 
 
-def _turn(branches: Branches, plan: _Plan) -> None:
-    """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere."""
+def _turn(branches: Branches, plan: _Plan) -> bytes | None:
+    """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere.
+
+    Returns:
+        The tombstone's record.
+    """
     run, storage = branches.run, branches.storage
     known = read_trunk(storage, run)
     key, epoch_key = trunk_key(run), owner_key(run, 0)
@@ -270,6 +274,7 @@ def _turn(branches: Branches, plan: _Plan) -> None:
                 puts += _new_main(branches, plan, expect)
     if puts or deletes:
         storage.commit(puts, [key for key in deletes if key not in dict(puts)], expect)
+    return dict(puts).get(key, plan.seen[key])
 
 
 def _new_main(branches: Branches, plan: _Plan, expect: dict[bytes, bytes | None]) -> list[Pair]:
@@ -349,10 +354,12 @@ def _garbage(branches: Branches, plan: _Plan) -> Iterator[Pair]:
             yield from ((key, record or b"") for key, record in zip(keys, storage.get(keys), strict=True))
 
 
-def _remove(branches: Branches, pairs: list[Pair]) -> None:
-    """Remove keys, in their order, by commits of a bounded size, as long as nobody else prunes the run."""
+def _remove(branches: Branches, pairs: list[Pair], trunk: bytes | None) -> None:
+    """Remove keys, in their order, by commits of a bounded size, as long as nobody else prunes the run.
+
+    What was garbage before another pruning may be what the run begins at since.
+    """
     key = trunk_key(branches.run)
-    trunk = branches.storage.get([key])[0]
     for begin in range(0, len(pairs), SWEEP_KEYS):
         some = pairs[begin : begin + SWEEP_KEYS]
         renamed = {name: record for name, record in some if name[:1] == ID}  # one may name something anew

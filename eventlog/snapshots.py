@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from eventlog.codec import Codec, SealedCodec
     from eventlog.lineage import Lineage
     from eventlog.storage import Storage
+    from eventlog.trunk import Trunk
 
     Change = tuple[str, int, bytes | "Place", int]
     """Channel, operation, payload, and by how much the value grows."""
@@ -365,13 +366,16 @@ def progress_at(
             trunk = read_trunk(storage, run)
             if trunk is None or not manifest_seq < trunk.seq:
                 raise
-            manifest, manifest_seq = _trunk_manifest(storage, run, trunk.at), trunk.seq
+            found = _trunk_manifest(storage, run, trunk)
+            manifest, manifest_seq = (manifest, manifest_seq) if found is None else (found, trunk.seq)
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
 
 
-def _trunk_manifest(storage: Storage, run: int, at: tuple[int, int]) -> bytes:
-    key = manifest_key(run, *at)
-    return unseal(key, storage.get([key])[0] or b"")
+def _trunk_manifest(storage: Storage, run: int, trunk: Trunk) -> bytes | None:
+    """The manifest that a pruned run begins with; None if the run was pruned again since."""
+    key = manifest_key(run, *trunk.at)
+    record = storage.get([key])[0]
+    return None if record is None and read_trunk(storage, run) != trunk else unseal(key, record or b"")
 
 
 class Played(NamedTuple):
