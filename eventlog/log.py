@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from eventlog.burial import bury, is_buried, sweep
 from eventlog.catalog import Catalog, name_parts, plain_name
 from eventlog.codec import MSGPACK
+from eventlog.copies import Follower, compared, copy
 from eventlog.copying import copied
 from eventlog.diff import Diff, compare
 from eventlog.errors import ConflictError, InvalidInputError, NotFoundError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from eventlog.catalog import Listing
     from eventlog.codec import Codec
+    from eventlog.copies import Comparison
     from eventlog.events import Fed, Problem, RunName
 
 
@@ -281,6 +283,36 @@ class EventLog:
             FormatError: opened readonly, and the log was written before there was a feed.
         """
         return feed(self._storage, after, limit)
+
+    def copy_to(
+        self, target: EventLog, *, verify: bool = True, progress: Callable[[str, int], None] = lambda *_: None
+    ) -> Comparison | None:
+        """Make another log, on whatever engine, what this one is: key by key, runs that are gone included.
+
+        Goes on where an earlier call was stopped, however it was; a run whose ends are the same on both sides is not
+        read again. Who reads the target meanwhile sees a state that each run had. Nobody else may write the target.
+        This log may be written meanwhile; what is written then may be missing in the end, see `follow_to`.
+
+        Args:
+            target: a new log, or an earlier copy of this one.
+            verify: read both at the end, mend what differs, and say what still does.
+            progress: is told what is being done, and how many runs or keys that are.
+
+        Returns:
+            What both hold at the end; None if it was not to be verified.
+
+        Raises:
+            ConflictError: the target holds a run or an event that is not from this log.
+        """
+        return copy(self._storage, target._storage, verify=verify, progress=progress)
+
+    def follow_to(self, target: EventLog) -> Follower:
+        """What keeps another log what this one is, as it is written; see `copy_to`."""
+        return Follower(self._storage, target._storage)
+
+    def compare_to(self, target: EventLog) -> Comparison:
+        """Read this log and another one whole, and say where they differ, key by key."""
+        return compared(self._storage, target._storage)
 
     def diff(self, a: State | Event, b: State | Event) -> Diff:
         """What differs from `a` to `b`: states or events, of any branches and runs of this log."""

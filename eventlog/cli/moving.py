@@ -132,20 +132,21 @@ def _install(extra: str) -> str:
 class Progress:
     """A line on a terminal that says how far a copy is, once it takes longer than a moment."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, what: str = "checkpoints") -> None:
         self._out = out
+        self._what = what
         self._began = time.monotonic()
         self._next = self._began + _QUIET_S if out.isatty() else float("inf")
         self._is_shown = False
 
-    def __call__(self, verb: str, done: int, of: int) -> None:
+    def __call__(self, verb: str, done: int, of: int = 0) -> None:
         """Show it, if the time has come."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _EVERY_S
             self._is_shown = True
             print(
-                f"\r{verb} {done:,}{f' of {of:,}' if of else ''} checkpoints\x1b[K", end="", file=self._out, flush=True
+                f"\r{verb} {done:,}{f' of {of:,}' if of else ''} {self._what}\x1b[K", end="", file=self._out, flush=True
             )
 
     def end(self) -> None:
