@@ -72,7 +72,7 @@ from eventlog.snapshots import (
     read_places,
 )
 from eventlog.tasks import REFERRED, refer
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -404,14 +404,19 @@ class Branches:
             return self._replayed(at, channels)
 
     def _replayed(self, at: tuple[int, int], channels: Sequence[str]) -> Entries:
-        progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
-        found = {channel: progress.entries[channel] for channel in channels}
-        try:
-            return {**found, **read_entries(self.storage, self.run, found, channels)}
-        except DroppedError:
-            raise CorruptionError(
-                f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
-            ) from None
+        while True:
+            trunk = read_trunk(self.storage, self.run)
+            progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
+            found = {channel: progress.entries[channel] for channel in channels}
+            try:
+                return {**found, **read_entries(self.storage, self.run, found, channels)}
+            except (CorruptionError, DroppedError):
+                if was_pruned(self.storage, self.run, at):
+                    raise pruned(at) from None
+                if read_trunk(self.storage, self.run) == trunk:
+                    raise CorruptionError(
+                        f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
+                    ) from None
 
     def is_left(self, at: tuple[int, int]) -> bool:
         """Whether an event of the first owner's, in a run without others, was not pruned and is not being pruned."""

@@ -120,6 +120,18 @@ class FormatError(EventLogError):
     """The place holds no log, or one of a format version that this release does not read."""
 
 
+class MissingExtraError(EventLogError, ImportError):
+    """The location is one that another package is needed for, and that is not installed.
+
+    Attributes:
+        extra: which extra of this package brings it.
+    """
+
+    def __init__(self, location: str, extra: str) -> None:
+        super().__init__(f'{location} needs more: pip install "eventlog-savers[{extra}]"')
+        self.extra = extra
+
+
 class StorageError(EventLogError):
     """The storage failed. The message says whether the write was done.
 

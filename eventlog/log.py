@@ -91,17 +91,19 @@ class EventLog:
 
         Args:
             location: a directory (LMDB); ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"`` for one file of
-                SQLite; or ``"memory:"`` for a log that lives as long as this object.
+                SQLite; ``"redis://HOST:PORT/DB?prefix=NAME"`` for a server of Redis; or ``"memory:"`` for a log that
+                lives as long as this object.
             readonly: write nothing, and fail if there is no log.
             synchronous: what an append that returned survives. ``"full"``: power loss. ``"normal"``: the process's
                 death; power loss takes at most the last half second, and never anything older than what it takes.
                 ``"off"``: nothing; it is written in batches, and nobody else can write meanwhile (in SQLite nobody else
-                can read, either).
+                can read, either). On a server it is the server's setting, and one that gives less is refused.
             limits: the most that one call may write.
 
         Raises:
             FormatError: something else lies there, or a log of a newer format; with `readonly`, nothing.
             InvalidInputError: the location is no path, or a URL that no engine serves.
+            MissingExtraError: a package for it is missing.
             StorageError: the storage cannot be opened.
         """
         return cls(open_storage(location, readonly=readonly, synchronous=synchronous), limits=limits)

@@ -35,7 +35,7 @@ from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
 from eventlog.records import event_fields, read_event, seal, triples, unseal
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -351,18 +351,21 @@ def progress_at(
 
     Raises:
         CorruptionError: a record on the way is damaged or missing.
+        NotFoundError: the event was pruned.
     """
     manifest, manifest_seq, segments = manifest_at(storage, lineage, run, at) if use_manifests else (None, -1, 0)
-    entries = {} if manifest is None else manifest_entries(manifest)
-    try:
-        since = play(storage, lineage, run, at, manifest_seq, entries)
-    except CorruptionError:  # older events may have been pruned
-        trunk = read_trunk(storage, run)
-        if trunk is None or not manifest_seq < trunk.seq <= at[1]:
-            raise
-        manifest = _trunk_manifest(storage, run, trunk.at)
-        entries = manifest_entries(manifest)
-        since = play(storage, lineage, run, at, trunk.seq, entries)
+    while True:
+        entries = {} if manifest is None else manifest_entries(manifest)
+        try:
+            since = play(storage, lineage, run, at, manifest_seq, entries)
+            break
+        except CorruptionError:  # older events may have been pruned
+            if was_pruned(storage, run, at):
+                raise pruned(at) from None
+            trunk = read_trunk(storage, run)
+            if trunk is None or not manifest_seq < trunk.seq:
+                raise
+            manifest, manifest_seq = _trunk_manifest(storage, run, trunk.at), trunk.seq
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
 
 

@@ -10,7 +10,7 @@ from savers.base import (
     Item,
     new_checkpoint_id,
 )
-from savers.saver import EventLogSaver, InMemoryCheckpointSaver, SqliteSaver
+from savers.saver import EventLogSaver, InMemoryCheckpointSaver, PostgresSaver, RedisSaver, SqliteSaver
 from savers.serde import JsonPlusSerde
 from savers.store import EventLogStore
 
@@ -26,6 +26,8 @@ __all__ = [
     "InMemoryCheckpointSaver",
     "Item",
     "JsonPlusSerde",
+    "PostgresSaver",
+    "RedisSaver",
     "SqliteSaver",
     "new_checkpoint_id",
 ]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
-from eventlog import ConflictError, Delete, EventLog, NotFoundError, TooLargeError, check_id
+from eventlog import ConflictError, Delete, EventLog, InvalidInputError, NotFoundError, TooLargeError, check_id
 from savers.base import (
     BaseCheckpointSaver,
     Checkpoint,
@@ -319,6 +319,43 @@ class SqliteSaver(EventLogSaver):
         max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES,
     ) -> None:
         super().__init__(f"sqlite:///{os.fspath(path)}", serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
+class PostgresSaver(EventLogSaver):
+    """Keeps checkpoints in a PostgreSQL database, which any number of machines share.
+
+    Args:
+        url: ``postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE``, with ``?schema=NAME`` where several logs share it.
+        serde: as for `EventLogSaver`.
+        max_checkpoint_bytes: as for `EventLogSaver`.
+    """
+
+    def __init__(
+        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
+    ) -> None:
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise InvalidInputError("the URL of a PostgreSQL database begins with postgresql://")
+        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
+class RedisSaver(EventLogSaver):
+    """Keeps checkpoints on a server of Redis, which any number of machines share.
+
+    The server must flush what it is given (``appendonly yes``); `EventLog.open` says what else it may be used for.
+
+    Args:
+        url: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]``, ``rediss://…`` or ``unix:///PATH``, with ``?prefix=NAME``
+            where several logs share the server.
+        serde: as for `EventLogSaver`.
+        max_checkpoint_bytes: as for `EventLogSaver`.
+    """
+
+    def __init__(
+        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
+    ) -> None:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise InvalidInputError("a Redis server's URL begins with redis://, rediss:// or unix://")
+        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
 
 
 def _has(run: Run, checkpoint_id: str) -> bool:

@@ -151,11 +151,7 @@ class CountingStorage:
 
 def everything(storage: Storage) -> dict[bytes, bytes]:
     """All that a storage holds, to see that it did not change."""
-    return {
-        key: value
-        for kind in range(256)
-        for key, value in storage.scan([(bytes([kind]), bytes([kind]) + b"\xff" * 40)])
-    }
+    return dict(storage.scan([(bytes([kind]), bytes([kind]) + b"\xff" * 40) for kind in range(256)]))
 
 
 @contextmanager

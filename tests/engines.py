@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from tests import redis_server, servers
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -19,10 +21,18 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "memory": lambda directory: "memory:",
     "lmdb": lambda directory: f"{directory}/log",
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
+    "postgres": servers.postgres_location,
+    "redis": redis_server.location,
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 
 FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
+
+SHARED = frozenset({"postgres", "redis"})
+"""Engines that answer through a socket, so that a long random story takes them long."""
+
+FEW_SEEDS = 2
+"""How many random stories they are told where others are told more, but for ``EVENTLOG_DEEP``."""
 
 PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]

@@ -14,6 +14,7 @@ from eventlog.errors import (
     EventLogError,
     FormatError,
     InvalidInputError,
+    MissingExtraError,
     NotFoundError,
     StorageError,
     UnknownTypeError,
@@ -34,7 +35,7 @@ _CODES: Final[tuple[tuple[tuple[type[EventLogError], ...], int], ...]] = (
     ((FormatError,), NO_STORE),
     ((CorruptionError,), DAMAGE),
     ((BusyError, CapacityError), BUSY),
-    ((UnknownTypeError,), MISSING_EXTRA),
+    ((UnknownTypeError, MissingExtraError), MISSING_EXTRA),
     ((StorageError,), NO_STORE),
 )
 

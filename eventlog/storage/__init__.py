@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from eventlog.errors import InvalidInputError
+from eventlog.errors import InvalidInputError, MissingExtraError
 from eventlog.storage.base import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Storage", "Synchronous", "open_storage"]
 
@@ -17,6 +21,11 @@ Synchronous = Literal["full", "normal", "off"]
 
 _SQLITE = "sqlite:///"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
+_SHARED: Final = (
+    (("postgresql://", "postgres://"), "postgres", "PostgresStorage"),
+    (("redis://", "rediss://", "unix://"), "redis", "RedisStorage"),
+)
+"""How URLs of engines begin that many machines share; their module, which is the name of their extra, and class."""
 
 
 def open_storage(
@@ -26,14 +35,17 @@ def open_storage(
 
     Args:
         location: ``"memory:"`` for the process's own life; ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"``
-            for a file of SQLite, where all that follows the third slash is the path as it stands; anything else is
-            the path of a directory, in which LMDB and a journal are.
+            for a file of SQLite, where all that follows the third slash is the path as it stands;
+            ``"postgresql://HOST/DATABASE?schema=NAME"`` for a database of PostgreSQL (see `PostgresStorage`);
+            ``"redis://HOST:PORT/DB?prefix=NAME"``, ``rediss://`` or ``unix://`` for a server of Redis (see
+            `RedisStorage`); anything else is the path of a directory, in which LMDB and a journal are.
         readonly: refuse every commit, and create nothing.
         synchronous: what a commit that returned survives.
 
     Raises:
         InvalidInputError: the location is empty, or a URL of a kind that no engine serves.
         FormatError: what is there is not a log.
+        MissingExtraError: a package for it is missing.
     """
     if not isinstance(location, str | os.PathLike):
         raise InvalidInputError(f"a location is a path, 'memory:' or 'sqlite:///PATH', not {location!r}")
@@ -45,12 +57,30 @@ def open_storage(
         from eventlog.storage.sqlite import SqliteStorage  # noqa: PLC0415 (only the engine in use is imported)
 
         return SqliteStorage(_sqlite_path(str(location)), readonly=readonly, synchronous=synchronous)
+    for beginnings, module, name in _SHARED:
+        if str(location).startswith(beginnings):
+            return _engine(module, name)(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
-        msg = f"no storage engine for {str(location)!r}: give a directory's path, 'sqlite:///PATH' or 'memory:'"
-        raise InvalidInputError(msg)
+        raise InvalidInputError(
+            f"no storage engine for {_shown(str(location))}: give a directory's path, 'memory:', 'sqlite:///PATH', "
+            + " or ".join(f"'{beginnings[0]}…'" for beginnings, _, _ in _SHARED)
+        )
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
     return LocalStorage(location, readonly=readonly, synchronous=synchronous)
+
+
+def _engine(module: str, name: str) -> Callable[..., Storage]:
+    try:
+        found: Callable[..., Storage] = getattr(importlib.import_module(f"eventlog.storage.{module}"), name)
+    except ImportError as error:
+        raise MissingExtraError(f"a log in {name.removesuffix('Storage')}", module) from error
+    return found
+
+
+def _shown(location: str) -> str:
+    """A location as messages may show it: without a password."""
+    return repr(re.sub(r"(://[^/@]*):[^/@]*@", r"\1:…@", location))
 
 
 def _sqlite_path(location: str) -> str:

@@ -118,7 +118,7 @@ class TestKeysAndValues:
             storage.commit([], expect={A + b"absent": b""})
 
     def test_large_values(self, storage):
-        values = [bytes([n]) * 5_000_000 for n in range(3)]
+        values = [random.Random(n).randbytes(5_000_000) for n in range(3)]
         storage.commit([(A + bytes([n]), value) for n, value in enumerate(values)])
         assert storage.get([A + b"\1"]) == [values[1]]
         assert [value for _, value in storage.scan([ALL_A])] == values
@@ -352,7 +352,7 @@ class TestLife:
 
     def test_size_grows_with_what_is_written(self, storage):
         before = storage.size_bytes()
-        storage.commit([(A + bytes([n]), b"v" * 10_000) for n in range(100)])
+        storage.commit([(A + bytes([n]), random.Random(n).randbytes(10_000)) for n in range(100)])
         assert storage.size_bytes() >= before + 1_000_000
 
     def test_flush_returns(self, storage):

@@ -32,6 +32,7 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+ENGINES = {"lmdb": {"lmdb"}, "postgres": {"psycopg", "psycopg_pool"}, "redis": {"redis"}}
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -68,7 +69,9 @@ def test_imports_of_the_engine_go_down(path):
 @pytest.mark.parametrize("path", modules("eventlog"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_engine_needs_three_packages(path):
     outside = {name.split(".")[0] for name in imports(path)} - STANDARD - {"eventlog", "__future__"}
-    allowed = {"msgpack", "xxhash"} | ({"lmdb"} if path.parent.name == "storage" else set())
+    allowed = {"msgpack", "xxhash"}
+    if path.parent.name == "storage":
+        allowed |= ENGINES.get(path.stem.split("_")[0], set())
     if room_of(path) == "cli":
         allowed.add("savers")
     assert outside <= allowed

@@ -1,0 +1,322 @@
+"""PostgreSQL as a storage engine: a log in a database that many machines share.
+
+Owns how a call of the seam becomes one statement, and the outcome of a commit whose answer was lost. What the
+statements do is `postgres_schema`'s, which connection asks them `postgres_server`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from hashlib import blake2b
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from eventlog.errors import (
+    ClosedError,
+    ExpectationError,
+    InvalidInputError,
+    StorageError,
+    TooLargeError,
+)
+from eventlog.storage import postgres_schema as schema
+from eventlog.storage.base import FED
+from eventlog.storage.postgres_server import Byteas, LostError, Server, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from eventlog.storage import Synchronous
+    from eventlog.storage.base import Range
+
+    Pair = tuple[bytes, bytes]
+
+_SYNCHRONOUS: Final = ("full", "normal", "off")
+_MAX_KEY_BYTES: Final = 511
+_MAX_BATCH_BYTES: Final = 512 << 20
+"""PostgreSQL takes no parameter and no value of 1 GiB or more."""
+_FIRST_PAGE_PAIRS: Final = 32
+_PAGE_PAIRS: Final = 256
+_PAGE_BYTES: Final = 1 << 20
+_PAGE_RANGES: Final = 256
+_TOKEN: Final = 6
+"""Where a commit's arguments have its token."""
+_GROUP: Final = slice(1, 9)
+_of_range, _of_key = itemgetter(0), itemgetter(1)
+"""Where a page has them; the order of a union is nobody's promise."""
+_moment = struct.Struct(">Q")
+
+
+class PostgresStorage:
+    """A log in one schema of a PostgreSQL database, version 13 or later.
+
+    Safe from any thread, from any number of processes on any number of machines, and in the child of a ``fork``.
+    Reading never waits for writing. A commit is one round trip; so is a ``get`` of however many keys, and a page of a
+    ``scan``. It keeps no state in a session, so a pooler that hands each transaction to another connection will do.
+
+    What a commit that returned survives is the server's business:
+
+    - ``synchronous="full"``: the server's power loss. Refused where the server runs with ``fsync=off`` or
+      ``full_page_writes=off``, for it cannot give that.
+    - ``"normal"``: the same, as far as the server's own ``fsync`` and disks go; nothing is refused.
+    - ``"off"``: the client's death. The server's end may take the last moments, about three times its
+      ``wal_writer_delay``, and never anything older than what it takes (``synchronous_commit=off``).
+
+    In the first two, ``synchronous_commit`` is what the server says, and ``on`` where it says ``off``. Where standbys
+    are named in ``synchronous_standby_names``, a commit waits for them; where none are, a failover may take what was
+    acknowledged.
+
+    Commits of one run are in line, by an advisory lock of the transaction; those of different runs never meet. A batch
+    has at most 512 MiB.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        readonly: bool = False,
+        synchronous: Synchronous = "normal",
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Open the log at `url`; unless `readonly`, make it where there is none.
+
+        Args:
+            url: as libpq takes it, ``postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE``; its ``?schema=NAME`` is the
+                log's name in the database, ``eventlog`` if there is none.
+            readonly: refuse every commit and write nothing. A standby will do.
+            synchronous: see the class.
+            timeout_s: how long a call waits for others, and for a server that is away.
+
+        Raises:
+            InvalidInputError: the URL cannot be read, or `synchronous` is none of the three.
+            FormatError: no log there, something that is not a log, or one of a newer format.
+            BusyError: the server takes no more connections.
+            StorageError: the server cannot be reached, refuses, or does not give what `synchronous` asks for.
+        """
+        if synchronous not in _SYNCHRONOUS:
+            raise InvalidInputError(f'synchronous is "full", "normal" or "off", not {synchronous!r}')
+        place = place_of(url)
+        self._location = place.shown
+        self._readonly = readonly
+        self._is_durable = synchronous != "off"
+        self._timeout_ms = max(1, int(timeout_s * 1000))
+        self._statements = schema.Statements(place.schema)
+        self._salt = place.schema.encode()[:64]
+        self._server = Server(place, timeout_s)
+        schema.open_schema(self._server, place, readonly=readonly, is_full=synchronous == "full")
+
+    @property
+    def location(self) -> str:
+        """The URL without password and options, but with the schema."""
+        return self._location
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See ``Storage.get``; one statement.
+
+        Raises:
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+            StorageError: the server is away, or refuses.
+        """
+        _check_keys(keys)
+        self._check_open()
+        rows = self._read(self._statements.get, [Byteas(keys)]) if keys else []
+        return [*map({key: value for _, key, value in rows}.get, keys)]
+
+    def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
+        """See ``Storage.scan``. A page is one statement, over up to 256 ranges; nothing is open between two pages.
+
+        Raises:
+            InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.
+        """
+        self._check_open()
+        if not all(start for start, _ in ranges):
+            raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        return self._scanned(list(ranges), reverse=reverse, left=limit)
+
+    def _scanned(self, ranges: list[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
+        statement = self._statements.backward if reverse else self._statements.forward
+        size = _FIRST_PAGE_PAIRS  # most readers want a few
+        while ranges and (left is None or left > 0):
+            some = ranges[:_PAGE_RANGES]
+            count = size if left is None else min(left, size)
+            low, high = (Byteas(each[end] for each in some) for end in (0, 1))
+            page = [row for row in self._read(statement, [low, high, count, count]) if row[1] is not None]
+            page.sort(key=_of_key, reverse=reverse)
+            page.sort(key=_of_range)
+            yield from ((key, value) for _, key, value in page)
+            left = None if left is None else left - len(page)
+            if len(page) < count:
+                ranges = ranges[_PAGE_RANGES:]
+                continue
+            number, last, _ = page[-1]
+            start, end = some[number - 1]
+            ranges = [(start, last) if reverse else (last + b"\0", end), *ranges[number:]]
+            total = sum(len(value) for _, _, value in page)
+            size = max(1, min(_PAGE_PAIRS, count * 4, _PAGE_BYTES * count // max(total, 1)))
+
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[Pair]:
+        """See ``Storage.feed``.
+
+        In the order of transactions' numbers, up to the oldest that is not over yet, in whatever database of the
+        server: a transaction that stays open for hours holds the feed up for hours, and loses nothing.
+
+        Raises:
+            InvalidInputError: no position of this log; otherwise as `get`.
+        """
+        self._check_open()
+        if after and (len(after) <= _moment.size or after[_moment.size : _moment.size + 1] != FED):
+            raise InvalidInputError(f"{after.hex()} is no position in the feed of {self._location}")
+        return self._fed(after, limit)
+
+    def _fed(self, after: bytes, left: int | None) -> Iterator[Pair]:
+        while left is None or left > 0:
+            count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
+            since = str(_moment.unpack_from(after)[0]) if after else "0"
+            rows = self._read(self._statements.feed, [since, after[_moment.size :], count])
+            page = [row for row in rows if row[1] is not None]
+            page.sort(key=lambda row: (int(row[1]), row[2]))
+            for _, number, key in page:
+                after = _moment.pack(int(number)) + key
+                yield after, key
+            left = None if left is None else left - len(page)
+            if len(page) < count:
+                return
+
+    def _read(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """What a statement that changes nothing answers; it is asked again where the connection broke."""
+        return self._server.patiently(lambda: self._server.ask(statement, arguments))
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        puts: Sequence[Pair],
+        deletes: Sequence[bytes] = (),
+        expect: Mapping[bytes, bytes | None] | None = None,
+        *,
+        is_settled: bool = True,  # noqa: ARG002 (it always is)
+    ) -> None:
+        """See ``Storage.commit``; one round trip. A key in both is written.
+
+        Where the connection breaks before the answer, the batch is sent again. It is done once, whatever comes late: by
+        then it does not find what it expects; or, where it expects nothing that it changes, the token that it left.
+
+        Raises:
+            ExpectationError: an expected key differs; nothing was written.
+            CapacityError: no room on the server's disk; nothing was written.
+            BusyError: others were first all the time; nothing was written.
+            ClosedError: the storage was closed.
+            InvalidInputError: a key has not 1 to 511 bytes.
+            TooLargeError: the batch has more than 512 MiB.
+            StorageError: opened readonly, the server is away or refuses; the message says whether the batch was
+                written.
+        """
+        batch, wanted = dict(puts), dict(expect or {})
+        _check_keys(batch)
+        _check_keys(deletes)
+        _check_keys(wanted)
+        self._check_open()
+        if self._readonly:
+            raise StorageError(f"{self._location} was opened readonly; nothing was written; open it for writing")
+        size = sum(len(key) + len(value) for key, value in batch.items())
+        if size > _MAX_BATCH_BYTES:
+            raise TooLargeError("bytes of a batch in PostgreSQL", size, _MAX_BATCH_BYTES)
+        gone = [key for key in deletes if key not in batch]
+        is_once = any(wanted.get(key, value) != value for key, value in batch.items())
+        arguments = [
+            self._locks([*batch, *gone, *wanted]),
+            *(Byteas(batch), Byteas(batch.values()), Byteas(gone)),
+            *(Byteas(wanted), Byteas(wanted.values()), None if is_once else os.urandom(16)),
+            *(self._is_durable, self._timeout_ms),
+        ]
+        differing = self._committed(arguments, batch, wanted)
+        if differing:
+            raise ExpectationError(differing)
+
+    def _committed(
+        self, arguments: list[Any], batch: dict[bytes, bytes], wanted: dict[bytes, bytes | None]
+    ) -> list[bytes]:
+        """The keys that differ, none if the batch was written."""
+        try:
+            return self._server.patiently(lambda: self._differing(arguments), is_lost_fatal=True)
+        except LostError as lost:
+            return self._resolved(arguments, batch, wanted, lost)
+
+    def _resolved(
+        self, arguments: list[Any], batch: dict[bytes, bytes], wanted: dict[bytes, bytes | None], lost: LostError
+    ) -> list[bytes]:
+        """The same, after an answer was lost."""
+        try:
+            differing = self._server.patiently(lambda: self._differing(arguments))
+            if not differing or arguments[_TOKEN] is not None:
+                return differing
+            made = [key for key in batch if wanted.get(key, b"") is None] or list(batch)
+            return [] if self.get(made) == [batch[key] for key in made] else differing
+        except StorageError as error:
+            raise StorageError(
+                f"{self._location}: the connection was lost during a commit, and the batch may be there or not "
+                f"({error}); look before writing again"
+            ) from lost
+
+    def _differing(self, arguments: list[Any]) -> list[bytes]:
+        ((_, differing),) = self._server.ask(self._statements.commit, arguments)
+        return differing or []
+
+    def _locks(self, keys: Iterable[bytes]) -> list[int]:
+        """Numbers of advisory locks, in order: one for each run that the keys are of."""
+        groups = {key[_GROUP] for key in keys}
+        hashes = (blake2b(group, digest_size=8, key=self._salt).digest() for group in groups)
+        return sorted(int.from_bytes(each, "big", signed=True) for each in hashes)
+
+    def position(self) -> None:
+        """None: to ask the server costs as much as to read a value."""
+        self._check_open()
+
+    # --- flushing -------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Nothing to do: every commit is settled when it returns."""
+        self._check_open()
+
+    def flush(self) -> None:
+        """Return when everything committed before is on the server's stable storage.
+
+        Raises as `get`.
+        """
+        self._check_open()
+        if not self._is_durable and not self._readonly:
+            self._read(self._statements.flush, [])
+
+    def is_flushed(self) -> bool:
+        """Whether everything committed so far is on the server's stable storage; it may say no too often."""
+        self._check_open()
+        return self._is_durable or bool(self._read(self._statements.is_flushed, [])[0][1])
+
+    # --- handles --------------------------------------------------------------------------------------------------
+
+    def size_bytes(self) -> int:
+        """Bytes of the table, its indexes and what is kept for them, as the server counts them."""
+        self._check_open()
+        return int(self._read(self._statements.size, [])[0][1])
+
+    def close(self) -> None:
+        """Flush what is left, and give the connections back. Idempotent."""
+        if self._server.is_closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self._server.close()
+
+    def _check_open(self) -> None:
+        if self._server.is_closed:
+            raise ClosedError(f"{self._location} was closed; open it again")
+
+
+def _check_keys(keys: Iterable[bytes]) -> None:
+    for key in keys:
+        if not 0 < len(key) <= _MAX_KEY_BYTES:
+            raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}")

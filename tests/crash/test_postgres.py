@@ -1,0 +1,168 @@
+"""Many processes on one PostgreSQL server, which is killed, and connections that break at every step of a commit."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from eventlog import EventLog
+from eventlog.errors import ExpectationError, StorageError
+from eventlog.storage.postgres import PostgresStorage
+from tests.crash.together import (
+    EACH,
+    PROCESSES,
+    Follower,
+    acknowledged,
+    all_at_once,
+    checked,
+    on_a_run_of_its_own,
+    on_one_run,
+)
+from tests.proxy import FAULTS, Proxy
+from tests.servers import OwnPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+A, B = b"\x0a", b"\x0b"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[OwnPostgres]:
+    server = OwnPostgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"t{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def url(server, schema) -> str:
+    return server.url(schema)
+
+
+class TestProcesses:
+    def test_on_a_run_each(self, url):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        done = all_at_once(on_a_run_of_its_own, url, EACH)
+        ids = acknowledged(done)
+        checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
+
+    def test_on_one_run_each_step_has_one_winner(self, url):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        done = all_at_once(on_one_run, url, EACH)
+        assert all(len(ids) == EACH for ids in done)
+        ids = acknowledged(done)
+        checked(url, ["shared"], ids, follower.end(len(ids)))
+
+    @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
+    def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(all_at_once, work, url, 5 * EACH)
+            rng, kills = random.Random(1), 0
+            while kills < 3 and not done.done():
+                time.sleep(rng.uniform(0.1, 0.4))
+                server.kill()
+                server.start()
+                kills += 1
+            ids = acknowledged(done.result(120))
+        assert kills > 1
+        runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
+        checked(url, runs, ids, follower.end(len(ids)))
+
+
+@pytest.fixture
+def proxy(server) -> Iterator[Proxy]:
+    proxy = Proxy(server.socket, b".commit(")
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def storage(server, proxy, schema) -> Iterator[PostgresStorage]:
+    with closing(PostgresStorage(server.url_through(proxy.port, schema))) as opened:
+        yield opened
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_a_commit_whose_answer_is_lost_is_resolved(self, storage, proxy, fault):
+        storage.commit([(A, b"0")])
+        for n in range(4):
+            proxy.fault = fault
+            storage.commit([(A, b"%d" % (n + 1)), (b"E%d" % n, b"")], expect={A: b"%d" % n})
+            assert proxy.fault is None
+            assert storage.get([A]) == [b"%d" % (n + 1)]
+            with pytest.raises(ExpectationError):
+                storage.commit([(A, b"no")], expect={A: b"%d" % n})
+        proxy.deliver()
+        assert storage.get([A]) == [b"4"]
+        assert [key for _, key in storage.feed()] == [b"E%d" % n for n in range(4)]
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_so_is_one_that_expects_nothing_of_what_it_changes(self, storage, proxy, fault):
+        storage.commit([(B, b"there")])
+        proxy.fault = fault
+        storage.commit([(A, b"old")], expect={B: b"there"})
+        storage.commit([(A, b"new")])
+        proxy.deliver()
+        assert storage.get([A, B]) == [b"new", b"there"]
+        proxy.fault = fault
+        storage.commit([], [A])
+        storage.commit([(A, b"again")])
+        proxy.deliver()
+        assert storage.get([A]) == [b"again"]
+
+    def test_a_conflict_whose_answer_is_lost_is_one(self, url, storage, proxy):
+        with closing(PostgresStorage(url)) as other:
+            other.commit([(A, b"1")])
+            for fault in FAULTS:
+                for wanted in ({A: None}, {B: b"not there"}):
+                    proxy.fault = fault
+                    with pytest.raises(ExpectationError):
+                        storage.commit([(A, b"2")], expect=wanted)
+            proxy.deliver()
+            assert other.get([A]) == [b"1"]
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_an_append_ends_as_committed_or_not(self, server, proxy, schema, fault):
+        with EventLog.open(server.url_through(proxy.port, schema)) as log:
+            run = log.run("a")
+            run.append({"n": 0})
+            for n in range(1, 6):
+                proxy.fault = fault
+                run.append({"n": n})
+                proxy.deliver()
+            assert [event.step for event in run.events()] == list(range(6))
+            assert list(log.verify()) == []
+
+    def test_a_server_that_stays_away_is_an_error_that_says_so(self, server, url):
+        with closing(PostgresStorage(url, timeout_s=0.5)) as storage:
+            storage.commit([(A, b"1")])
+            server.kill()
+            try:
+                with pytest.raises(StorageError):
+                    storage.get([A])
+                with pytest.raises(StorageError):
+                    storage.commit([(A, b"2")], expect={A: b"1"})
+            finally:
+                server.start()
+            with suppress(StorageError):  # connections that the pool had when it died
+                storage.get([A])
+            storage.commit([(A, b"3")], expect={A: b"1"})
+            assert storage.get([A]) == [b"3"]

