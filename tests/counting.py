@@ -127,6 +127,9 @@ class CountingStorage:
             for key in deletes:
                 tally.keys_deleted[chr(key[0])] += 1
 
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        return self.inner.feed(after, limit=limit)
+
     def position(self) -> int | None:
         return self.inner.position()
 
