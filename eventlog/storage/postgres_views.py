@@ -458,7 +458,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION LOG.changes(data bytea, count int, first int)
-RETURNS TABLE (n int, channel text, code int, part int, payload bytea) IMMUTABLE LANGUAGE plpgsql AS $$
+RETURNS TABLE (n int, channel text, code int, part int, payload bytea) ROWS 8 IMMUTABLE LANGUAGE plpgsql AS $$
 DECLARE
   t record;
   at int := first;
@@ -493,7 +493,7 @@ SELECT LOG.run_name(CASE WHEN o.value IS NULL THEN root->2->0 ELSE LOG.sealed(o.
   own->>0 AS branch, root->2->>2 AS codec, substr(s.key, 2) AS place
 FROM LOG.pairs s
 JOIN LOG.pairs r ON r.key = substr(s.key, 1, 9) || '\x00000000'::bytea
-CROSS JOIN LATERAL (SELECT LOG.sealed(s.value) AS own, LOG.sealed(r.value) AS root) AS f
+CROSS JOIN LATERAL (SELECT LOG.sealed(s.value) AS own, LOG.sealed(r.value) AS root OFFSET 0) AS f
 LEFT JOIN LOG.pairs o ON o.key = '\x4f'::bytea || substr(s.key, 2, 8)
   || CASE WHEN json_typeof(own->2->0) = 'number' THEN int4send((own->2->>0)::int) END
 WHERE s.key >= '\x53'::bytea AND s.key < '\x54'::bytea AND json_array_length(root) > 0 AND json_array_length(own) > 0;
@@ -502,20 +502,22 @@ CREATE OR REPLACE VIEW LOG.writes AS
 SELECT s.run, s.branch, f.step, f.id, f.task, f."time", w.channel,
   coalesce((ARRAY['delete', 'set', 'extend', 'merge', 'set', 'set', 'set', 'text', 'splice'])[w.code + 1], '?')
     AS operation,
-  LOG.operation(w.code, CASE WHEN w.part IS NULL THEN w.payload ELSE substr(p.value, 10) END, s.codec)::json AS value,
+  LOG.operation(w.code, CASE WHEN w.part IS NULL THEN w.payload ELSE (
+      SELECT substr(p.value, 10) FROM LOG.pairs p WHERE p.key = '\x50'::bytea || substr(e.key, 2) || int4send(w.part)
+    ) END, s.codec)::json AS value,
   e.key, w.n
 FROM LOG.segments s
 JOIN LOG.pairs e ON e.key >= '\x45'::bytea || s.place AND e.key < '\x45'::bytea || s.place || '\x80'::bytea
 CROSS JOIN LATERAL LOG.facts(e.key, e.value) AS f
-CROSS JOIN LATERAL LOG.changes(e.value, f.count, f.first) AS w
-LEFT JOIN LOG.pairs p ON p.key = '\x50'::bytea || substr(e.key, 2) || int4send(w.part);
+CROSS JOIN LATERAL LOG.changes(e.value, f.count, f.first) AS w;
 
 CREATE OR REPLACE VIEW LOG.events AS
 SELECT s.run, s.branch, f.step, f.id, f.task, f."time", f.meta, (
     SELECT coalesce(json_object_agg(w.channel, LOG.operation(
-      w.code, CASE WHEN w.part IS NULL THEN w.payload ELSE substr(p.value, 10) END, s.codec)::json ORDER BY w.n), '{}')
+      w.code, CASE WHEN w.part IS NULL THEN w.payload ELSE (
+        SELECT substr(p.value, 10) FROM LOG.pairs p WHERE p.key = '\x50'::bytea || substr(e.key, 2) || int4send(w.part)
+      ) END, s.codec)::json ORDER BY w.n), '{}')
     FROM LOG.changes(e.value, f.count, f.first) AS w
-    LEFT JOIN LOG.pairs p ON p.key = '\x50'::bytea || substr(e.key, 2) || int4send(w.part)
   ) AS writes, e.key
 FROM LOG.segments s
 JOIN LOG.pairs e ON e.key >= '\x45'::bytea || s.place AND e.key < '\x45'::bytea || s.place || '\x80'::bytea
@@ -525,8 +527,9 @@ CREATE OR REPLACE VIEW LOG.runs AS
 SELECT LOG.run_name(f->0) AS run, LOG.time_of(LOG.big(decode(f->3->>'$b64', 'base64'), false)) AS created,
   LOG.sealed(r.value)->2->>2 AS codec
 FROM LOG.pairs n
-CROSS JOIN LATERAL (SELECT LOG.sealed(n.value) AS f) AS listing
+CROSS JOIN LATERAL (SELECT LOG.sealed(n.value) AS f OFFSET 0) AS listing
 LEFT JOIN LOG.pairs r ON r.key = '\x53'::bytea || int8send(CASE WHEN (f->>2)::numeric < 9223372036854775808
   THEN (f->>2)::numeric ELSE (f->>2)::numeric - 18446744073709551616 END::bigint) || '\x00000000'::bytea
 WHERE n.key >= '\x4e'::bytea AND n.key < '\x4f'::bytea AND (f->>4)::boolean;
 """
+"""What is read once is kept from being read for each of its uses by ``OFFSET 0``."""

@@ -7,7 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, TypedDict
 
 import psycopg
 import pytest
@@ -285,6 +285,30 @@ def set_to(admin: Any, name: str, value: str) -> None:
     admin.execute("SELECT pg_reload_conf()")
     while admin.execute(f"SHOW {name}").fetchone() != (value,):
         time.sleep(0.01)
+
+
+class Counted(TypedDict):
+    count: int
+
+
+def test_a_superstep_of_langgraph_is_two_round_trips(url, asked):
+    """What its task wrote, and its checkpoint."""
+    graph_of = pytest.importorskip("langgraph.graph")
+    from savers.langgraph import EventLogSaver
+
+    def asked_for(saver: Any, steps: int) -> int:
+        builder = graph_of.StateGraph(Counted)
+        builder.add_node("add", lambda state: {"count": state["count"] + 1})
+        builder.add_edge("__start__", "add")
+        builder.add_conditional_edges("add", lambda state: "add" if state["count"] < steps else "__end__")
+        config: Any = {"configurable": {"thread_id": f"{steps} steps"}, "recursion_limit": 100}
+        before = len(asked)
+        builder.compile(checkpointer=saver).invoke({"count": 0}, config, durability="sync")
+        return len(asked) - before
+
+    with EventLogSaver.from_conn_string(url) as saver:
+        few, many = (asked_for(saver, steps) for steps in (10, 60))
+    assert many - few <= 2 * 50
 
 
 class TestFeed:

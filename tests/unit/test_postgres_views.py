@@ -238,6 +238,16 @@ class TestEvents:
         assert [name for name, _ in rows("SELECT run, codec FROM runs ORDER BY run")] == ["copied", "trip"]
         assert rows("SELECT count(*) FROM events WHERE run NOT IN ('trip', 'copied')") == [(0,)]
 
+    def test_a_run_that_was_pruned(self, log, rows):
+        run = log.run("trip")
+        for n in range(6):
+            run.append({"n": n}, id=f"id{n}")
+        assert check(log, rows) == 6
+        run.prune(["id4", "id5"])
+        assert rows("SELECT id, writes->>'n' FROM events ORDER BY key") == [
+            (event.id, str(event.writes["n"])) for event in run.events()
+        ]
+
     def test_one_row_for_each_channel(self, log, rows):
         run = log.run("trip")
         run.append({"spent": 180, "city": "Rome"}, task="planner")
@@ -277,6 +287,29 @@ class TestSavers:
         said = [value for channel, value in values if channel == "said"]
         assert any("hello" in json.dumps(value) and "AIMessage" in json.dumps(value) for value in said)
         assert rows("SELECT count(DISTINCT id) >= 3 FROM events") == [(True,)]
+
+    def test_what_is_encrypted_stays_so(self, url, rows):
+        encrypted = pytest.importorskip("langgraph.checkpoint.serde.encrypted")
+        from savers.langgraph import EventLogSaver
+
+        serde = encrypted.EncryptedSerializer.from_pycryptodome_aes(key=b"sixteen bytes ok")
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        with EventLogSaver.from_conn_string(url, serde=serde) as saver:
+            for n in range(2):
+                values = {"x": {"password": ["hunter"] * (n + 1)}}
+                checkpoint: Any = {
+                    "v": 4,
+                    "ts": "2026-01-01T00:00:00+00:00",
+                    "id": f"{n}",
+                    "channel_values": values,
+                    "channel_versions": {"x": f"{n}"},
+                    "versions_seen": {},
+                }
+                config = saver.put(config, checkpoint, {"source": "loop", "step": n}, {"x": f"{n}"})
+        found = rows("SELECT channel, operation, value FROM writes ORDER BY key, n")
+        assert {json.loads(value)["$type"] for _, _, value in found} == {"+aes"}
+        assert "hunter" not in str(found)
+        assert "password" not in str(found)
 
     def test_a_thread_of_the_plain_saver(self, url, rows):
         from savers import PostgresSaver
