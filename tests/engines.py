@@ -23,6 +23,7 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
     "postgres": servers.postgres_location,
     "redis": redis_server.location,
+    "objectstore": lambda directory: f"file://{directory}/objects",
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 
