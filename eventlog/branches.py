@@ -72,7 +72,7 @@ from eventlog.snapshots import (
     read_places,
 )
 from eventlog.tasks import REFERRED, refer
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -404,14 +404,19 @@ class Branches:
             return self._replayed(at, channels)
 
     def _replayed(self, at: tuple[int, int], channels: Sequence[str]) -> Entries:
-        progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
-        found = {channel: progress.entries[channel] for channel in channels}
-        try:
-            return {**found, **read_entries(self.storage, self.run, found, channels)}
-        except DroppedError:
-            raise CorruptionError(
-                f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
-            ) from None
+        while True:
+            trunk = read_trunk(self.storage, self.run)
+            progress = progress_at(self.storage, self.lineage, self.run, at, use_manifests=False)
+            found = {channel: progress.entries[channel] for channel in channels}
+            try:
+                return {**found, **read_entries(self.storage, self.run, found, channels)}
+            except (CorruptionError, DroppedError):
+                if was_pruned(self.storage, self.run, at):
+                    raise pruned(at) from None
+                if read_trunk(self.storage, self.run) == trunk:
+                    raise CorruptionError(
+                        f"run {self.name!r}", "a value that it begins with since it was pruned is gone"
+                    ) from None
 
     def is_left(self, at: tuple[int, int]) -> bool:
         """Whether an event of the first owner's, in a run without others, was not pruned and is not being pruned."""
@@ -449,18 +454,13 @@ class Branches:
         Raises:
             NotFoundError: the run was deleted.
         """
-        key = segment_key(self.run, 0)
-        record = self.storage.get([key])[0]
-        if record is not None and not unseal_fields(key, record):
+        key, own = segment_key(self.run, 0), owner_key(self.run, self.owner)
+        record, owned = self.storage.get([key, own])
+        owner = read_owner(own, owned)
+        is_deleted = record is not None and not unseal_fields(key, record)
+        if is_deleted or owner is None or not owner.is_alive:
             raise self._deleted(MAIN)
-        if self.owner:
-            key = owner_key(self.run, self.owner)
-            record = self.storage.get([key])[0]
-        first = owner_key(self.run, 0)
-        owner = read_owner(key, record) if self.owner else read_owner(first, self.storage.get([first])[0])
-        if owner is None or not owner.is_alive:
-            raise self._deleted(MAIN)
-        return key, record
+        return (own, owned) if self.owner else (key, record)
 
     def fork(self, name: str | None, base: EventFacts, alive: Segment) -> Segment:
         """Write a new branch that begins at the event `base`; three records, whatever the history.

@@ -82,7 +82,7 @@ class Catalog:
         record = self._storage.get([key])[0]
         if record is None:
             return None
-        listing = _read(key, record)
+        listing = read_listing(key, record)
         if listing.parts != parts:
             raise CorruptionError(f"name {parts!r}", f"its record belongs to {listing.parts!r}")
         return listing
@@ -116,7 +116,7 @@ class Catalog:
         """Every name's record, dead or alive; only those whose first part is `within`, if given."""
         bounds = names_within(within) if within is not None else (NAME, bytes([NAME[0] + 1]))
         for key, record in self._storage.scan([bounds]):
-            listing = _read(key, record)
+            listing = read_listing(key, record)
             if within is None or listing.parts[0] == within:
                 yield listing
 
@@ -145,6 +145,7 @@ def _record(key: bytes, listing: Listing) -> bytes:
     return seal_fields(key, fields)
 
 
-def _read(key: bytes, record: bytes) -> Listing:
+def read_listing(key: bytes, record: bytes) -> Listing:
+    """The listing of a name's record."""
     parts, incarnation, number, created, is_alive, unswept, *more = unseal_fields(key, record)[:8]
     return Listing(tuple(parts), incarnation, number, int.from_bytes(created, "big"), is_alive, unswept, *more)

@@ -190,6 +190,20 @@ def auto_id(segment: int, seq: int, digest: bytes) -> str:
     return f"e{segment}.{seq}.{digest[:4].hex()}"
 
 
+class Fed(NamedTuple):
+    """An event in the feed of a log.
+
+    Attributes:
+        position: where the feed goes on after it; an opaque string of letters and digits.
+        run: name of the run.
+        event: the event.
+    """
+
+    position: str
+    run: RunName
+    event: Event
+
+
 @dataclass(frozen=True, slots=True)
 class Branch:
     """A named pointer to an event.

@@ -204,6 +204,11 @@ def places(kind: bytes, run: int, segment: int, first: int, last: int) -> Range:
     return _place(kind, run, segment, first), _place(kind, run, segment, last + 1)
 
 
+def run_of(key: bytes) -> int:
+    """Run of a key that has one."""
+    return int.from_bytes(key[1:9], "big")
+
+
 def place_of(key: bytes) -> tuple[int, int]:
     """Segment and seq of a key that has them."""
     _, _, segment, seq = _read_place(key)

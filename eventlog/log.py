@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from eventlog.burial import bury, is_buried, sweep
 from eventlog.catalog import Catalog, name_parts, plain_name
 from eventlog.codec import MSGPACK
+from eventlog.copies import Follower, compared, copy
 from eventlog.copying import copied
 from eventlog.diff import Diff, compare
 from eventlog.errors import ConflictError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
+from eventlog.feeding import feed
 from eventlog.layout import name_key, owner_key, segment_key
 from eventlog.naming import Naming
 from eventlog.owners import Owners, all_owners
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from eventlog.catalog import Listing
     from eventlog.codec import Codec
-    from eventlog.events import Problem, RunName
+    from eventlog.copies import Comparison
+    from eventlog.events import Fed, Problem, RunName
 
 
 class _Door(NamedTuple):
@@ -258,6 +261,58 @@ class EventLog:
 
     def _is_buried(self, listing: Listing) -> bool:
         return is_buried(self._storage, listing.number, listing.owner)
+
+    def feed(self, after: str | None = None, *, limit: int | None = None) -> Iterator[Fed]:
+        """The events of all runs and branches, in the order in which they became visible to readers.
+
+        It ends with what is there now; called again with the last position it goes on: it misses no event and repeats
+        none, whatever writers, threads and processes do meanwhile. Positions may be kept for as long as the log is;
+        another handle, or another process, goes on from one as well. An event of a deleted run is left out, and one
+        that was pruned. What was written before releases that feed comes first, in another order. Task writes are no
+        events, and a copy of a run brings none.
+
+        Args:
+            after: a position that this log gave; by default the beginning.
+            limit: at most so many events.
+
+        Returns:
+            A lazy iterator; nothing is held open between two items.
+
+        Raises:
+            InvalidInputError: `after` is no position of this log.
+            FormatError: opened readonly, and the log was written before there was a feed.
+        """
+        return feed(self._storage, after, limit)
+
+    def copy_to(
+        self, target: EventLog, *, verify: bool = True, progress: Callable[[str, int], None] = lambda *_: None
+    ) -> Comparison | None:
+        """Make another log, on whatever engine, what this one is: key by key, runs that are gone included.
+
+        Goes on where an earlier call was stopped, however it was; a run whose ends are the same on both sides is not
+        read again. Who reads the target meanwhile sees a state that each run had. Nobody else may write the target.
+        This log may be written meanwhile; what is written then may be missing in the end, see `follow_to`.
+
+        Args:
+            target: a new log, or an earlier copy of this one.
+            verify: read both at the end, mend what differs, and say what still does.
+            progress: is told what is being done, and how many runs or keys that are.
+
+        Returns:
+            What both hold at the end; None if it was not to be verified.
+
+        Raises:
+            ConflictError: the target holds a run or an event that is not from this log.
+        """
+        return copy(self._storage, target._storage, verify=verify, progress=progress)
+
+    def follow_to(self, target: EventLog) -> Follower:
+        """What keeps another log what this one is, as it is written; see `copy_to`."""
+        return Follower(self._storage, target._storage)
+
+    def compare_to(self, target: EventLog) -> Comparison:
+        """Read this log and another one whole, and say where they differ, key by key."""
+        return compared(self._storage, target._storage)
 
     def diff(self, a: State | Event, b: State | Event) -> Diff:
         """What differs from `a` to `b`: states or events, of any branches and runs of this log."""

@@ -8,11 +8,12 @@ that all that is kept goes back to, and whole branches; see trunk.
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.branches import MAIN
 from eventlog.burial import SWEEP_KEYS, names_of_segment
-from eventlog.errors import ConflictError, ExpectationError
+from eventlog.errors import ConflictError, CorruptionError, ExpectationError, NotFoundError
 from eventlog.layout import (
     CHILD,
     EVENT,
@@ -21,10 +22,12 @@ from eventlog.layout import (
     PART,
     SNAPSHOT,
     TASK_WRITE,
+    WAITING,
     all_of,
     branch_key,
     child_key,
     head_key,
+    id_key,
     id_of,
     owner_key,
     owner_of,
@@ -38,7 +41,7 @@ from eventlog.naming import bare, places_in
 from eventlog.owners import all_owners
 from eventlog.records import read_event, seal_fields, unseal_fields
 from eventlog.snapshots import manifest_pair, progress_at, whole_entries
-from eventlog.tasks import Anchor, references
+from eventlog.tasks import Anchor, awaited, references
 from eventlog.trunk import Trunk, read_trunk
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     Pair = tuple[bytes, bytes]
 
 _TRIES: Final = 100
+_LOOKS: Final = 10
 _LAST_SEQ: Final = (1 << 63) - 2
 
 
@@ -71,7 +75,7 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], need
     entries = dict(zip(event_ids, branches.naming.entries(event_ids), strict=True))
     named = {event_id: entry for event_id, entry in entries.items() if entry is not None}
     only = {(entry[0], entry[1]) for entry in named.values() if entry[:2] == entry[2:]}
-    ends = _ends(branches, only - set(needed))
+    ends = _ends(branches, only - set(needed), set(needed))
     for event_id, entry in named.items():
         _forget(branches, tasks, event_id, is_end=(entry[0], entry[1]) in ends)
     return list(named)
@@ -92,22 +96,23 @@ def _forget(branches: Branches, tasks: TaskWrites, event_id: str, *, is_end: boo
     raise ConflictError(f"too many writers use the id {event_id!r} at once; try again")
 
 
-def _ends(branches: Branches, going: set[Place]) -> set[Place]:
-    """Those of some places behind which nothing stays: no event whose id names it, no branch that begins there."""
+def _ends(branches: Branches, going: set[Place], needed: set[Place]) -> set[Place]:
+    """Those of some places behind which nothing stays: no event that its id names or that is needed, no branch."""
     ends: set[Place] = set()
     for number in {segment for segment, _ in going}:
         first = min(seq for segment, seq in going if segment == number)
-        ends |= _ends_of(branches, number, first, going)
+        ends |= _ends_of(branches, (number, first), going, needed)
     return ends
 
 
-def _ends_of(branches: Branches, number: int, first: int, going: set[Place]) -> set[Place]:
+def _ends_of(branches: Branches, begin: Place, going: set[Place], needed: set[Place]) -> set[Place]:
+    number, first = begin
     run, storage = branches.run, branches.storage
     forks = {place_of(key)[1] for key, _ in storage.scan([places(CHILD, run, number, first, _LAST_SEQ)])}
     ends: set[Place] = set()
     for key, record in storage.scan([places(EVENT, run, number, first, _LAST_SEQ)], reverse=True):
         at = place_of(key)
-        if at[1] in forks:
+        if at[1] in forks or at in needed:
             break
         if at in going:
             ends.add(at)
@@ -130,20 +135,34 @@ def prune(
     others = [owner for owner in all_owners(branches.storage, branches.run) if owner.number]
     if branches.owner or others or not keep:
         return Gone(0, 0, 0)
+    looks = _LOOKS
     for _ in range(_TRIES):
-        plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
-        if dry_run:
-            return _measured(branches, plan)
         try:
-            _turn(branches, plan)
-            _make_whole(branches, tasks, plan)
-            _unname(branches, plan)
-            gone = _measured(branches, plan)
-            _remove(branches, list(_garbage(branches, plan)))
+            return _pruned(branches, tasks, keep, back_to, dry_run=dry_run)
         except ExpectationError:
             continue
-        return gone
+        except (CorruptionError, NotFoundError):  # another one may prune the run, too: then it is whole when it is done
+            looks -= 1
+            if not looks:
+                raise
     raise ConflictError(f"run {branches.name!r} is written too quickly to be pruned; try again")
+
+
+def _pruned(
+    branches: Branches, tasks: TaskWrites, keep: Sequence[Place], back_to: Sequence[Place], *, dry_run: bool
+) -> Gone:
+    plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
+    newest = max(branches.event(at)[2].id or "" for at in keep)
+    late = list(_late(branches, newest))
+    if dry_run:
+        return _measured(branches, plan, late)
+    trunk = _turn(branches, plan)
+    _make_whole(branches, tasks, plan)
+    _unname(branches, plan)
+    gone = _measured(branches, plan, late)
+    _remove(branches, list(_garbage(branches, plan)), trunk)
+    _remove_late(branches, late)
+    return gone
 
 
 class Gone(NamedTuple):
@@ -227,8 +246,12 @@ def _common(branches: Branches, one: Place, other: Place) -> Place:
     raise AssertionError("all events of a run go back to its first")
 
 
-def _turn(branches: Branches, plan: _Plan) -> None:
-    """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere."""
+def _turn(branches: Branches, plan: _Plan) -> bytes | None:
+    """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere.
+
+    Returns:
+        The tombstone's record.
+    """
     run, storage = branches.run, branches.storage
     known = read_trunk(storage, run)
     key, epoch_key = trunk_key(run), owner_key(run, 0)
@@ -251,6 +274,7 @@ def _turn(branches: Branches, plan: _Plan) -> None:
                 puts += _new_main(branches, plan, expect)
     if puts or deletes:
         storage.commit(puts, [key for key in deletes if key not in dict(puts)], expect)
+    return dict(puts).get(key, plan.seen[key])
 
 
 def _new_main(branches: Branches, plan: _Plan, expect: dict[bytes, bytes | None]) -> list[Pair]:
@@ -330,19 +354,40 @@ def _garbage(branches: Branches, plan: _Plan) -> Iterator[Pair]:
             yield from ((key, record or b"") for key, record in zip(keys, storage.get(keys), strict=True))
 
 
-def _remove(branches: Branches, pairs: list[Pair]) -> None:
-    """Remove keys, in their order, by commits of a bounded size, as long as nobody else prunes the run."""
+def _remove(branches: Branches, pairs: list[Pair], trunk: bytes | None) -> None:
+    """Remove keys, in their order, by commits of a bounded size, as long as nobody else prunes the run.
+
+    What was garbage before another pruning may be what the run begins at since.
+    """
     key = trunk_key(branches.run)
-    trunk = branches.storage.get([key])[0]
     for begin in range(0, len(pairs), SWEEP_KEYS):
         some = pairs[begin : begin + SWEEP_KEYS]
         renamed = {name: record for name, record in some if name[:1] == ID}  # one may name something anew
         branches.storage.commit([], [name for name, _ in some], {key: trunk, **renamed})
 
 
-def _measured(branches: Branches, plan: _Plan) -> Gone:
+def _late(branches: Branches, newest: str) -> Iterator[Pair]:
+    """What tasks wrote after ids that name nothing and are less than the newest that stays: what may be pruned is."""
+    waiting = list(branches.storage.scan([all_of(WAITING, branches.run)]))
+    ids = [awaited(key, record) for key, record in waiting]
+    for pair, event_id, entry in zip(waiting, ids, branches.naming.entries(ids), strict=True):
+        if entry is None and event_id < newest:
+            yield pair
+
+
+def _remove_late(branches: Branches, pairs: list[Pair]) -> None:
+    """Remove what nobody awaits, unless an event of that id came meanwhile, or more was written."""
+    for key, record in pairs:
+        name = id_key(branches.run, awaited(key, record))
+        named = branches.storage.get([name])[0]
+        if branches.id_entry(awaited(key, record)) is None:
+            with suppress(ExpectationError):
+                branches.storage.commit([], [key], {key: record, name: named})
+
+
+def _measured(branches: Branches, plan: _Plan, late: list[Pair]) -> Gone:
     events = keys = size = 0
-    for key, record in _garbage(branches, plan):
+    for key, record in chain(_garbage(branches, plan), late):
         events += key[:1] == EVENT
         keys += 1
         size += len(key) + len(record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -27,7 +27,7 @@ from eventlog.errors import (
 )
 from eventlog.events import Branch, Event, Pruned, TaskWrite, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of, segment_key
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.snapshots import (
@@ -41,7 +41,7 @@ from eventlog.snapshots import (
 from eventlog.state import State
 from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -159,6 +159,7 @@ class Run:
         self._branch = tip.segment.branch
         self._state: State | None = None
         self._task_writes: TaskWrites | None = None
+        self._beginning: tuple[bytes, bytes | None] | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
         self._stretches = Stretches(branches)
@@ -433,6 +434,16 @@ class Run:
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
             return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
 
+    @contextmanager
+    def unless_busy(self) -> Iterator[bool]:
+        """Whether no other thread writes through this handle now; while that holds, none begins to. Never waits."""
+        is_free = self._lock.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._lock.release()
+
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
         tip, at, draft, may_fork, _ = prepared
@@ -569,6 +580,10 @@ class Run:
         """
         return self._once("stale", self._is_new, self._is_stale)
 
+    def position(self) -> int | None:
+        """A number that changes whenever anybody writes anything to the log; None where that would cost a read."""
+        return self._storage.position()
+
     def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
         """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
         position = self._storage.position()
@@ -654,7 +669,7 @@ class Run:
             try:
                 play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
                 found = branches.event(at)
-            except CorruptionError:  # what lies between may be pruned since
+            except (CorruptionError, NotFoundError):  # what lies between may be pruned since
                 found, entries = self._read_at(at)
         else:
             found, entries = self._read_at(at)
@@ -693,7 +708,7 @@ class Run:
         ranges = self._branches.lineage.ranges(EVENT, last[0], last[1], first)
         pairs = self._storage.scan(ranges[::-1] if reverse else ranges, reverse=reverse)
         wanted = range(last[1], first - 1, -1) if reverse else range(first, last[1] + 1)
-        for at, key, record in self._dense(pairs, wanted):
+        for at, key, record in self._dense(pairs, wanted, last):
             yield self._branches.event_of(at, read_event(key, record))
 
     def given_ids(self, before: str | None = None, *, limit: int | None = None) -> Iterator[str]:
@@ -738,6 +753,10 @@ class Run:
         entry = None if self._is_new else self._named([check_id("event id", id)])[0]
         return None if entry is None else self._event_at((entry[0], entry[1]))
 
+    def was_pruned(self) -> bool:
+        """Whether events of it were removed by `prune`."""
+        return not self._is_new and read_trunk(self._storage, self._branches.run) is not None
+
     def payloads_by(self, event: Event) -> Mapping[str, bytes | None]:
         """What an event of this run sets to small values, as encoded, by channel; None for one that it deletes."""
         return self._branches.payloads_by(event)
@@ -767,7 +786,7 @@ class Run:
             entries = progress_at(self._storage, branches.lineage, branches.run, before).entries
             entries.update(branches.read(before, entries, list(entries)))
         pairs = self._storage.scan(branches.lineage.ranges(EVENT, last[0], last[1], first))
-        for at, key, record in self._dense(pairs, range(first, last[1] + 1)):
+        for at, key, record in self._dense(pairs, range(first, last[1] + 1), last):
             read = read_event(key, record)
             changed, _ = advanced(entries, placed(read[2].writes, at), at, len(record))
             apply_changes(entries, changed)
@@ -777,13 +796,15 @@ class Run:
             yield (event := self._branches.event_of(at, read)), State(event, dict(entries), branches)
 
     def _dense(
-        self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int]
+        self, pairs: Iterator[tuple[bytes, bytes]], wanted: Iterable[int], last: tuple[int, int]
     ) -> Iterator[tuple[tuple[int, int], bytes, bytes]]:
-        """Place, key and record of the events at the `wanted` seqs; an error where one is missing."""
+        """Place, key and record of the events at the `wanted` seqs before `last`; an error where one is missing."""
         for seq in wanted:
             key, record = next(pairs, (b"", b""))
             if not key or place_of(key)[1] != seq:
                 self._branches.lineage.check_alive()
+                if was_pruned(self._storage, self._branches.run, (last[0], seq)):
+                    raise pruned((last[0], seq))
                 raise CorruptionError(f"run {self.name!r}", f"the event at seq {seq} is missing")
             yield place_of(key), key, record
 
@@ -811,7 +832,10 @@ class Run:
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
     def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
-        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are."""
+        """As `task_writes` of each of `events`, in `channels` alone; a fixed number of reads, however many they are.
+
+        The values are bytes of the run's codec: many are asked for of whom few are looked at.
+        """
         ids = [event.given_id for event in events if event.given_id is not None]
         entries = dict(zip(ids, self._named(ids), strict=True))
         anchors = []
@@ -839,7 +863,7 @@ class Run:
                 kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
                 tip.kept.update((record.key, record) for record in kept)
             else:
-                self._tasks().put(self._anchor(where), writes, lambda _: self._branches.beginning())
+                self._tasks().put(self._anchor(where), writes, self._begins)
         self._storage.settle()  # not within the lock: an event of this run may be what it waits for
 
     def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
@@ -847,6 +871,13 @@ class Run:
         if attempt:
             return self._branches.beginning()
         return head_key(self._branches.run, tip.segment.number), tip.head
+
+    def _begins(self, attempt: int) -> tuple[bytes, bytes | None]:
+        """The same by the run's beginning: as it was last seen, for what is written expects it; then as it is."""
+        known, branches = self._beginning, self._branches
+        if attempt or branches.owner or known is None or known[0] != segment_key(branches.run, 0):
+            self._beginning = known = branches.beginning()
+        return known
 
     def _tasks(self) -> TaskWrites:
         branches, known = self._branches, self._task_writes
@@ -872,11 +903,16 @@ class Run:
         given = self._branches.event(at)[2].id
         return Anchor(at, None) if given is None else self._anchor(given)
 
-    def forget(self, ids: Sequence[str]) -> list[str]:
+    def forget(self, ids: Sequence[str], *, needed: Sequence[Where] = ()) -> list[str]:
         """Let ids that writers gave name nothing any more; what is built on their events stays what it is.
 
         What tasks wrote after such an event goes with its id, unless an event that is still named is built on it. Other
         ids are left alone, and so are copies of the run.
+
+        Args:
+            ids: those to forget.
+            needed: events that the caller builds something on, as the run cannot know: what tasks wrote after them and
+                before them on their branch stays.
 
         Returns:
             Those that named something.
@@ -889,7 +925,7 @@ class Run:
             check_id("event id", event_id)
         if self._is_new:
             return []
-        return self._forget_ids(ids)
+        return self._forget_ids(ids, [self._place(where) for where in needed])
 
     def _forget_ids(self, ids: Sequence[str], needed: Sequence[tuple[int, int]] = ()) -> list[str]:
         with self._lock:
@@ -897,18 +933,23 @@ class Run:
             self._tip.kept = {}
             return forget(self._branches, self._tasks(), ids, needed)
 
-    def prune(self, keep: Sequence[str], *, back_to: Sequence[Where] = (), dry_run: bool = False) -> Pruned:
+    def prune(
+        self, keep: Sequence[str], *, back_to: Sequence[Where] = (), before: str | None = None, dry_run: bool = False
+    ) -> Pruned:
         """Forget every id that is not in `keep`, and remove the events that are on the way to none of those.
 
         What is left begins at the last event that all of them, and those of `back_to`, go back to; its state is kept
-        whole. Events that were written after one of them on its own branch stay, too. A run that was copied, or is a
-        copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they are.
+        whole. Events that were written after one of them on its own branch stay, too. What tasks wrote after an id that
+        names nothing goes where that is less than the greatest of `keep`: it came too late. A run that was copied, or
+        is a copy, only forgets the ids: nothing that others lean on goes. The states of what is kept stay what they
+        are.
 
         Each commit leaves the run whole; if this is stopped, the next call does the rest.
 
         Args:
             keep: ids that writers gave; at least one.
             back_to: older events that have to stay, with all between them and what is kept.
+            before: only ids less than this one go, so that nothing does that somebody gave meanwhile.
             dry_run: only say what would go.
 
         Returns:
@@ -924,7 +965,7 @@ class Run:
         kept = [self._place_of_id(event_id) for event_id in keep]
         older = [self._place(where) for where in back_to]
         staying = set(keep)
-        going = tuple(event_id for event_id in self.given_ids() if event_id not in staying)
+        going = tuple(event_id for event_id in self.given_ids(before) if event_id not in staying)
         with self._lock:
             if not dry_run:
                 self._forget_ids(going, older)

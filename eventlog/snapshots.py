@@ -35,7 +35,7 @@ from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
 from eventlog.records import event_fields, read_event, seal, triples, unseal
-from eventlog.trunk import read_trunk
+from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from eventlog.codec import Codec, SealedCodec
     from eventlog.lineage import Lineage
     from eventlog.storage import Storage
+    from eventlog.trunk import Trunk
 
     Change = tuple[str, int, bytes | "Place", int]
     """Channel, operation, payload, and by how much the value grows."""
@@ -351,24 +352,30 @@ def progress_at(
 
     Raises:
         CorruptionError: a record on the way is damaged or missing.
+        NotFoundError: the event was pruned.
     """
     manifest, manifest_seq, segments = manifest_at(storage, lineage, run, at) if use_manifests else (None, -1, 0)
-    entries = {} if manifest is None else manifest_entries(manifest)
-    try:
-        since = play(storage, lineage, run, at, manifest_seq, entries)
-    except CorruptionError:  # older events may have been pruned
-        trunk = read_trunk(storage, run)
-        if trunk is None or not manifest_seq < trunk.seq <= at[1]:
-            raise
-        manifest = _trunk_manifest(storage, run, trunk.at)
-        entries = manifest_entries(manifest)
-        since = play(storage, lineage, run, at, trunk.seq, entries)
+    while True:
+        entries = {} if manifest is None else manifest_entries(manifest)
+        try:
+            since = play(storage, lineage, run, at, manifest_seq, entries)
+            break
+        except CorruptionError:  # older events may have been pruned
+            if was_pruned(storage, run, at):
+                raise pruned(at) from None
+            trunk = read_trunk(storage, run)
+            if trunk is None or not manifest_seq < trunk.seq:
+                raise
+            found = _trunk_manifest(storage, run, trunk)
+            manifest, manifest_seq = (manifest, manifest_seq) if found is None else (found, trunk.seq)
     return Progress(entries, since, 0 if manifest is None else len(manifest), segments)
 
 
-def _trunk_manifest(storage: Storage, run: int, at: tuple[int, int]) -> bytes:
-    key = manifest_key(run, *at)
-    return unseal(key, storage.get([key])[0] or b"")
+def _trunk_manifest(storage: Storage, run: int, trunk: Trunk) -> bytes | None:
+    """The manifest that a pruned run begins with; None if the run was pruned again since."""
+    key = manifest_key(run, *trunk.at)
+    record = storage.get([key])[0]
+    return None if record is None and read_trunk(storage, run) != trunk else unseal(key, record or b"")
 
 
 class Played(NamedTuple):

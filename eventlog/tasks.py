@@ -119,7 +119,7 @@ class TaskWrites:
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot."""
         seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
-        return self._decoded(seen, None)
+        return [self._decoded(write) for write in self._said(seen, None)]
 
     def _ranges(self, anchor: Anchor) -> list[Range]:
         ranges = [] if anchor.at is None else [task_writes_at(self.run, anchor.at)]
@@ -143,17 +143,21 @@ class TaskWrites:
                 found[task] = (rank, {**slots, **merged})
         return {task: slots for task, (_, slots) in found.items()}
 
-    def _decoded(self, seen: dict[str, Slots], channels: Collection[str] | None) -> list[TaskWrite]:
+    def _said(self, seen: dict[str, Slots], channels: Collection[str] | None) -> list[TaskWrite]:
+        """The writes in their order, with the bytes of their values."""
         found = [
-            TaskWrite(task, slot, channel, self._codec.decode(self._resolved(payload)), path)
+            TaskWrite(task, slot, channel, self._resolved(payload), path)
             for task, slots in seen.items()
             for slot, (channel, payload, path) in slots.items()
             if channels is None or channel in channels
         ]
         return sorted(found, key=lambda write: (write.path, write.task, write.slot))
 
+    def _decoded(self, write: TaskWrite) -> TaskWrite:
+        return write._replace(value=self._codec.decode(write.value))
+
     def along(self, anchors: Sequence[Anchor], channels: Collection[str]) -> list[list[TaskWrite]]:
-        """What follows each of several events, in `channels` alone; by one scan, whatever their number."""
+        """What follows each of several events, in `channels` alone, with the bytes of values; by one scan for all."""
         waits = next(iter(self._storage.scan([all_of(WAITING, self.run)], limit=1)), None) is not None
         pairs: dict[bytes, list[Pair]] = {}
         for key, record in self._storage.scan(self._united(anchors, waits=waits)):
@@ -161,7 +165,7 @@ class TaskWrites:
         found = []
         for anchor in anchors:
             own = [pair for begin, _ in self._ranges(anchor) for pair in pairs.get(begin, ())]
-            found.append(self._decoded(self._seen(anchor, own), channels) if own else [])
+            found.append(self._said(self._seen(anchor, own), channels) if own else [])
         return found
 
     def _united(self, anchors: Sequence[Anchor], *, waits: bool) -> list[Range]:
@@ -361,6 +365,13 @@ def _read(key: bytes, record: bytes) -> _Stored:
 def owner_of_record(key: bytes, record: bytes) -> int:
     """Whose record it is."""
     return _read(key, record).owner
+
+
+def awaited(key: bytes, record: bytes) -> str:
+    """The id of the event that a record waits for."""
+    event_id = _read(key, record).id
+    assert event_id is not None
+    return event_id
 
 
 def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int]]:

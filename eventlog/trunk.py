@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventlog.layout import trunk_key
+from eventlog.errors import NotFoundError
+from eventlog.layout import head_key, trunk_key
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
@@ -48,3 +49,14 @@ def read_trunk(storage: Storage, run: int) -> Trunk | None:
     key = trunk_key(run)
     record = storage.get([key])[0]
     return None if record is None else Trunk(*unseal_fields(key, record)[:5])
+
+
+def was_pruned(storage: Storage, run: int, at: tuple[int, int]) -> bool:
+    """Whether an event that somebody saw was pruned: it is older than what is left, or its branch is gone."""
+    trunk = read_trunk(storage, run)
+    return trunk is not None and (at[1] < trunk.seq or storage.get([head_key(run, at[0])])[0] is None)
+
+
+def pruned(at: tuple[int, int]) -> NotFoundError:
+    """The error of reading such an event."""
+    return NotFoundError(f"the event at seq {at[1]} of segment {at[0]} was pruned; read the run again")

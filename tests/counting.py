@@ -127,6 +127,9 @@ class CountingStorage:
             for key in deletes:
                 tally.keys_deleted[chr(key[0])] += 1
 
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        return self.inner.feed(after, limit=limit)
+
     def position(self) -> int | None:
         return self.inner.position()
 
@@ -148,11 +151,7 @@ class CountingStorage:
 
 def everything(storage: Storage) -> dict[bytes, bytes]:
     """All that a storage holds, to see that it did not change."""
-    return {
-        key: value
-        for kind in range(256)
-        for key, value in storage.scan([(bytes([kind]), bytes([kind]) + b"\xff" * 40)])
-    }
+    return dict(storage.scan([(bytes([kind]), bytes([kind]) + b"\xff" * 40) for kind in range(256)]))
 
 
 @contextmanager

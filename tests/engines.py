@@ -30,4 +30,16 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
 FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
 
+SHARED = frozenset({"postgres", "redis"})
+"""Engines of servers, whose logs any number of machines write."""
+
+ALONE = frozenset({"objectstore"})
+"""Engines whose logs one process writes: the next one takes them over."""
+
+SLOW = SHARED | ALONE
+"""Engines that answer through a socket or another thread, so that a long random story takes them long."""
+
+FEW_SEEDS = 2
+"""How many random stories they are told where others are told more, but for ``EVENTLOG_DEEP``."""
+
 PERSISTENT = [name for name in LOCATIONS if name not in FORGETFUL]

@@ -30,7 +30,7 @@ def postgres() -> Any:
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(server.cleanup)
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '5min'")
+        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")  # thousands of logs are made, and few rows
         connection.execute("SELECT pg_reload_conf()")
     return server
 

@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.cli.addresses import Address, resolve, run_title
+from eventlog.cli.arrays import change_text
 from eventlog.cli.describe import summary, visible
 from eventlog.cli.exits import DAMAGE, DIFFERS, OK, CommandError
 from eventlog.cli.jsonable import change_fields, event_fields, jsonable, values_fields
@@ -102,7 +103,9 @@ def log(log: EventLog, args: Namespace, screen: Screen) -> int:
     for step in told:
         screen.line(_log_line(step, marks, widths, args, screen))
         if args.patch:
-            _print_diff(step.diff(visible(step.writes, everything=args.all)), screen, "        ")
+            _print_diff(
+                step.diff(visible(step.writes, everything=args.all)), (step.before, step.after), screen, "        "
+            )
     return OK
 
 
@@ -142,7 +145,7 @@ def _step_fields(step: Step, marks: Mapping[bytes, list[str]], args: Namespace) 
     fields = event_fields(step.event)
     fields["heads"] = marks.get(step.event.digest, [])
     fields["summary"] = summary(step, everything=args.all)
-    if args.patch:
+    if args.patch and not step.is_encrypted:
         fields["changes"] = _changes_fields(step.diff(visible(step.writes, everything=args.all)))
     return fields
 
@@ -176,6 +179,8 @@ def _show_fields(run: Run, step: Step, parent: list[Step], args: Namespace) -> d
     channels = visible(step.writes, everything=args.all)
     fields = {"schema": "eventlog.show/1", **event_fields(step.event), "meta": jsonable(dict(step.event.meta))}
     fields["parent"] = parent[0].event.id if parent else None
+    if step.is_encrypted:
+        return {**fields, "is_encrypted": True}
     fields["by"] = [{"task": task, "path": path, "channels": names} for task, path, names in _tasks(run, parent)]
     fields["changes"] = _changes_fields(step.diff(channels))
     if args.state:
@@ -184,11 +189,13 @@ def _show_fields(run: Run, step: Step, parent: list[Step], args: Namespace) -> d
 
 
 def _print_facts(found: Found, step: Step, parent: list[Step], args: Namespace, screen: Screen) -> None:
-    event = step.event
     screen.line(screen.paint(found.address, "bold"))
-    for name, text in _facts(found, event, parent):
+    for name, text in _facts(found, step, parent):
         screen.line(f"{screen.paint(f'{name:<7}', 'dim')} {text}")
     screen.line(f"{screen.paint('writes ', 'dim')} {summary(step, everything=args.all)}")
+    if step.is_encrypted:
+        screen.line(screen.paint("        the saver that wrote it reads it, with its key", "dim"))
+        return
     hidden = len(step.writes) - len(visible(step.writes, everything=args.all))
     if hidden:
         screen.line(screen.paint(f"        {hidden} of a saver's own channels not shown (--all shows them)", "dim"))
@@ -196,17 +203,18 @@ def _print_facts(found: Found, step: Step, parent: list[Step], args: Namespace, 
         screen.line(screen.paint("state", "dim"))
         _print_bounded(_state_lines(step.after, args), args, screen)
     else:
-        _print_diff(step.diff(visible(step.writes, everything=args.all)), screen, "  ")
+        _print_diff(step.diff(visible(step.writes, everything=args.all)), (step.before, step.after), screen, "  ")
 
 
-def _facts(found: Found, event: Event, parent: list[Step]) -> Iterator[tuple[str, str]]:
+def _facts(found: Found, step: Step, parent: list[Step]) -> Iterator[tuple[str, str]]:
+    event = step.event
     yield "id", printable(event.id)
     yield "task", printable(event.task or "-")
     yield "time", event.time.astimezone().isoformat(" ", "microseconds")
     if event.branch != found.run.branch_name:
         yield "branch", f"{printable(event.branch)} (wrote it)"
     yield "parent", found.address_of(parent[0].event) if parent else _none_before(event)
-    for task, path, channels in _tasks(found.run, parent):
+    for task, path, channels in () if step.is_encrypted else _tasks(found.run, parent):
         yield "by", printable(f"{path or '-'}  {task}: {', '.join(channels)}")
     for key, value in event.meta.items():
         yield "meta", f"{path_text([key])} = {shown(value)}"
@@ -249,7 +257,7 @@ def diff(log: EventLog, args: Namespace, screen: Screen) -> int:
         screen.document(fields)
     else:
         print(f"{titles[0]} → {titles[1]}{'' if found else ': no difference'}", file=sys.stderr)
-        _print_diff(found, screen, "")
+        _print_diff(found, (old, new), screen, "")
     return DIFFERS if found and args.exit_code else OK
 
 
@@ -277,9 +285,9 @@ def _state(found: Found) -> Mapping[str, Any]:
     return found.run.at(found.event) if found.event else {}
 
 
-def _print_diff(found: Diff, screen: Screen, indent: str) -> None:
+def _print_diff(found: Diff, states: tuple[Mapping[str, Any], Mapping[str, Any]], screen: Screen, indent: str) -> None:
     for change in found:
-        screen.line(indent + screen.paint(str(change), change.mark))
+        screen.line(indent + screen.paint(change_text(change, *states), change.mark))
 
 
 def _changes_fields(found: Diff) -> list[dict[str, Any]]:

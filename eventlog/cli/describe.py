@@ -29,10 +29,12 @@ def visible(channels: Iterable[str], *, everything: bool) -> list[str]:
 
 
 def summary(step: Step, *, everything: bool) -> str:
-    """One line: ``spent 180 → 360, messages +1``; a dot if nothing visible changed.
+    """One line: ``spent 180 → 360, messages +1``; a dot if nothing visible changed; that it is ``encrypted``.
 
     What was written again as it was is left out: LangGraph gives its channels new versions of the same values.
     """
+    if step.is_encrypted:
+        return "encrypted"
     channels = [name for name in visible(step.writes, everything=everything) if not _is_again(step, name)]
     texts = [described(channel, step.writes[channel], step.before) for channel in channels[:_CHANNELS]]
     more = len(channels) - _CHANNELS

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import eventlog
-from eventlog.cli import commands, demo, moving
+from eventlog.cli import commands, demo, moving, shipping
 from eventlog.cli.exits import CLOSED_PIPE, INTERRUPTED, NO_STORE, CommandError, exit_code
 from eventlog.cli.screen import Screen, wants_color
 from eventlog.diff import printable
@@ -62,6 +62,8 @@ def _main(argv: list[str] | None) -> int:
             return demo.run(args.kind, args.dir, sys.stdout)
         if args.command in _MOVERS:
             return _move(args)
+        if args.command == "copy":
+            return _copy(args)
         return _look(args)
     except CommandError as error:
         print(f"eventlog: {error}", file=sys.stderr)
@@ -83,6 +85,16 @@ def _move(args: Namespace) -> int:
     order = moving.Order(kind, where, args.thread, args.allow, is_verified=args.is_verified)
     opener = EventLog.open if is_import else _open
     return moving.run(lambda: opener(_store(args)), order, sys.stdout, is_import=is_import)
+
+
+def _copy(args: Namespace) -> int:
+    opened = _open if args.only_verify else EventLog.open
+    with _open(args.source) as source, opened(args.target) as target:
+        if args.only_verify:
+            return shipping.verify(source, target, sys.stdout)
+        if args.follow:
+            return shipping.follow(source, target, args.interval, sys.stdout)
+        return shipping.copy(source, target, sys.stdout, is_verified=args.is_verified)
 
 
 def _store(args: Namespace) -> str:
@@ -119,6 +131,7 @@ def _parser() -> ArgumentParser:
     for add in (_add_ls, _add_log, _add_show, _add_diff):
         add(of_commands, common)
     _add_moving(of_commands)
+    _add_copy(of_commands)
     _add_demo(of_commands)
     return parser
 
@@ -178,6 +191,31 @@ def _add_moving(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None
         parser.add_argument("--thread", action="append", metavar="ID", help="only this one; may be given again")
         parser.add_argument("--allow", action="append", default=[], metavar="TYPE", help="module.Name that may be read")
         parser.add_argument("--no-verify", dest="is_verified", action="store_false", help="do not compare at the end")
+
+
+def _add_copy(of_commands: argparse._SubParsersAction[ArgumentParser]) -> None:
+    parser = of_commands.add_parser(
+        "copy",
+        help="make another log what this one is, on any engine; run it again to go on",
+        description="Make TARGET what SOURCE is, key by key, on any engine; run it again to go on where it was "
+        "stopped. Nobody else may write TARGET, which is a new log or an earlier copy of SOURCE.",
+        epilog="Exit codes: 0 both are equal, 1 they differ, 2 TARGET is no copy of SOURCE, 3 there is no log, "
+        "4 damage, 5 busy or full, 130 interrupted.",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="the log: a directory or a URL")
+    parser.add_argument("target", metavar="TARGET", help="where to copy it: a directory or a URL")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--follow", action="store_true", help="go on shipping what is written, until interrupted")
+    how.add_argument("--verify", dest="only_verify", action="store_true", help="copy nothing; say where they differ")
+    how.add_argument("--no-verify", dest="is_verified", action="store_false", help="do not compare at the end")
+    parser.add_argument("--interval", type=_seconds, default=0.5, metavar="S", help="of --follow, default 0.5 s")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:  # noqa: PLR2004 (an hour)
+        raise argparse.ArgumentTypeError("more than 0, and at most 3600")
+    return seconds
 
 
 def _add_address(parser: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,8 +46,11 @@ class Order:
 def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_import: bool) -> int:
     """Copy into a log, or out of it; tells what it did in one line, and each problem on stderr.
 
+    What is copied from is opened first, and what is copied to only if there is something to copy: nothing is made in
+    vain.
+
     Args:
-        open_log: opens the log; not called before the other place is open, so that nothing is made in vain.
+        open_log: opens the log.
         order: what is to be copied.
         out: where to tell it.
         is_import: into the log.
@@ -56,6 +60,7 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
 
     Raises:
         CommandError: a package is missing, or a type is not allowed.
+        NotFoundError: there is no thread of an id that was named.
         EventLogError: what else is wrong with one of the places.
     """
     copier, places, savers = (_module(name) for name in ("moving", "places", "saver"))
@@ -64,10 +69,17 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
     serde = places.serializer(order.allowed)
     progress = Progress(sys.stderr)
     try:
-        with places.opened(order.kind, order.where, serde, to_read=is_import) as theirs, open_log() as log:
-            ours = savers.EventLogSaver(log, serde=serde if is_import else places.Strict(serde))
-            between = (theirs, ours) if is_import else (ours, theirs)
-            done = copier.copy(*between, threads=order.threads, verify=order.is_verified, progress=progress)
+        with ExitStack() as stack:
+
+            def theirs() -> Any:
+                return stack.enter_context(places.opened(order.kind, order.where, serde, to_read=is_import))
+
+            def ours() -> Any:
+                log = stack.enter_context(open_log())
+                return savers.EventLogSaver(log, serde=serde if is_import else places.Strict(serde))
+
+            source, target = (theirs, ours) if is_import else (ours, theirs)
+            done = _copy(copier, source(), target, order, progress)
     except ImportError as error:
         raise CommandError(f"{order.kind} needs more: {_install(order.kind)} ({error})", MISSING_EXTRA) from error
     except UnknownTypeError as error:
@@ -77,6 +89,13 @@ def run(open_log: Callable[[], EventLog], order: Order, out: TextIO, *, is_impor
     return _report(done, order, out)
 
 
+def _copy(copier: Any, source: Any, target: Callable[[], Any], order: Order, progress: Progress) -> Any:
+    """What was copied; None if there is nothing to copy."""
+    if not copier.has_threads(source, order.threads):
+        return None
+    return copier.copy(source, target(), threads=order.threads, verify=order.is_verified, progress=progress)
+
+
 def _hint(tag: str, order: Order) -> str:
     if tag.startswith("+"):
         return "; here: --thread ID for the others, and for this one savers.langgraph.copy, which takes such a saver"
@@ -84,12 +103,16 @@ def _hint(tag: str, order: Order) -> str:
 
 
 def _report(done: Any, order: Order, out: TextIO) -> int:
+    if done is None:
+        print("there are no threads to copy", file=out)
+        return OK
     for problem in done.problems:
         print(f"eventlog: {printable(str(problem))}", file=sys.stderr)
+    removed = f", {done.removed:,} stayed away that were removed there" if done.removed else ""
     verified = "; all read again and equal" if order.is_verified and not done.problems else ""
     print(
         f"{done.threads:,} threads: {done.checkpoints:,} checkpoints and {done.writes:,} pending writes copied, "
-        f"{done.skipped:,} checkpoints were there, {len(done.problems):,} problems{verified}",
+        f"{done.skipped:,} checkpoints were there, {len(done.problems):,} problems{removed}{verified}",
         file=out,
     )
     return DIFFERS if done.problems else OK
@@ -109,20 +132,21 @@ def _install(extra: str) -> str:
 class Progress:
     """A line on a terminal that says how far a copy is, once it takes longer than a moment."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, what: str = "checkpoints") -> None:
         self._out = out
+        self._what = what
         self._began = time.monotonic()
         self._next = self._began + _QUIET_S if out.isatty() else float("inf")
         self._is_shown = False
 
-    def __call__(self, verb: str, done: int, of: int) -> None:
+    def __call__(self, verb: str, done: int, of: int = 0) -> None:
         """Show it, if the time has come."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _EVERY_S
             self._is_shown = True
             print(
-                f"\r{verb} {done:,}{f' of {of:,}' if of else ''} checkpoints\x1b[K", end="", file=self._out, flush=True
+                f"\r{verb} {done:,}{f' of {of:,}' if of else ''} {self._what}\x1b[K", end="", file=self._out, flush=True
             )
 
     def end(self) -> None:

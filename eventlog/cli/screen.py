@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ class Screen:
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._color and text else text
 
     def document(self, fields: Mapping[str, Any], many: str | None = None, items: Iterable[Any] = ()) -> None:
-        """Print one JSON document; the list `many`, if any, item by item as they come."""
+        """Print one JSON document; the list `many`, if any, item by item as they come, once there is a first one."""
         if many is None:
             self.line(json.dumps(fields, ensure_ascii=False))
             return
+        texts = _with_commas(items)
+        first = list(islice(texts, 1))
         self.line(f"{json.dumps(fields, ensure_ascii=False)[:-1]}, {json.dumps(many)}: [")
-        for text in _with_commas(items):
+        for text in chain(first, texts):
             self.line(text)
         self.line("]}")
 

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.diff import compare
+from eventlog.errors import UnknownTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE: Final = 8
 _PAGE: Final = 128
+_SEAL: Final = "+"
+"""How the tag of what a saver encrypted begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,14 @@ class Step:
         writes: what it wrote, by channel.
         before: the state before it; empty before the first event.
         after: the state after it.
+        is_encrypted: nobody reads what it wrote without the key; then `writes` says nothing.
     """
 
     event: Event
     writes: Mapping[str, Any]
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    is_encrypted: bool = False
 
     def diff(self, channels: list[str]) -> Diff:
         """What it changed, in these of the channels that it wrote."""
@@ -63,9 +68,18 @@ def _steps(run: Run, stop: Event, limit: int | None) -> Iterator[Step]:
         has_more = len(page) > size
         befores: list[Mapping[str, Any]] = [*states[1:], *([] if has_more else [{}])]
         for event, before, after in zip(page, befores, states, strict=False):
-            yield Step(event, event.writes, before, after)
+            yield _step(event, before, after)
         size = min(2 * size, _PAGE)
         page = [page[-1], *islice(events, size)] if has_more else []
+
+
+def _step(event: Event, before: Mapping[str, Any], after: Mapping[str, Any]) -> Step:
+    try:
+        return Step(event, event.writes, before, after)
+    except UnknownTypeError as error:
+        if not error.tag.startswith(_SEAL):
+            raise
+        return Step(event, {}, before, after, is_encrypted=True)
 
 
 def steps_of_all(run: Run, limit: int | None = None) -> Iterator[Step]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from eventlog.cli.arrays import array_of
 from eventlog.cli.describe import brief
 from eventlog.cli.exits import CommandError
 from eventlog.diff import SHOWN_CHARACTERS, path_text, printable, shown
@@ -44,6 +45,9 @@ FULL: Final = Bounds(1 << 60, 1 << 60, 1 << 60)
 def tree(name: str, value: Any, bounds: Bounds, indent: int = 0) -> Iterator[str]:
     """The lines of a value: ``name  value``, and its items below it where they do not fit one line."""
     start = f"{'  ' * indent}{name}  "
+    if (array := array_of(value)) is not None:
+        yield start + array.text(bounds.items)
+        return
     if _fits_line(value):
         yield start + shown(value, bounds.characters)
         return

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Range = tuple[bytes, bytes]
 
 FED: Final = b"E"
-"""The kind of key that is fed: what is put once, and never changed."""
+"""The kind of key that is fed: what is put once and never changed."""
 
 
 class Storage(Protocol):
@@ -60,6 +60,17 @@ class Storage(Protocol):
             ExpectationError: an expected key differs; nothing was written.
             CapacityError: no room; nothing was written.
             BusyError: the writers' lock was not to be had in time; nothing was written.
+        """
+
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The (position, key) of every key of the kind `FED` that was put, in the order of commits becoming visible.
+
+        `after` is a position that this storage gave, or empty for the beginning. What is yielded after a position is
+        exactly what was committed after it: nothing is missed and nothing comes twice, whatever writers do meanwhile.
+        Within a commit in key order. Lazy; ends where nothing more is committed that is certain to be in order; call
+        again later with the last position. A key that was deleted since may be left out. Positions have at most 64
+        bytes and stay valid after the storage is opened again, in every process; one that is none of this storage's
+        raises ``InvalidInputError``.
         """
 
     def position(self) -> int | None:

@@ -189,6 +189,22 @@ def changes(body: bytes) -> Iterator[Change]:
             at += value_size
 
 
+def put_keys(body: bytes, kind: int) -> list[bytes]:
+    """The keys of a kind that a body puts, in order."""
+    keys: list[bytes] = []
+    at, size, head = 0, len(body), _CHANGE.unpack_from
+    while at < size:
+        key_size, value_size = head(body, at)
+        at += 6
+        if value_size == REMOVED:
+            at += key_size
+            continue
+        if body[at] == kind:
+            keys.append(body[at : at + key_size])
+        at += key_size + value_size
+    return keys
+
+
 def whole_batches(data: bytes, start: int) -> Iterator[tuple[bytes, int]]:
     """The bodies of the batches in `data`, which begins at the position `start`, each with the position behind it.
 
@@ -372,6 +388,15 @@ class JournalFiles:
         """The bytes from one position to another of the same file; errors as for `fd`."""
         with self._ours():
             return self._files.read(self.fd(start >> OFFSET_BITS), start & OFFSET_MASK, end - start)
+
+    def read_apart(self, number: int, offset: int, size: int) -> bytes:
+        """Bytes of a file, by a descriptor of its own, so that others may be closed meanwhile; errors as for `fd`."""
+        with self._ours():
+            fd = self._files.open(self.path(number), writable=False)
+            try:
+                return self._files.read(fd, offset, size)
+            finally:
+                os.close(fd)
 
     def read_all(self, number: int) -> bytes:
         """All bytes of a file; errors as for `fd`."""

@@ -6,7 +6,9 @@ memory of the map, open ``lock.mdb`` (closing it would drop the process's locks)
 
 A log's directory::
 
-    data.mdb     LMDB, format 1: the databases "meta", "A" to "Z" for the kinds of key that are called so, and "other"
+    data.mdb     LMDB, format 2: the databases "meta", "A" to "Z" for the kinds of key that are called so, "other", and
+                 "fed": the order in which keys were put (see fed), by the mark that was moved with them. Format 1 had
+                 no "fed"; it gets one when it is first opened for writing: what there was, in key order
     lock.mdb     LMDB's own table of readers
     write.lock   the writers' lock: BSD flock, held around every write transaction
 
@@ -22,7 +24,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -38,6 +40,8 @@ from eventlog.errors import (
     InvalidInputError,
     StorageError,
 )
+from eventlog.storage.base import FED
+from eventlog.storage.fed import fed_of, in_commit, packed, read_place, unknown_place, unpacked
 from eventlog.storage.locks import WriteLock
 
 if TYPE_CHECKING:
@@ -54,11 +58,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FORMAT_NAME = b"eventlog"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _META = b"meta"
 _MARK = b"mark"
 _OTHER = b"other"
+_FED = b"fed"
 _KINDS = 256
+_META_AT = _KINDS
+_FED_AT = _KINDS + 1
 _OWN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """Kinds of key with a database of their own; each one that is opened costs whoever opens the log."""
 
@@ -68,6 +75,7 @@ _MAX_MAP_BYTES = 1 << 46  # 64 TiB: the next power of two is more than x86-64 ca
 _MAX_READERS = 1024
 
 _MAX_KEY_BYTES = 511
+_FED_RECORDS = 16
 _PAGE_PAIRS = 256
 _PAGE_BYTES = 1 << 20
 
@@ -177,6 +185,44 @@ class LmdbStorage:
             raise StorageError(msg)
         self._shared.commit(_Batch.of(puts, deletes, expect or {}), self._lock_timeout_s)
 
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[Pair]:
+        """See ``Storage.feed``; what a log of format 1 held when it was first opened for writing comes in key order.
+
+        Raises:
+            InvalidInputError: `after` is no position of its feed.
+            FormatError: opened readonly, and the log has no feed yet; otherwise as `scan`.
+        """
+        self._check_open()
+        return islice(self._fed(after, *read_place(after)), limit and max(limit, 0))
+
+    def _fed(self, after: bytes, number: int, skip: int) -> Iterator[Pair]:
+        while True:
+            _, records = self.fed(number)
+            if skip and not (records and records[0][0] == number):
+                raise unknown_place(after)
+            if not records:
+                return
+            for found, record in records:
+                yield from fed_of(after, found, unpacked(record), skip if found == number else 0)
+            number, skip = records[-1][0] + 1, 0
+
+    def fed(self, first: int) -> tuple[int, list[tuple[int, bytes]]]:
+        """The mark, and the records of what is fed from that number on, the first few: all from one moment.
+
+        Raises:
+            FormatError: opened readonly, and the log has none yet.
+        """
+        self._check_open()
+
+        def work(txn: Transaction, dbs: Databases) -> tuple[int, list[tuple[int, bytes]]]:
+            if len(dbs) <= _FED_AT:
+                raise FormatError(f"{self._location} was written before there was a feed; open it once for writing")
+            span = _Span(_FED_AT, first.to_bytes(8, "big"), None)
+            pairs = islice(_forward(txn.cursor(dbs[_FED_AT]), span), _FED_RECORDS)
+            return _mark(txn, dbs), [(int.from_bytes(key, "big"), record) for key, record in pairs]
+
+        return self._shared.read(work)
+
     def position(self) -> None:
         """None: to ask LMDB for its newest transaction costs as much as to read a value."""
         self._check_open()
@@ -211,13 +257,14 @@ class LmdbStorage:
                 self._is_closed = True
                 _leave(self._shared)
 
-    def fold(self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int) -> None:
+    def fold(self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int, fed: Sequence[bytes]) -> None:
         """Take over sorted `pairs`, None for a key to remove, if the mark is one less than `mark`; move it there.
 
-        The mark says how much of something outside was taken over; it begins at 0. Otherwise as `commit`.
+        The mark says how much of something outside was taken over; it begins at 0. With it goes the order in which
+        keys are fed. Otherwise as `commit`.
         """
         self._check_open()
-        self._shared.commit(_Fold(pairs, mark), self._lock_timeout_s)
+        self._shared.commit(_Fold(pairs, mark, packed(fed) if fed else b""), self._lock_timeout_s)
 
     def marked(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         """The mark, and the values of `keys`: all from one moment. Otherwise as `get`."""
@@ -334,6 +381,7 @@ class _Batch:
     puts: list[tuple[int, bytes, bytes]]
     deletes: list[tuple[int, bytes]]
     expect: list[tuple[bytes, bytes, bytes | None]]
+    fed: bytes
 
     @classmethod
     def of(cls, puts: Sequence[Pair], deletes: Sequence[bytes], expect: Mapping[bytes, bytes | None]) -> _Batch:
@@ -342,6 +390,7 @@ class _Batch:
             [(kind, inner, value) for inner, kind, value in inners],
             [(kind, inner) for inner, kind in [(_inner(key), key[0]) for key in deletes]],
             [(key, _inner(key), value) for key, value in expect.items()],
+            packed(fed) if (fed := in_commit(puts, FED)) else b"",
         )
 
     def apply(self, txn: Transaction, dbs: Databases) -> None:
@@ -352,6 +401,10 @@ class _Batch:
             txn.delete(inner, db=dbs[kind])
         for kind, inner, value in self.puts:
             txn.put(inner, value, db=dbs[kind])
+        if self.fed:
+            cursor = txn.cursor(dbs[_FED_AT])
+            number = int.from_bytes(cursor.key(), "big") + 1 if cursor.last() else 1
+            txn.put(number.to_bytes(8, "big"), self.fed, db=dbs[_FED_AT])
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +413,7 @@ class _Fold:
 
     pairs: Sequence[tuple[bytes, bytes | None]]
     mark: int
+    fed: bytes
 
     def apply(self, txn: Transaction, dbs: Databases) -> None:
         if _mark(txn, dbs) != self.mark - 1:
@@ -377,11 +431,14 @@ class _Fold:
             cursor.putmulti(puts, append=is_behind)
             for gone in (key for key, value in changes if value is None):
                 txn.delete(_raised(gone) if cut else gone, db=dbs[number])
-        txn.put(_MARK, self.mark.to_bytes(8, "big"), db=dbs[_KINDS])
+        mark = self.mark.to_bytes(8, "big")
+        txn.put(_MARK, mark, db=dbs[_META_AT])
+        if self.fed:
+            txn.put(mark, self.fed, db=dbs[_FED_AT])
 
 
 def _mark(txn: Transaction, dbs: Databases) -> int:
-    return int.from_bytes(txn.get(_MARK, db=dbs[_KINDS]) or b"", "big")
+    return int.from_bytes(txn.get(_MARK, db=dbs[_META_AT]) or b"", "big")
 
 
 def _read_page(
@@ -711,7 +768,7 @@ def _mapped(options: _Options) -> lmdb.Environment:
                 readonly=options.is_readonly,
                 create=not options.is_readonly,
                 mode=0o600,
-                max_dbs=len(_OWN) + 2,
+                max_dbs=len(_OWN) + 3,
                 max_readers=_MAX_READERS,
                 max_spare_txns=0,  # a spare one keeps a reader slot, which the child of a fork would free
             )
@@ -725,12 +782,16 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
     """All databases, made in one go when the environment is new: a handle opened later would cost readers a lock."""
 
     def work(txn: Transaction) -> Databases:
-        is_new = txn.stat()["entries"] == 0
-        if is_new:
-            record = b"%s %d" % (_FORMAT_NAME, _FORMAT_VERSION)
+        record = b"%s %d" % (_FORMAT_NAME, _FORMAT_VERSION)
+        if txn.stat()["entries"] == 0:
             txn.put(b"format", record, db=env.open_db(_META, txn=txn))
-        _check_format(txn.get(b"format", db=_meta(env, txn)))
-        return _databases(lambda name: env.open_db(name, txn=txn), _meta(env, txn))
+        meta = _meta(env, txn)
+        version = _checked_format(txn.get(b"format", db=meta))
+        databases = [*_databases(lambda name: env.open_db(name, txn=txn), meta), env.open_db(_FED, txn=txn)]
+        if version < _FORMAT_VERSION:
+            _feed_all(txn, databases)
+            txn.put(b"format", record, db=meta)
+        return databases
 
     return _transact(env, work)
 
@@ -738,8 +799,16 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
 def _checked_readonly(env: lmdb.Environment) -> Databases:
     meta = _meta(env, None)
     with env.begin() as txn:
-        _check_format(txn.get(b"format", db=meta))
-    return _databases(lambda name: env.open_db(name, create=False), meta)
+        version = _checked_format(txn.get(b"format", db=meta))
+    databases = _databases(lambda name: env.open_db(name, create=False), meta)
+    return databases if version < _FORMAT_VERSION else [*databases, env.open_db(_FED, create=False)]
+
+
+def _feed_all(txn: Transaction, dbs: Databases) -> None:
+    """Let what there is be fed, in key order: nobody knows another."""
+    inners = _forward(txn.cursor(dbs[FED[0]]), _Span(FED[0], b"\0", None))
+    record = packed(_outer(FED[0], inner) for inner, _ in inners)
+    txn.put(_mark(txn, dbs).to_bytes(8, "big"), record, db=dbs[_FED_AT])
 
 
 def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
@@ -751,14 +820,14 @@ def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
 
 
 def _databases(open_db: Callable[[bytes], lmdb._Database], meta: lmdb._Database) -> Databases:
-    """The database of each kind, and behind them the one about the log."""
+    """The database of each kind, and behind them the one about the log; the one of what is fed is to follow."""
     databases = [open_db(_OTHER)] * _KINDS
     for kind in _OWN:
         databases[kind] = open_db(bytes([kind]))
     return [*databases, meta]
 
 
-def _check_format(record: bytes | None) -> None:
+def _checked_format(record: bytes | None) -> int:
     name, _, version = (record or b"").partition(b" ")
     if name != _FORMAT_NAME or not version.isdigit():
         msg = "it has no record of a log's format"
@@ -768,6 +837,7 @@ def _check_format(record: bytes | None) -> None:
             f"its format is version {int(version)} and this release reads up to {_FORMAT_VERSION}; upgrade the package"
         )
         raise _ForeignError(msg)
+    return int(version)
 
 
 _META_PAGE = struct.Struct("=16x I I 16x I 92x Q Q")  # magic, format, page size, last page number, transaction number

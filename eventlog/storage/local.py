@@ -22,10 +22,13 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, cast, get_args
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
 
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
+from eventlog.storage.base import FED
+from eventlog.storage.fed import fed_of, read_place, unknown_place, unpacked
 from eventlog.storage.journal import (
     END,
     OFFSET_MASK,
@@ -37,6 +40,7 @@ from eventlog.storage.journal import (
     change_head,
     changes,
     position,
+    put_keys,
     whole_batches,
 )
 from eventlog.storage.journal import OFFSET_BITS as BITS
@@ -68,6 +72,14 @@ _PREFIX_BYTES: Final = 9
 """The kind and the run, in most keys (see the log's layout); of other keys no less true."""
 _MAX_LASTS: Final = 4096
 _head = change_head
+
+
+class _Read(NamedTuple):
+    """How far a journal file was read for the feed: how many keys lie before that offset."""
+
+    number: int
+    keys: int
+    offset: int
 
 
 class LocalStorage:
@@ -145,6 +157,7 @@ class LocalStorage:
         self._end = 0
         self._pending = bytearray()
         self._named = 0
+        self._fed_at = _Read(0, 0, 0)
         self._failure = ""
         self._is_closed = False
         self._is_inherited = False
@@ -307,6 +320,90 @@ class LocalStorage:
         if isinstance(self._words, list):
             self._look_for_writer()
         return self._words[END] + len(self._pending)
+
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """See ``Storage.feed``: the records of folded files, then the other files.
+
+        What a log held before releases that feed first opened it for writing comes in key order. With ``"off"``, what
+        is written in one go counts as one commit. After power loss, a position of what was lost is none any more.
+        """
+        number, skip = read_place(after)
+        if number > self._visible_end() >> BITS:
+            raise unknown_place(after)
+        if self._mode == "off" and not self._readonly:
+            with self._turn:
+                self._spill()
+        return islice(self._fed(after, number, skip), limit and max(limit, 0))
+
+    def _visible_end(self) -> int:
+        """Up to where everything is committed that others see."""
+        self.position()  # looks for a writer
+        return self._words[END]
+
+    def _fed(self, after: bytes, number: int, skip: int) -> Iterator[tuple[bytes, bytes]]:
+        while True:
+            end = self._visible_end()
+            folded, records = self._lmdb.fed(number)
+            for found, record in records:
+                yield from fed_of(after, found, unpacked(record), skip if found == number else 0)
+                number, skip = found + 1, 0
+            if records:
+                continue
+            if folded >= number:  # nothing in those files is fed
+                if skip:
+                    raise unknown_place(after)
+                number, skip = folded + 1, 0
+            if number > end >> BITS:
+                return
+            try:
+                begin, keys = self._fed_in(number, skip, end)
+            except FileNotFoundError:
+                self._check_folded(number)
+                continue
+            yield from fed_of(after, number, keys, skip, begin)
+            if number == end >> BITS:
+                return
+            number, skip = number + 1, 0
+
+    def _fed_in(self, number: int, skip: int, end: int) -> tuple[int, list[bytes]]:
+        """What is fed of a file that is not folded, from an index on that is at most `skip`; goes on where it was."""
+        is_open, known = number == end >> BITS, self._fed_at
+        begin = known if known.number == number and known.keys <= skip else _Read(number, 0, 0)
+        size = (end & OFFSET_MASK if is_open else 1 << BITS) - begin.offset
+        keys, read, is_sealed = self._read_keys(begin, size)
+        if not (read.offset == end & OFFSET_MASK if is_open else is_sealed):
+            raise CorruptionError(f"{self._files.path(number)}, from byte {read.offset}", "a batch is damaged")
+        self._fed_at = read
+        return begin.keys, keys
+
+    def _read_keys(self, begin: _Read, size: int) -> tuple[list[bytes], _Read, bool]:
+        """The keys of a file that are fed, as far as it is whole; how far that is, and whether it is sealed there."""
+        keys: list[bytes] = []
+        number, offset = begin.number, begin.offset
+        is_sealed = False
+        for body, behind in whole_batches(self._files.read_apart(number, offset, size), position(number, offset)):
+            if not body:
+                is_sealed = True
+                break
+            found = put_keys(body, FED[0])
+            keys += sorted(set(found)) if len(found) > 1 else found
+            offset = behind & OFFSET_MASK
+        return keys, _Read(number, begin.keys + len(keys), offset), is_sealed
+
+    def _order(self, layer: Layer) -> list[bytes]:
+        """The keys of a sealed file that are fed; those of a file that the disk lost, as this handle knows them."""
+        keys: list[bytes] = []
+        is_sealed = False
+        with suppress(FileNotFoundError):
+            keys, _, is_sealed = self._read_keys(_Read(layer.number, 0, 0), 1 << BITS)
+        if not is_sealed:
+            known = set(keys)
+            keys += [key for key in layer.values if key[:1] == FED and key not in known]
+        return keys
+
+    def _check_folded(self, number: int) -> None:
+        if self._folded() < number:
+            raise CorruptionError(str(self._files.path(number)), "the journal file is missing")
 
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
@@ -664,7 +761,7 @@ class LocalStorage:
             if layer is None or layer.number >= open_file:
                 break
             with suppress(ExpectationError):  # another process was first
-                self._lmdb.fold(sorted(layer.values.items()), layer.number)
+                self._lmdb.fold(sorted(layer.values.items()), layer.number, self._order(layer))
         for number in self._files.numbers():
             if number <= folded:
                 self._files.remove(number)

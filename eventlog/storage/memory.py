@@ -11,6 +11,8 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from eventlog.errors import ClosedError, ExpectationError, InvalidInputError
+from eventlog.storage.base import FED
+from eventlog.storage.fed import in_commit, place_bytes, read_place, unknown_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ class MemoryStorage:
         self._lock = threading.Lock()
         self._values: dict[bytes, bytes] = {}
         self._keys: dict[int, list[bytes]] = {}
+        self._fed: list[bytes] = []
         self._commits = 0
         self._is_closed = False
 
@@ -98,6 +101,29 @@ class MemoryStorage:
                 self._delete(key)
             for key, value in puts:
                 self._put(key, value)
+            self._fed += in_commit(puts, FED)
+
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """See ``Storage.feed``. A key that was put is remembered until the storage is closed.
+
+        Raises:
+            ClosedError: the storage was closed, before the call or between two pages.
+            InvalidInputError: `after` is no position of its feed.
+        """
+        self._check_open()
+        number, index = read_place(after)
+        if number or index > len(self._fed):
+            raise unknown_place(after)
+        return islice(self._fed_after(index), limit and max(limit, 0))
+
+    def _fed_after(self, index: int) -> Iterator[Pair]:
+        while True:
+            self._check_open()
+            page = self._fed[index : index + _PAGE_PAIRS]
+            if not page:
+                return
+            yield from ((place_bytes(0, at), key) for at, key in enumerate(page, index + 1))
+            index += len(page)
 
     def position(self) -> int:
         """How many commits there were."""
@@ -129,6 +155,7 @@ class MemoryStorage:
             self._is_closed = True
             self._values = {}
             self._keys = {}
+            self._fed = []
 
     def _check_open(self) -> None:
         if self._is_closed:

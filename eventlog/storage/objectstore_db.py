@@ -191,9 +191,7 @@ async def page(
 
 def unanswered(place: Place, timeout_s: float, doing: str) -> StorageError:
     """What a call is told whose store does not answer."""
-    return StorageError(
-        f"{place.shown}: the store gave no answer within {timeout_s:g} s while {doing}; see the network"
-    )
+    return StorageError(f"{place.shown}: no answer within {timeout_s:g} s while {doing}; see the network")
 
 
 class Writer:

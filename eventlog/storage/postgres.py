@@ -38,7 +38,7 @@ _MAX_BATCH_BYTES: Final = 512 << 20
 _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
 _PAGE_BYTES: Final = 1 << 20
-_PAGE_RANGES: Final = 64
+_PAGE_RANGES: Final = 256
 _TOKEN: Final = 6
 """Where a commit's arguments have its token."""
 _GROUP: Final = slice(1, 9)
@@ -126,7 +126,7 @@ class PostgresStorage:
         return [*map({key: value for _, key, value in rows}.get, keys)]
 
     def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
-        """See ``Storage.scan``. A page is one statement, over up to 64 ranges; nothing is open between two pages.
+        """See ``Storage.scan``. A page is one statement, over up to 256 ranges; nothing is open between two pages.
 
         Raises:
             InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.

@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 FUNCTIONS: Final = 1
-_THERE: Final = (
-    "SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
-    "WHERE n.nspname = %s AND c.relname = 'meta'"
-)
+_THERE: Final = "SELECT FROM pg_catalog.pg_class WHERE relname = 'meta' AND relnamespace = to_regnamespace(%s)"
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]
 
@@ -168,7 +165,7 @@ def _check_server(connection: Connection, place: Place, *, is_full: bool) -> Non
 
 def _found(connection: Connection, quoted: str) -> dict[str, int]:
     """What the log says of itself; empty if there is none."""
-    there = connection.execute(_THERE, [quoted.strip('"')]).fetchone()
+    there = connection.execute(_THERE, [quoted]).fetchone()
     return {} if there is None else dict(connection.execute(f"SELECT name, value FROM {quoted}.meta").fetchall())
 
 

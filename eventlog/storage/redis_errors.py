@@ -55,6 +55,7 @@ class Moved(Unreached):
 _CODES: Final = re.compile(
     r"\b(OOM|LOADING|BUSY|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|WRONGTYPE|NOAUTH|CLUSTERDOWN)\b"
 )
+_MOVED: Final = re.compile(r"MOVED \d+ (.*):(\d+)")
 _CODE_OF: Final[dict[type[Exception], str]] = {
     theirs.BusyLoadingError: "LOADING",
     theirs.NoPermissionError: "NOPERM",
@@ -69,9 +70,10 @@ _CODE_OF: Final[dict[type[Exception], str]] = {
 
 def refusal(error: Exception, where: str) -> EventLogError | Unreached:
     """What to raise for the server's `error`; whenever this is called, nothing was done."""
-    if isinstance(error, theirs.MovedError):
-        why = f"the cluster keeps the log at {error.host}:{error.port}; give that server's URL"
-        return Moved(StorageError(f"{where}: {why}"), error.host, error.port)
+    if moved := _moved(error):
+        host, port = moved
+        why = f"the cluster keeps the log at {host}:{port}; give that server's URL"
+        return Moved(StorageError(f"{where}: {why}"), host, port)
     found = _CODES.search(str(error))
     code = _CODE_OF.get(type(error)) or (found[1] if found else "")
     if code == "OOM":
@@ -84,6 +86,14 @@ def refusal(error: Exception, where: str) -> EventLogError | Unreached:
         kind, why = _PASSING[code]
         return Unreached(kind(f"{where}: {why}; nothing was written"))
     return StorageError(f"{where}: {_LASTING.get(code, str(error))}; nothing was written")
+
+
+def _moved(error: Exception) -> tuple[str, int] | None:
+    """Where the log is, if that is what the error says; libraries before 6 leave it as the server put it."""
+    if isinstance(error, theirs.MovedError):
+        return error.host, error.port
+    found = _MOVED.match(str(error))
+    return (found[1], int(found[2])) if found else None
 
 
 _PASSING: Final[dict[str, tuple[type[StorageError], str]]] = {

@@ -73,6 +73,26 @@ end
 return {ARGV[1], redis.call('HMGET', KEYS[1], 'format', 'id')}
 """)
 
+LANE: Final = _script(r"""
+-- KEYS: lane, and its name once it is closed. ARGV: number, seconds that it lives. Make a lane.
+-- Everything that commits need is called on a key that is not there, where it does nothing: who may not call it, or
+-- where it has another name, is told so now, not in the middle of a commit.
+local call, none = redis.call, KEYS[2]
+call('ZADD', none, 'XX', 0, 'none')
+call('ZREM', none, 'none')
+call('ZREMRANGEBYLEX', none, '-', '+')
+call('ZRANGEBYLEX', none, '-', '+', 'LIMIT', 0, 1)
+call('ZCARD', none)
+call('XADD', none, 'NOMKSTREAM', '*', 'none', '')
+call('XDEL', none, '0-1')
+call('XLEN', none)
+call('SET', KEYS[1], 0, 'EX', ARGV[2])
+call('RENAME', KEYS[1], KEYS[2])
+call('RENAME', KEYS[2], KEYS[1])
+call('GET', KEYS[1])
+return {ARGV[1]}
+""")
+
 GET: Final = _script(
     _FIND
     + r"""
@@ -208,6 +228,11 @@ class Names:
         self.lane = base + b"lane:"
         self.sets = [b"%bkind:%02x" % (base, kind) for kind in range(256)]
         self.fed = self.sets[FED[0]]
+
+
+def closed(lane: bytes) -> bytes:
+    """The name of a lane on which nothing will be done any more."""
+    return lane + b":closed"
 
 
 def prefix_of(key: bytes) -> bytes:

@@ -19,7 +19,7 @@ from redis import exceptions as theirs
 
 from eventlog.errors import CapacityError, ClosedError, FormatError, InvalidInputError, StorageError
 from eventlog.storage.redis_errors import LOST, REFUSED, Away, Lost, Moved, Unreached, refusal
-from eventlog.storage.redis_scripts import MAKE, Names, Script
+from eventlog.storage.redis_scripts import LANE, MAKE, Names, Script, closed
 from eventlog.storage.redis_settings import ASKED, Facts, facts_of
 
 if TYPE_CHECKING:
@@ -306,9 +306,7 @@ class Links:
         """The link's lane, on which its commits are numbered."""
         if not link.lane:
             lane = self._names.lane + secrets.token_hex(8).encode()
-            (answer,) = link.call((b"SET", lane, 0, b"EX", LANE_S, b"NX"))
-            if isinstance(answer, theirs.ResponseError):
-                raise refusal(answer, self._where) from answer
+            link.run(LANE, [lane, closed(lane)], [b"%d" % LANE_S])
             link.lane = lane
         return link.lane
 

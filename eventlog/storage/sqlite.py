@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -24,6 +25,8 @@ from eventlog.errors import (
     TooLargeError,
 )
 from eventlog.storage import sqlite_file as files
+from eventlog.storage.base import FED
+from eventlog.storage.fed import in_commit, place_bytes, read_place, spread, unknown_place
 from eventlog.storage.locks import LOCK_POLL_S
 from eventlog.storage.sqlite_file import Connections, Wal, file_id, roll_back
 from eventlog.storage.worker import Worker
@@ -46,6 +49,8 @@ _GET: Final = "SELECT value FROM pairs WHERE key = ?"
 _PUT: Final = "INSERT INTO pairs VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DELETE: Final = "DELETE FROM pairs WHERE key = ?"
 _FORWARD: Final = "SELECT key, value FROM pairs WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_FED: Final = """SELECT place, key, count FROM fed
+    WHERE place >= (SELECT max(place) FROM fed WHERE place <= ?) ORDER BY place LIMIT ?"""
 _BACKWARD: Final = "SELECT key, value FROM pairs WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
 
 _MAX_KEY_BYTES: Final = 511
@@ -195,6 +200,29 @@ class SqliteStorage:
             return page, None
         return page, (start, page[-1][0]) if reverse else (page[-1][0] + b"\0", end)
 
+    def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[Pair]:
+        """See ``Storage.feed``; what a file of format 1 held before it was first opened for writing comes in key order.
+
+        Raises:
+            InvalidInputError: `after` is no position of its feed.
+            FormatError: opened readonly, and the file has no feed yet; otherwise as `get`.
+        """
+        number, index = read_place(after)
+        last = self._read(lambda connection: files.last_fed(connection, self._path))
+        if number or index > last[0] + last[2]:
+            raise unknown_place(after)
+        return islice(self._fed(index), limit and max(limit, 0))
+
+    def _fed(self, index: int) -> Iterator[Pair]:
+        begin = -1
+        while index > begin:
+            begin = index
+            page = self._read(lambda connection: connection.execute(_FED, (begin, _PAGE_PAIRS)).fetchall())  # noqa: B023 (at once)
+            for place, first, count in page:
+                for key in spread(first, count, index - place):
+                    index += 1
+                    yield place_bytes(0, index), key
+
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` reads with a connection; it may run again."""
 
@@ -257,6 +285,7 @@ class SqliteStorage:
             if deletes:
                 connection.executemany(_DELETE, [(key,) for key in deletes])
             connection.executemany(_PUT, puts)
+            files.put_fed(connection, in_commit(puts, FED))
         except BaseException:
             roll_back(connection)
             raise

@@ -5,8 +5,9 @@ it again would drop the locks that SQLite holds for this process.
 
 ```
  application_id   "evlg"     whose file it is
- user_version     1          the format
+ user_version     2          the format; 1 had no table of what is fed
  pairs            key, value as the storage engine was given them
+ fed              place, key, count: stretches of keys in the order of their commits, see `fed`; place: keys before it
 ```
 """
 
@@ -28,21 +29,28 @@ from eventlog.errors import (
     FormatError,
     StorageError,
 )
+from eventlog.storage.base import FED
+from eventlog.storage.fed import behind, stretches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    Stretch = tuple[int, bytes, int]
     FileId = tuple[int, int]
 
 T = TypeVar("T")
 
 _APPLICATION_ID: Final = int.from_bytes(b"evlg", "big")
-_FORMAT_VERSION: Final = 1
+_FORMAT_VERSION: Final = 2
 _TABLE: Final = "CREATE TABLE pairs (key BLOB NOT NULL PRIMARY KEY, value BLOB NOT NULL)"
 """An ordinary table, which grows at its end, and an index. Without rowids the pairs would stand in the index itself,
 where a value over a tenth of a page takes pages of its own: twice the bytes for events of some hundred bytes. One table
 per kind of key made the file no smaller, and every commit write more pages."""
+_FED_TABLE: Final = "CREATE TABLE fed (place INTEGER NOT NULL PRIMARY KEY, key BLOB NOT NULL, count INTEGER NOT NULL)"
+_LAST_FED: Final = "SELECT place, key, count FROM fed ORDER BY place DESC LIMIT 1"
+_PUT_FED: Final = "INSERT OR REPLACE INTO fed VALUES (?, ?, ?)"
+_TO_BE_FED: Final = "SELECT key FROM pairs WHERE key >= ? AND key < ? ORDER BY key"
 _PAGE_BYTES: Final = 2048
 """A commit writes whole pages to the WAL: a third fewer bytes than with the usual 4096, in a file hardly larger."""
 _CHECKPOINT_PAGES: Final = 2048
@@ -248,7 +256,9 @@ def make_or_check(connection: sqlite3.Connection, path: Path, synchronous: str, 
         _make(connection)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute(f"PRAGMA synchronous={synchronous}")
-    _check_format(connection, path)
+    version = _check_format(connection, path)
+    if not readonly and version < _FORMAT_VERSION:
+        _upgrade(connection)
     if not readonly and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
         raise StorageError(f"{path}: SQLite cannot keep a WAL there; a log needs a local disk")
 
@@ -257,6 +267,7 @@ def _make(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     if _is_empty(connection):  # else another process was first
         connection.execute(_TABLE)
+        connection.execute(_FED_TABLE)
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={_FORMAT_VERSION}")
     connection.execute("COMMIT")
@@ -268,7 +279,52 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(query).fetchone() == (0, 0, 0))
 
 
-def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Give a file of format 1 its feed: what it holds, in key order, for nobody knows another."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _is_fed(connection):  # else another process was first
+            connection.execute(_FED_TABLE)
+            keys = connection.execute(_TO_BE_FED, (FED, bytes([FED[0] + 1])))
+            put_fed(connection, (key for (key,) in keys))
+            connection.execute(f"PRAGMA user_version={_FORMAT_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
+
+
+def _is_fed(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] >= _FORMAT_VERSION)
+
+
+def last_fed(connection: sqlite3.Connection, path: Path) -> Stretch:
+    """The last stretch of keys that are fed: how many are before it, the first key, how many they are.
+
+    Raises:
+        FormatError: the file is of format 1 still.
+    """
+    if not _is_fed(connection):
+        raise FormatError(f"{path} was written before there was a feed; open it once for writing")
+    return _last_fed(connection)
+
+
+def _last_fed(connection: sqlite3.Connection) -> Stretch:
+    found: Stretch | None = connection.execute(_LAST_FED).fetchone()
+    return found or (0, b"", 0)
+
+
+def put_fed(connection: sqlite3.Connection, keys: Iterable[bytes]) -> None:
+    """Let keys be fed, after all others."""
+    last: Stretch | None = None
+    for start, more in stretches(keys):
+        place, first, count = last or _last_fed(connection)
+        is_next = count and start == behind(first, count)
+        last = (place, first, count + more) if is_next else (place + count, start, more)
+        connection.execute(_PUT_FED, last)
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> int:
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application_id != _APPLICATION_ID:
@@ -281,6 +337,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise CorruptionError(str(path), "its table 'pairs' is missing")
     if "trigger" in kinds:
         raise _foreign(path, "somebody put a trigger on its table")
+    return int(version)
 
 
 def _foreign(path: Path, why: str) -> FormatError:

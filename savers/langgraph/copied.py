@@ -38,6 +38,7 @@ class Copied:
         writes: how many pending writes were written.
         skipped: how many checkpoints the target had already, equal.
         problems: what did not arrive as it is; empty if all did.
+        removed: how many checkpoints stayed away, for they were pruned, or deleted by their run, in the target.
     """
 
     threads: int
@@ -45,3 +46,4 @@ class Copied:
     writes: int
     skipped: int
     problems: tuple[CopyProblem, ...]
+    removed: int = 0

@@ -3,6 +3,9 @@
 Owns the walk from a checkpoint back to that value. Where each checkpoint's parent is its base, as nearly always, that
 is one look along the run's events, decoding nothing but the parents' ids, and one at the task writes that follow them.
 Only where a parent is another one (it was put again, or later than its child) the walk goes on from there, by its id.
+
+Whoever looks at one checkpoint after another goes the same way each time. So while nothing is written, the way that was
+gone last is remembered, with the bytes of what tasks wrote on it.
 """
 
 from __future__ import annotations
@@ -29,55 +32,111 @@ class Trace:
         needed: the newest and oldest event, of each stretch of the walk, that it takes to say this; none if there is
             nothing.
         passed: the newest and oldest event of each stretch that lies behind.
+        begins: how many of `writes` lie before each event of the walk.
+        is_cut: whether it came back to where it had been, so that it would end elsewhere if it had begun elsewhere.
     """
 
     writes: list[list[TaskWrite]] = field(default_factory=list)
     seed: Event | None = None
     needed: list[Event] = field(default_factory=list)
     passed: list[Event] = field(default_factory=list)
+    begins: dict[tuple[int, int], int] = field(default_factory=dict)
+    is_cut: bool = False
 
-    def in_order(self) -> list[tuple[str, str, Any]]:
-        """The writes, oldest first."""
-        return [(write.task, write.channel, write.value) for each in reversed(self.writes) for write in each]
+    def in_order(self, thread: Thread, start: Event | None) -> list[tuple[str, str, Any]]:
+        """The writes from `start` back, oldest first, each decoded anew."""
+        first = 0 if start is None else self.begins.get((start.segment, start.seq), 0)
+        return [
+            (write.task, write.channel, thread.decoded(write))
+            for each in reversed(self.writes[first:])
+            for write in each
+        ]
+
+
+class Walked:
+    """The last walk of a thread, for those that begin somewhere on its way while nothing is written.
+
+    The first walk at a moment is not kept: nearly always it is the only one. Safe for many threads.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: tuple[int | None, dict[str, Trace]] = (None, {})
+
+    def traces(
+        self, thread: Thread, checkpoint_id: str, start: Event | None, channels: Sequence[str]
+    ) -> dict[str, Trace]:
+        """The histories before a checkpoint; one that began before `start`, its parent, goes on beyond that."""
+        position = None if start is None or thread.sealed is not None else thread.run.position()
+        then, known = self._known
+        if start is None or position is None or position != then:
+            self._known = (position, {})
+            return traces(thread, checkpoint_id, channels)
+        at = (start.segment, start.seq)
+        found = {channel: known[channel] for channel in channels if channel in known and at in known[channel].begins}
+        missing = [channel for channel in channels if channel not in found]
+        if missing:
+            found |= traces(thread, checkpoint_id, missing)
+            self._known = (position, {**known, **{name: each for name, each in found.items() if not each.is_cut}})
+        return found
 
 
 def traces(thread: Thread, checkpoint_id: str, channels: Sequence[str]) -> dict[str, Trace]:
     """The history of each channel before a checkpoint; empty ones if it is not there."""
     found = {channel: Trace() for channel in channels}
     try:
-        target = thread.run.event(checkpoint_id)
-        if target.given_id == checkpoint_id:
-            _walk(thread, thread.true_parent(target), found)
+        start = _parent(thread, checkpoint_id)
+        if start is not None:
+            _walk(thread, start, found)
     except NotFoundError:  # never put, or deleted at this moment
         return {channel: Trace() for channel in channels}
     return found
 
 
+def _parent(thread: Thread, checkpoint_id: str) -> Event | None:
+    """The event that a checkpoint's parent is, None if there is none."""
+    target = thread.run.event(checkpoint_id)
+    parent = thread.true_parent(target) if target.given_id == checkpoint_id else None
+    return None if parent is None else _named(thread, parent)
+
+
+def _named(thread: Thread, checkpoint_id: str) -> Event | None:
+    event = thread.run.forgotten(checkpoint_id)
+    return event if event is not None and event.given_id == checkpoint_id else None
+
+
 def history_of(thread: Thread, checkpoint_id: str, channels: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What `get_delta_channel_history` answers."""
+    try:
+        start = _parent(thread, checkpoint_id)
+    except NotFoundError:
+        start = None
+    found = thread.walked.traces(thread, checkpoint_id, start, channels)
     answer: dict[str, dict[str, Any]] = {}
-    for channel, trace in traces(thread, checkpoint_id, channels).items():
-        answer[channel] = {"writes": trace.in_order()}
+    for channel in channels:
+        trace = found[channel]
+        answer[channel] = {"writes": trace.in_order(thread, start)}
         if trace.seed is not None:
             answer[channel]["seed"] = thread.value_at(trace.seed, channel)
     return answer
 
 
-def _walk(thread: Thread, parent: str | None, found: dict[str, Trace]) -> None:
+def _walk(thread: Thread, start: Event | None, found: dict[str, Trace]) -> None:
     """Go from parent to parent, until every channel's stored value is found, or there is none."""
     still = set(found)
     seen: set[Event] = set()
-    while parent is not None and still:
-        start = thread.run.forgotten(parent)
-        if start is None or start.given_id != parent:
-            return
+    while start is not None and still:
         stretch, parent = _stretch(thread, start, still)
         for index, (event, _) in enumerate(stretch):
             if event in seen:  # a checkpoint was put again below one of its own descendants
                 stretch, parent = stretch[:index], None
+                for channel in still:
+                    found[channel].is_cut = True
                 break
             seen.add(event)
         _collect(thread, stretch, found, still)
+        start = None if parent is None else _named(thread, parent)
 
 
 def _stretch(thread: Thread, start: Event, still: set[str]) -> tuple[list[tuple[Event, set[str]]], str | None]:
@@ -115,6 +174,7 @@ def _collect(thread: Thread, stretch: list[tuple[Event, set[str]]], found: dict[
     for (event, stored), written in zip(stretch, along, strict=True):
         for channel in list(still):
             trace = found[channel]
+            trace.begins[event.segment, event.seq] = len(trace.writes)
             writes = [write for write in written if write.channel == channel]
             if writes:
                 trace.writes.append(writes)

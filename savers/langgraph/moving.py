@@ -26,7 +26,7 @@ from savers.langgraph.saver import EventLogSaver
 from savers.langgraph.serde import SerdeCodec, nothing_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointTuple
@@ -60,6 +60,7 @@ class _Tally:
     checkpoints: int = 0
     writes: int = 0
     skipped: int = 0
+    removed: int = 0
     problems: list[CopyProblem] = field(default_factory=list)
 
     def note(self, place: _Place, checkpoint_id: str, found: Difference) -> None:
@@ -81,6 +82,10 @@ def copy(
     is overwritten. A checkpoint with a value that the target would not read back is a problem before anything of it is
     written, and what follows it in its thread and namespace waits for the next copy. Writes for a checkpoint that was
     never put are not to be seen in any saver, and stay behind.
+
+    What was pruned in an `EventLogSaver`, or deleted by its run, stays away when its source is copied to it again, and
+    is counted: that is of a pruned namespace all that is not there and is less than its newest id. To have all of it
+    again, delete the thread there first.
 
     It takes the memory of a few checkpoints and, for each checkpoint to be copied, of its id and its parent's; and what
     the source's own `list` takes (PostgresSaver's fetches all that it lists; give it `threads` in portions, or open it
@@ -106,6 +111,9 @@ def copy(
     """
     if isinstance(threads, str):
         raise InvalidInputError(f"threads are the ids of several, not a str: [{threads!r}]")
+    threads = None if threads is None else list(dict.fromkeys(threads))
+    if threads is not None:
+        has_threads(from_saver, threads)
     tell = progress or (lambda _verb, _done, _of: None)
     found = _found(from_saver, threads, tell)
     moving = _Moving(from_saver, to_saver)
@@ -123,24 +131,40 @@ def copy(
             tell("verified", n + 1, done)
     tally = moving.tally
     count = len({place.thread for place in found})
-    return Copied(count, tally.checkpoints, tally.writes, tally.skipped, tuple(tally.problems))
+    return Copied(count, tally.checkpoints, tally.writes, tally.skipped, tuple(tally.problems), tally.removed)
 
 
-def _found(source: Saver, threads: Iterable[str] | None, tell: Progress) -> dict[_Place, Parents]:
+def has_threads(source: Saver, threads: Iterable[str] | None = None) -> bool:
+    """Whether there is anything to copy; looks at one checkpoint of each thread that is named.
+
+    Raises:
+        NotFoundError: the source has no thread of that id.
+    """
+    is_found = False
+    for thread in [None] if threads is None else dict.fromkeys(threads):
+        with _failing("the source cannot list its checkpoints"):
+            is_found = next(iter(source.list(_named(thread), limit=1)), None) is not None
+        if thread is not None and not is_found:
+            raise NotFoundError(f"the source has no thread {thread!r}")
+    return is_found
+
+
+def _named(thread: str | None) -> RunnableConfig | None:
+    return None if thread is None else {"configurable": {"thread_id": thread}}
+
+
+def _found(source: Saver, threads: Sequence[str] | None, tell: Progress) -> dict[_Place, Parents]:
     """The parents of the source's checkpoints, per thread and namespace."""
     found: dict[_Place, Parents] = {}
     count = 0
-    for thread in [None] if threads is None else dict.fromkeys(threads):
-        before = count
+    for thread in [None] if threads is None else threads:
         with _failing("the source cannot list its checkpoints"):
-            for item in source.list(None if thread is None else {"configurable": {"thread_id": thread}}):
+            for item in source.list(_named(thread)):
                 named = item.config["configurable"]
                 place = _Place(named["thread_id"], named.get("checkpoint_ns", ""))
                 found.setdefault(place, {})[named["checkpoint_id"]] = parent_of(item)
                 count += 1
                 tell("found", count, 0)
-        if thread is not None and count == before:
-            raise NotFoundError(f"the source has no thread {thread!r}")
     return found
 
 
@@ -184,12 +208,15 @@ class _Moving:
         """Copy one checkpoint; returns whether the target has it then."""
         with _failing("the target cannot be read"):
             there = self._target.get_tuple(place.config(checkpoint_id))
+        if there is None and self._was_removed(place, checkpoint_id):
+            self.tally.removed += 1
+            return False
         if there is None:
             self._put(place, item)
             self._put_writes(place, checkpoint_id, item)
             self.tally.checkpoints += 1
             return True
-        found = self._conflict(item, there)
+        found = self._conflict(self._without_removed(place, item, there), there)
         if found is not None:
             self.tally.note(place, checkpoint_id, found)
             return False
@@ -199,6 +226,22 @@ class _Moving:
             self._put_writes(place, checkpoint_id, item)
             self.tally.checkpoints += 1
         return True
+
+    def _was_removed(self, place: _Place, checkpoint_id: str) -> bool:
+        """Whether somebody removed a checkpoint in the target that is not there; only ours can tell."""
+        if not isinstance(self._target, EventLogSaver):
+            return False
+        thread = self._target._thread(str(place.thread), place.namespace)  # noqa: SLF001 (one package)
+        if not place.namespace or thread.deleted is None or checkpoint_id > thread.deleted:
+            return thread.was_removed(checkpoint_id)
+        root = self._target._thread(str(place.thread), "")  # noqa: SLF001 (as above)
+        return root.run.was_pruned()  # it went with the checkpoint that called it
+
+    def _without_removed(self, place: _Place, item: CheckpointTuple, there: CheckpointTuple) -> CheckpointTuple:
+        """A checkpoint as it would be without a parent, where pruning took that off the one that the target has."""
+        parent = parent_of(item)
+        is_left = parent is None or parent_of(there) is not None or not self._was_removed(place, parent)
+        return item if is_left else item._replace(parent_config=None)
 
     def _conflict(self, item: CheckpointTuple, there: CheckpointTuple) -> Difference | None:
         """How what the target has is not what a copy that was cut off would have left."""
@@ -263,7 +306,10 @@ class _Moving:
             return
         with _failing("the target cannot be read"):
             there = self._target.get_tuple(place.config(checkpoint_id))
-        found = Difference("checkpoint", "is not in the target") if there is None else difference(item, there)
+        if there is None:
+            self.tally.note(place, checkpoint_id, Difference("checkpoint", "is not in the target"))
+            return
+        found = difference(self._without_removed(place, item, there), there)
         if found is not None:
             self.tally.note(place, checkpoint_id, found)
 

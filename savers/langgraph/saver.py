@@ -7,7 +7,7 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
-from copy import copy
+from copy import copy, deepcopy
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from langgraph.checkpoint.base import (
@@ -21,6 +21,7 @@ from langgraph.checkpoint.base import (
 
 from eventlog import (
     ConflictError,
+    CorruptionError,
     EventLog,
     InvalidIdError,
     InvalidInputError,
@@ -34,7 +35,7 @@ from savers.langgraph.metadata import described
 from savers.langgraph.packed import new_version
 from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
-from savers.langgraph.thread import Made, Thread
+from savers.langgraph.thread import Thread
 from savers.langgraph.upkeep import (
     STRATEGIES,
     Policy,
@@ -42,6 +43,7 @@ from savers.langgraph.upkeep import (
     copy_runs,
     ids_of_runs,
     is_finished_call,
+    needed_by_others,
     prune_namespace,
 )
 from savers.langgraph.writers import Exclusive, late
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from savers.saver import RunName
 
 _NAMESPACE_BYTES = 4096
+_PRUNE_TRIES = 10
 _Detection = Literal["sound", "identity"]
 
 
@@ -188,8 +191,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             thread = self._thread(*named)
             if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
+            check_id("checkpoint_id", checkpoint["id"])
             try:
-                thread.write(self._made(thread, parent, config, checkpoint, metadata, new_versions))
+                thread.write(thread.make(parent, checkpoint, described(config, metadata), new_versions))
             except (NotFoundError, ConflictError) as error:
                 self._look_again(thread, parent, error)
             else:
@@ -202,18 +206,29 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As `put`. The values are encoded before this first waits, so the graph may go on to change them."""
+        """As `put`. The values are encoded before this first waits, so the graph may go on to change them.
+
+        While somebody else writes to the same thread of the graph they are copied instead, to be encoded later; only
+        for a value that Python cannot copy, the loop waits then.
+        """
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
             if thread.may_be_late(parent):
                 thread = self._not_late(thread, parent)
+            check_id("checkpoint_id", checkpoint["id"])
             try:
-                made = self._made(thread, parent, config, checkpoint, metadata, new_versions)
+                made = thread.make_at_once(parent, checkpoint, described(config, metadata), new_versions)
             except NotFoundError as error:
                 self._look_again(thread, parent, error)
             else:
                 break
+        if made is None:
+            try:
+                then = deepcopy((checkpoint, metadata, new_versions))
+            except Exception:  # noqa: BLE001 (whatever a class of the user's raises)
+                return self.put(config, checkpoint, metadata, new_versions)
+            return await asyncio.to_thread(self.put, config, *then)
         try:
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
@@ -221,18 +236,6 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             again = thread.thawed(made, checkpoint)
             return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
         return _config(*named, checkpoint["id"])
-
-    def _made(
-        self,
-        thread: Thread,
-        parent: str | None,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> Made:
-        check_id("checkpoint_id", checkpoint["id"])
-        return thread.make(parent, checkpoint, described(config, metadata), new_versions)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -368,7 +371,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         for thread_id, namespace in self._names(None) if wanted else ():
             name = _run_name(thread_id, namespace)
             thread = self._threads.to_read(name, self._codec)
-            if (found := list(ids_of_runs(thread, wanted))) and thread.run.forget(found):
+            found = list(ids_of_runs(thread, wanted))
+            if found and thread.run.forget(found, needed=needed_by_others(thread, set(found))):
                 self._threads.forget(name)
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -405,8 +409,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
         ``"keep_latest"`` keeps one checkpoint per namespace, with its writes; it has no parent then. Of a subgraph's
         call nothing stays once the root checkpoint that it was called from goes. What delta channels are made of stays
-        until their next stored value, but is not listed. Of a thread that has copies, or is one, checkpoints are only
-        taken off the list. ``"delete"`` removes the threads.
+        until their next stored value, but is not listed. What tasks wrote under a checkpoint that is not there, and is
+        older than what stays, goes, too: it came after that was pruned. Of a thread that has copies, or is one,
+        checkpoints are only taken off the list. ``"delete"`` removes the threads.
 
         Args:
             thread_ids: the threads; those that are not there are left out.
@@ -433,21 +438,43 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _pruned(self, thread_id: str, policy: Policy | None, *, dry_run: bool) -> Iterator[PrunedNamespace]:
         named = sorted(self._names({"configurable": {"thread_id": thread_id}}), key=lambda name: name[1])
-        threads = {ns: self._threads.to_read(_run_name(thread_id, ns), self._codec) for _, ns in named}
-        saved = set(threads[""].run.given_ids()) if "" in threads else set()
-        roots = policy.kept(threads[""]) if policy is not None and "" in threads else []
-        for namespace, thread in threads.items():
-            kept = [] if policy is None else policy.kept(thread)
-            if not kept or is_finished_call(thread, namespace, kept, roots, saved):
-                ids = tuple(thread.run.given_ids())
-                yield PrunedNamespace(thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
-                if not dry_run and (ids or policy is None):
-                    self._threads.delete(_run_name(thread_id, namespace))
-                continue
+        names = {ns: _run_name(thread_id, ns) for _, ns in named}
+        root = self._threads.to_read(names[""], self._codec) if "" in names else None
+        saved = set() if root is None else set(root.run.given_ids())
+        roots = [] if root is None or policy is None else policy.kept(root)
+        for namespace, name in names.items():
+            for left in reversed(range(_PRUNE_TRIES)):
+                try:
+                    pruned = self._prune(name, namespace, policy, (roots, saved), dry_run=dry_run)
+                    break
+                except (NotFoundError, ConflictError, CorruptionError) as error:  # others may prune what was to be kept
+                    self._threads.forget(name)
+                    if not left and isinstance(error, NotFoundError):
+                        raise ConflictError(f"thread {thread_id!r} is pruned by others, too; try again") from error
+                    if not left:
+                        raise
+            yield pruned
+
+    def _prune(
+        self,
+        name: RunName,
+        namespace: str,
+        policy: Policy | None,
+        roots: tuple[Sequence[str], set[str]],
+        *,
+        dry_run: bool,
+    ) -> PrunedNamespace:
+        thread = self._threads.to_read(name, self._codec)
+        kept = [] if policy is None else policy.kept(thread)
+        if kept and not is_finished_call(thread, namespace, kept, *roots):
             removed = prune_namespace(thread, kept, dry_run=dry_run)
             if not dry_run:
-                self._threads.forget(_run_name(thread_id, namespace))
-            yield PrunedNamespace(thread_id, namespace, False, removed)
+                self._threads.forget(name)
+            return PrunedNamespace(thread.thread_id, namespace, False, removed)
+        ids = tuple(thread.run.given_ids())
+        if not dry_run and (ids or policy is None):
+            self._threads.delete(name)
+        return PrunedNamespace(thread.thread_id, namespace, True, Pruned(ids, len(ids), 0, 0))
 
     async def aprune(  # type: ignore[override]  # as above
         self,

@@ -35,6 +35,7 @@ from eventlog import (
     Update,
     packed_id,
 )
+from savers.langgraph.history import Walked
 from savers.langgraph.packed import (
     AMONG_REST,
     BY_VERSIONS,
@@ -196,6 +197,7 @@ class Thread:
         deleted: the greatest id of a checkpoint that was deleted with the thread; None if it never was deleted.
         exclusive: what is known of other writers, where the thread is one writer's at a time.
         sealed: the codec, where everything is encrypted.
+        walked: what is known of the histories of delta channels.
     """
 
     def __init__(
@@ -215,8 +217,9 @@ class Thread:
         self.sealed = codec if isinstance(codec, SealedCodec) else None
         self._codec = codec.unsealed if isinstance(codec, SealedCodec) else codec
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._known = _Known()
+        self.walked = Walked()
 
     def thawed(self, made: Made, checkpoint: Checkpoint) -> Checkpoint:
         """A checkpoint that was made, with the values that were encoded whole as they were then."""
@@ -239,6 +242,13 @@ class Thread:
             return checkpoint_id == self.run.head_id or self.run.event(checkpoint_id).given_id == checkpoint_id
         except NotFoundError:
             return False
+
+    def was_removed(self, checkpoint_id: str) -> bool:
+        """Whether a checkpoint that is not there was deleted by its run, or pruned: it is older than what is left."""
+        run = self.run
+        return run.forgotten(checkpoint_id) is not None or (
+            run.was_pruned() and checkpoint_id < (self.newest_id() or "")
+        )
 
     def may_be_late(self, checkpoint_id: str | None) -> bool:
         """Whether what comes under that checkpoint has to be asked about: the thread was deleted, or is not there."""
@@ -301,6 +311,18 @@ class Thread:
             if size > self._max_bytes:
                 raise TooLargeError("checkpoint bytes", size, self._max_bytes)
         return Made(event, base, changes, versions, seen, size)
+
+    def make_at_once(
+        self, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+    ) -> Made | None:
+        """As `make`; None if another thread is writing, which may take as long as its disk does."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            with self.run.unless_busy() as is_free:
+                return self.make(parent, checkpoint, metadata, new_versions) if is_free else None
+        finally:
+            self._lock.release()
 
     def write(self, made: Made) -> None:
         """Write what `make` encoded; raises as `Run.write`."""
@@ -498,11 +520,17 @@ class Thread:
         return writes if self.sealed is None else unhidden(writes)
 
     def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:
-        """What tasks wrote to `channels` after each of several checkpoints, by one look."""
+        """What tasks wrote to `channels` after each of several checkpoints, by one look; values as in `decoded`."""
         if self.sealed is None:
             return self.run.task_writes_along(events, channels)
-        found = [unhidden(writes) for writes in self.run.task_writes_along(events, {MARK})]
+        decode = self.sealed.decode
+        hidden = self.run.task_writes_along(events, {MARK})
+        found = [unhidden([write._replace(value=decode(write.value)) for write in writes]) for writes in hidden]
         return [[write for write in writes if write.channel in channels] for writes in found]
+
+    def decoded(self, write: TaskWrite) -> Any:
+        """The value of what `task_writes_along` found."""
+        return self._codec.decode(write.value) if self.sealed is None else write.value
 
     def detach(self, checkpoint_id: str) -> None:
         """Put a checkpoint again without its parent, which is to be pruned; what came before stays known to histories.

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import ConflictError, InvalidInputError, Pruned
+from savers.langgraph.alike import is_snapshot
 from savers.langgraph.history import traces
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from eventlog import EventLog
+    from eventlog import Event, EventLog
     from savers.langgraph.history import Trace
     from savers.langgraph.thread import Thread
     from savers.saver import RunName
@@ -50,6 +51,21 @@ def ids_of_runs(thread: Thread, run_ids: Collection[str]) -> Iterator[str]:
         metadata: Any = thread.metadata(checkpoint_id)
         if metadata is not None and metadata.get("run_id") in run_ids:
             yield checkpoint_id
+
+
+def needed_by_others(thread: Thread, going: Collection[str]) -> list[Event]:
+    """Those of some checkpoints that others go back to by the parents they name, which the log does not know."""
+    needed: list[Event] = []
+    seen: set[str] = set()
+    for checkpoint_id in thread.run.given_ids():
+        event = None if checkpoint_id in going else thread.run.forgotten(checkpoint_id)
+        while event is not None:
+            parent = thread.true_parent(event)
+            event = None if parent is None or parent in seen else thread.run.forgotten(parent)
+            if event is not None and parent is not None:
+                seen.add(parent)
+                needed += [event] if parent in going else []
+    return needed
 
 
 STRATEGIES: Final = ("keep_latest", "delete")
@@ -102,10 +118,14 @@ class Policy:
 
 
 def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pruned:
-    """Remove the checkpoints of a namespace but for `kept`.
+    """Remove the checkpoints of a namespace but for `kept`, newest first, and those that are newer still.
 
     What its delta channels are made of stays, back to the value that was stored last: the log cannot fold what tasks
     wrote, for only the graph knows how.
+
+    Raises:
+        NotFoundError: somebody else removed one of them meanwhile.
+        ConflictError: the same, or the namespace is being written too quickly.
     """
     run = thread.run
     back_to = [event for each in kept for trace in _delta_traces(thread, each) for event in trace.needed]
@@ -114,7 +134,7 @@ def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pr
             parent = thread.parent(each)
             if parent is not None and parent not in kept:
                 thread.detach(each)
-    return run.prune(kept, back_to=back_to, dry_run=dry_run)
+    return run.prune(kept, back_to=back_to, before=kept[0], dry_run=dry_run)
 
 
 def _delta_traces(thread: Thread, checkpoint_id: str) -> Iterator[Trace]:
@@ -127,8 +147,13 @@ def _delta_traces(thread: Thread, checkpoint_id: str) -> Iterator[Trace]:
         if channel in counted or not channel.startswith(_CONTROL)
     ]
     for channel, trace in traces(thread, checkpoint_id, empty).items() if empty else ():
-        if trace.writes or channel in counted:
+        if trace.writes or channel in counted or _is_snapshot(thread, trace, channel):
             yield trace
+
+
+def _is_snapshot(thread: Thread, trace: Trace, channel: str) -> bool:
+    """Whether a history begins with what only a delta channel is stored as."""
+    return trace.seed is not None and is_snapshot(thread.value_at(trace.seed, channel))
 
 
 _CONTROL: Final = ("branch:", "__")

@@ -12,6 +12,7 @@ import pytest
 from eventlog.storage import open_storage
 from eventlog.storage.lmdb import LmdbStorage
 from tests.engines import FORGETFUL, LOCATIONS
+from tests.own_engine import OneFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ ENGINES: dict[str, Callable[[Path], Storage]] = {
         name: lambda directory, located=located: open_storage(located(directory)) for name, located in LOCATIONS.items()
     },
     "bare lmdb": lambda directory: LmdbStorage(directory / "bare"),
+    "one of your own": lambda directory: OneFile(directory / "own"),
 }
 PERSISTENT = [name for name in ENGINES if name not in FORGETFUL]
 

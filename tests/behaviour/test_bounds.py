@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, Extend
+from eventlog import EventLog, Extend, NotFoundError, TaskWrite
 from eventlog.codec import MSGPACK
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from eventlog.storage import Storage
 
 
 LONG, CHANNELS, DEPTH = 100_000, 1_000, 1_000
@@ -209,6 +211,30 @@ class TestWriting:
             for n in range(100):
                 run.append({"n": n})
         assert tally.read == 0, tally
+
+    def test_what_a_task_wrote_before_its_event_is_one_look_and_one_commit(self, short: CountingStorage) -> None:
+        run = opened(short).run("r")
+        run.put_task_writes("to come", [TaskWrite("t", 0, "x", 0)])
+        for n in range(3):
+            with short.counted() as tally:
+                run.put_task_writes(f"to come {n}", [TaskWrite("t", 0, "x", n)])
+            assert (tally.reads, tally.commits) == (1, 1), tally
+            run.append({"n": n})
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_what_a_task_wrote_is_refused_if_another_deleted_the_run_meanwhile(
+    storage: Storage, *, is_copied: bool
+) -> None:
+    run = EventLog(storage).run("r")
+    run.append({"n": 0})
+    if is_copied:
+        EventLog(storage).copy("r", "copy")
+    run.put_task_writes("to come", [TaskWrite("t", 0, "x", 0)])
+    EventLog(storage).delete("r")
+    with pytest.raises(NotFoundError):
+        run.put_task_writes("to come, too", [TaskWrite("t", 0, "x", 1)])
+    assert not list(EventLog(storage).verify())
 
 
 def test_verify_is_clean(short: CountingStorage, deep: CountingStorage) -> None:

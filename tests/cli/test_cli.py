@@ -695,3 +695,40 @@ def test_what_is_no_log_of_sqlite_is_said(tmp_path, capsys):
     assert not (tmp_path / "missing.db").exists()
     assert main(["ls", "mysql://a/b"]) == 2
     assert "sqlite:///PATH" in capsys.readouterr().err
+
+
+def test_arrays_are_told_by_their_numbers_and_never_at_length(tmp_path, capsys):
+    numpy = pytest.importorskip("numpy")
+    store = ["-s", str(tmp_path / "log")]
+    grid = numpy.arange(6.0).reshape(2, 3)
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("a")
+        first = {
+            "grid": grid,
+            "columns": numpy.asfortranarray(grid),
+            "long": numpy.zeros(10_000),
+            "one": numpy.int16(1),
+        }
+        run.append({**first, "text": numpy.array(["ab"]), "none": numpy.zeros((0, 2))})
+        after = {name: array.copy("K") for name, array in first.items()}
+        after["grid"][1, 1] = after["columns"][1, 1] = 9
+        run.append({**after, "long": numpy.ones(10_000), "one": numpy.int16(2), "none": numpy.zeros(1, "c8")})
+    assert main(["diff", "a:0", "a:1", *store]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [
+        "~ grid   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
+        "~ columns   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
+    ]
+    assert told[2].startswith("~ long   float64 10000  10,000 of 10,000 differ: [0] 0.0 → 1.0, [1] 0.0 → 1.0, ")
+    assert told[2].endswith(", … +9,992 more")
+    assert told[3:5] == ["~ one   int16  1 → int16  2", "~ none   float64 0x2  (empty) → complex64 1  0j"]
+    assert main(["show", "a:0", "--state", *store]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-6:-4] == [
+        "  grid  float64 2x3  0.0 1.0 2.0 3.0 4.0 5.0",
+        "  columns  float64 2x3  0.0 1.0 2.0 3.0 4.0 5.0",
+    ]
+    assert told[-4].endswith("0.0 … +9,980 more")
+    assert told[-3] == "  one  int16  1"
+    assert told[-2].startswith("  text  <U2 1  b'")
+    assert max(map(len, told)) < 400

@@ -275,3 +275,41 @@ def test_a_graph_with_a_delta_channel_goes_on_in_its_copy(saver):
     assert "b" not in app.get_state(first).values["trail"]
     assert app.get_state(second).values["trail"][:4] == [1, 2, 3, 4]
     assert app.get_state(second).values["trail"][4] == "b"
+
+
+def test_one_history_after_another_is_what_it_would_be_alone_until_something_is_written(told):
+    for n in range(30):
+        told.put(f"c{n:02}", f"c{n - 1:02}" if n else None, {"d": [n]} if n in (7, 20) else {}, ["d", "e"])
+        told.write(f"c{n:02}", ("d", [n]), ("e", {"n": n}))
+    told.put("c03", "c02", {}, ["d", "e"])  # again: what is above goes over this one
+    backwards = [f"c{n:02}" for n in range(29, -1, -1)]
+    for each in (*backwards, *backwards):
+        found = told.history(each, "d", "e")
+        for _, _, value in found["e"]["writes"]:
+            value["n"] = "changed by who read it"
+        found["d"].get("seed", []).append("changed as well")
+        told.history(each, "e")
+    for late in ("c25", "c10", "c03"):
+        told.write(late, ("d", "late"), task="t2")
+        for each in backwards[:3]:
+            told.history(each, "d", "e")
+        above = f"c{int(late[1:]) + 1:02}"
+        assert "late" in values(told.history(above, "d"))
+    told.put("c24", "c10", {}, ["d"])
+    for each in backwards:
+        told.history(each, "d", "e")
+
+
+def test_all_histories_of_a_thread_cost_each_what_it_says():
+    def cost(count):
+        storage = CountingStorage(EventLog.open("memory:")._storage)
+        told = Told(EventLogSaver(EventLog(storage)))
+        for n in range(count):
+            told.put(f"c{n:03}", f"c{n - 1:03}" if n else None, {}, ["d"])
+            told.write(f"c{n:03}", ("d", [n]))
+        with storage.counted() as tally:
+            for n in range(count - 1, 0, -1):
+                told.history(f"c{n:03}", "d")
+        return tally.keys_read.total()
+
+    assert cost(120) < 3 * cost(60)  # they say four times as much

@@ -156,11 +156,25 @@ def test_what_is_wrong_is_said_and_makes_no_log(tmp_path, file, capsys):
         assert says in capsys.readouterr().err
         assert not log.exists()
     assert not (tmp_path / "nothing").exists()
-    assert main(["import", "--from", "langgraph-sqlite", file, "-s", str(log), "--thread", "x"]) == 2
+    assert main(["import", "--from", "langgraph-sqlite", file, "-s", str(log), "--thread", "t", "--thread", "x"]) == 2
     assert "the source has no thread 'x'" in capsys.readouterr().err
     assert main(["import", "--from", "langgraph-sqlite", file, "--allow", "Name", "-s", str(log)]) == 2
     assert "package.module.Name" in capsys.readouterr().err
-    assert main(["copy-out", "--to", "langgraph-sqlite", "x", "-s", str(tmp_path / "no-log")]) == 3
+    assert not log.exists()
+
+
+def test_where_there_is_nothing_to_copy_nothing_is_made(tmp_path, file, capsys):
+    log, out, empty = tmp_path / "log", tmp_path / "out.sqlite", str(tmp_path / "empty.sqlite")
+    with SqliteSaver.from_conn_string(empty) as saver:
+        saver.setup()
+    assert main(["import", "--from", "langgraph-sqlite", empty, "-s", str(log)]) == 0
+    assert capsys.readouterr().out == "there are no threads to copy\n"
+    assert not log.exists()
+    assert main(["copy-out", "--to", "langgraph-sqlite", str(out), "-s", str(log)]) == 3
+    assert main(["import", "--from", "langgraph-sqlite", file, "-s", str(log)]) == 0
+    assert main(["copy-out", "--to", "langgraph-sqlite", str(out), "-s", str(log), "--thread", "x"]) == 2
+    assert "the source has no thread 'x'" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_missing_package_names_what_to_install(tmp_path, file, monkeypatch, capsys):

@@ -602,3 +602,37 @@ def test_tasks_of_an_old_postgres_thread_move_as_it_gives_them_out(make):
     assert first.get_tuple(named("2")).checkpoint["channel_values"]["__pregel_tasks"] == [Send("node", {"x": 1})]
     assert copy(first, second).problems == ()
     assert_same(first, second)
+
+
+def test_what_was_removed_in_the_target_stays_away(make):
+    first, second = make("memory"), make("ours")
+    for n in range(1, 6):
+        put(first, checkpoint(f"{n}", {"a": n}, {"a": n}), f"{n - 1}" if n > 1 else None)
+        first.put_writes(named(f"{n}"), [("a", n)], "task")
+    for n in range(1, 4):
+        put(first, checkpoint(f"{n}", {"a": n}, {"a": n}), None, ns="call:1", parents={"": "2"})
+    copy(first, second)
+    second.prune(["t"], keep_last=2)
+    kept = all_of(second)
+    done = copy(first, second)
+    assert (done.checkpoints, done.skipped, done.removed, done.problems) == (0, 2, 6, ())
+    assert all_of(second).keys() == kept.keys() == {("t", "", "4"), ("t", "", "5")}
+    put(first, checkpoint("6", {"a": 6}, {"a": 6}), "5")
+    put(first, checkpoint("7", {"a": 7}, {"a": 7}), "2")  # a fork of what was pruned
+    done = copy(first, second)
+    assert (done.checkpoints, done.removed, done.problems) == (2, 6, ())
+    assert [item.checkpoint["id"] for item in second.list(named(None))] == ["7", "6", "5", "4"]
+    second.delete_thread("t")  # who wants all of it again says so
+    assert copy(first, second).removed == 0
+    assert_same(first, second)
+
+
+def test_what_was_deleted_with_its_run_in_the_target_stays_away(make):
+    first, second = make("memory"), make("ours")
+    for n in range(1, 5):
+        put(first, checkpoint(f"{n}", {"a": n}, {"a": n}), f"{n - 1}" if n > 1 else None, run_id=f"r{n}")
+    copy(first, second)
+    second.delete_for_runs(["r2"])
+    done = copy(first, second)
+    assert (done.skipped, done.removed, done.problems) == (3, 1, ())
+    assert [item.checkpoint["id"] for item in second.list(named(None))] == ["4", "3", "1"]

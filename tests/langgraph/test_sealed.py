@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from eventlog import (
     UnknownTypeError,
     UnserializableError,
 )
+from eventlog.cli import main
 from savers.langgraph import EventLogSaver
 from savers.langgraph.serde import SerdeCodec
 from tests.langgraph.byhand import Story, config, made
@@ -324,7 +326,7 @@ def test_tools_without_the_key_say_so(tmp_path, log, saver):
     put(saver, "1", notes={"a": 1, "b": "x" * 500})
     put(saver, "2", "1", notes={"a": 2, "b": "x" * 500})
     log.flush()
-    for arguments in (["ls"], ["log", "t"], ["show", "t:1"]):
+    for arguments in (["ls"], ["log", "t"], ["show", "t:1"], ["diff", "t:1"]):
         done = subprocess.run(
             [sys.executable, "-m", "eventlog", *arguments, "-s", str(tmp_path / "log")],
             cwd=ROOT,
@@ -332,8 +334,8 @@ def test_tools_without_the_key_say_so(tmp_path, log, saver):
             text=True,
             check=False,
         )
-        if arguments == ["ls"]:
-            assert done.returncode == 0
+        if arguments != ["diff", "t:1"]:
+            assert (done.returncode, done.stderr) == (0, "")
         else:
             assert done.stderr.startswith("eventlog: unknown type tag '+aes': it is encrypted; read it by the saver")
 
@@ -351,3 +353,30 @@ def test_one_task_write_says_nothing_but_its_task(log, saver):
     (write,) = log.run("t", codec=saver._codec).task_writes("1")
     assert isinstance(write, TaskWrite)
     assert (write.task, write.channel, write.path) == ("task", "~", "")
+
+
+def test_the_command_line_shows_what_is_public_and_says_that_the_rest_is_encrypted(
+    saver: EventLogSaver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(saver, "a", said=["confidential"])
+    put(saver, "b", "a", said=["confidential", "swordfish"])
+    saver.put_writes(config("a"), [("said", "Zorro")], "task")
+    saver.log.flush()
+    store = ["-s", str(tmp_path / "log")]
+    for command, shown in (
+        ("ls", ["  t\n"]),
+        ("log", ["encrypted", "head main"]),
+        ("show", ["parent  t:0", "encrypted"]),
+    ):
+        assert main([*store, command, *([] if command == "ls" else ["t"])]) == 0
+        text = capsys.readouterr().out
+        assert all(each in text for each in shown), text
+    for command in ("log", "show"):
+        assert main([*store, command, "t", "--json", *(["--state"] if command == "show" else ["-p"])]) == 0
+        assert "encrypted" in str(json.loads(capsys.readouterr().out))
+    for options in ([], ["--json"]):
+        assert main([*store, "diff", "t:0", "t:1", *options]) == 6
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "it is encrypted" in told.err
+        assert told.err.count("\n") == 1

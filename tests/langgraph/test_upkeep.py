@@ -12,6 +12,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from eventlog import ConflictError, EventLog, InvalidInputError, NotFoundError
 from savers.langgraph import EventLogSaver
+from tests.behaviour.test_pruning import Interrupted
 from tests.counting import CountingStorage
 from tests.langgraph.byhand import config, made, told
 from tests.strict import strictly_equal
@@ -406,3 +407,118 @@ def test_d8_pruning_keeps_what_stands_at_a_checkpoint_that_was_put_again(again, 
     for _ in range(2):
         saver.prune(["t"])
         assert saver.get_delta_channel_history(config=config("c5"), channels=["d"]) == truth
+
+
+def delta_step(saver, id, under, written=True, counted=True, stored=None, **metadata):  # noqa: A002
+    """A checkpoint with a delta channel, and what a task wrote to it then."""
+    values = {"n": id, **({} if stored is None else {"d": stored})}
+    versions = dict.fromkeys([*values, "d"], f"{len(ids(saver)):032}.{abs(hash(id)) % 10**16:016}")
+    said = {"source": "loop", "step": 1, "parents": {}, **metadata}
+    if counted:
+        said["counters_since_delta_snapshot"] = {"d": (1, 1)}
+    named = config(under)
+    named["configurable"]["checkpoint_ns"] = ""
+    saver.put(named, made(id, values, versions), said, versions)
+    if written:
+        write(saver, id)
+
+
+def write(saver, id, value=None):  # noqa: A002
+    named = config(id)
+    named["configurable"]["checkpoint_ns"] = ""
+    saver.put_writes(named, [("d", value or f"w{id}")], "t")
+
+
+def history(saver, id=None):  # noqa: A002
+    return saver.get_delta_channel_history(config=config(id), channels=["d"])["d"]
+
+
+def test_d9_what_tasks_wrote_at_a_parent_that_came_after_its_child_outlives_it(saver):
+    delta_step(saver, "c2", "c1")
+    delta_step(saver, "c1", "c0", run_id="r")
+    delta_step(saver, "c0", None, run_id="s")
+    truth = history(saver, "c2")
+    assert [value for _, _, value in truth["writes"]] == ["wc0", "wc1"]
+    saver.delete_for_runs(["r"])
+    saver.delete_for_runs(["s"])
+    assert ids(saver) == ["c2"]
+    assert history(saver, "c2") == truth
+
+
+def test_d9_a_checkpoint_below_one_that_was_put_again_and_deleted_keeps_what_tasks_wrote(saver):
+    delta_step(saver, "b", None, run_id="r")
+    delta_step(saver, "c", "b")
+    delta_step(saver, "a", None, run_id="s")
+    delta_step(saver, "b", "a", written=False, run_id="r")  # c stands on what b was before
+    truth = history(saver, "c")
+    assert [value for _, _, value in truth["writes"]] == ["wa", "wb"]
+    saver.delete_for_runs(["r"])
+    saver.delete_for_runs(["s"])
+    assert history(saver, "c") == truth
+    for _ in range(2):
+        saver.prune(["t"])
+        assert history(saver, "c") == truth
+
+
+def test_d8_pruning_keeps_what_stands_between_what_is_needed_and_was_deleted(saver):
+    delta_step(saver, "x", "c3")
+    for n in range(4):
+        delta_step(saver, f"c{n}", f"c{n - 1}" if n else None, run_id=f"r{n}")
+    truth = history(saver, "x")
+    assert len(truth["writes"]) == 4
+    saver.delete_for_runs(["r3"])
+    saver.prune(["t"])
+    assert history(saver, "x") == truth
+
+
+def test_d8_pruning_keeps_the_snapshot_of_a_delta_channel_that_nobody_counted_or_wrote(saver):
+    delta_step(saver, "c0", None, written=False, counted=False, stored=_DeltaSnapshot(["seed"]))
+    for n in range(1, 4):
+        delta_step(saver, f"c{n}", f"c{n - 1}", written=False, counted=False)
+    truth = history(saver, "c3")
+    assert truth == {"writes": [], "seed": _DeltaSnapshot(["seed"])}
+    saver.prune(["t"])
+    assert history(saver, "c3") == truth
+
+
+def test_writes_under_a_pruned_checkpoint_are_seen_by_nobody_and_go_with_the_next_pruning(saver):
+    chain(saver, 6)
+    saver.prune(["t"])
+    before = records(saver)
+    write(saver, "c0002")
+    write(saver, "c0002x")
+    assert saver.get_tuple(config("c0002")) is None
+    assert ids(saver) == ["c0005"]
+    write(saver, "c0009")  # comes before its checkpoint
+    assert len(records(saver)) == len(before) + 3
+    (would,) = saver.prune(["t"], dry_run=True)
+    (did,) = saver.prune(["t"])
+    assert (would.removed.keys, did.removed.keys) == (2, 2)
+    put(saver, "c0009", "c0005")
+    assert saver.get_tuple(config("c0009")).pending_writes == [("t", "d", "wc0009")]
+    put(saver, "c0002", None)
+    assert saver.get_tuple(config("c0002")).pending_writes == []
+
+
+@pytest.mark.parametrize("prunes", [False, True])
+def test_what_is_put_while_a_thread_is_pruned_stays(prunes):
+    for stop in range(60):
+        storage = EventLog.open("memory:")._storage
+        between = Interrupted(storage)
+        other, done = EventLogSaver(EventLog(storage)), []
+        chain(other, 5)
+
+        def act(other=other, done=done):
+            put(other, "new", "c0004")
+            put(other, "newer", "new")
+            done.extend(other.prune(["t"]) if prunes else [None])
+
+        between.left, between.act = stop, act
+        EventLogSaver(EventLog(between)).prune(["t"], keep_last=2)
+        if not done:
+            assert stop > 5
+            return
+        assert ids(other)[0] == "newer"
+        assert prunes or "new" in ids(other)
+        assert other.get_tuple(config()).checkpoint["channel_values"]["n"] == "newer"
+        assert list(other.log.verify()) == []

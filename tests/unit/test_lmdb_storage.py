@@ -508,8 +508,8 @@ class TestPlaces:
     def test_a_newer_format(self, open_log, path, readonly):
         open_log().close()
         with lmdb.open(str(path), max_dbs=300) as env, env.begin(write=True) as txn:
-            txn.put(b"format", b"eventlog 2", db=env.open_db(b"meta", txn=txn))
-        with pytest.raises(FormatError, match=r"version 2 .* reads up to 1; upgrade"):
+            txn.put(b"format", b"eventlog 3", db=env.open_db(b"meta", txn=txn))
+        with pytest.raises(FormatError, match=r"version 3 .* reads up to 2; upgrade"):
             open_log(readonly=readonly)
 
     def test_lmdbs_own_newer_format(self, open_log, path):

@@ -278,6 +278,17 @@ class TestRefusals:
         server.client().config_set("maxmemory", 0)
         storage.commit([(A + b"2", b"v")], expect={A + b"2": None})
 
+    @pytest.mark.parametrize("command", ["xadd", "zadd", "zremrangebylex", "xdel", "rename"])
+    def test_what_a_commit_needs_is_not_allowed(self, server, opened, command):
+        opened().commit([(A + b"1", b"v")])
+        server.client().acl_setuser(
+            "poor", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{command}"], reset=True
+        )
+        storage = opened(url=f"unix://poor:x@{server.directory}/socket")
+        with pytest.raises(StorageError, match="nothing was written"):
+            storage.commit([(A + b"1", b"w"), (FED, b""), (A + b"2", b"v")], [A + b"1"])
+        assert stored(storage) == [(A + b"1", b"v")]
+
     def test_the_disk_refuses(self, server, opened):
         storage = opened()
         (server.directory / "taken").mkdir(exist_ok=True)

@@ -245,9 +245,9 @@ class TestForeignFiles:
 
     def test_a_newer_one(self, open_log, path):
         open_log().close()
-        tool(path, "PRAGMA user_version=2")
+        tool(path, "PRAGMA user_version=3")
         for readonly in (False, True):
-            with pytest.raises(FormatError, match=r"version 2 .*up to 1; upgrade"):
+            with pytest.raises(FormatError, match=r"version 3 .*up to 2; upgrade"):
                 open_log(readonly=readonly)
 
     def test_one_with_a_trigger(self, open_log, path):
@@ -822,7 +822,7 @@ while True:
             time.sleep(0.1)
             for writer in writers:
                 writer.kill()
-            acked = [int(writer.communicate()[0].split("\n")[-2] or 0) for writer in writers]
+            acked = [int(["0", *writer.communicate()[0].split("\n")][-2]) for writer in writers]
             with closing(SqliteStorage(path)) as storage:
                 for n, last in enumerate(acked):
                     me = b"%d%d" % (cycle, n)

@@ -1,0 +1,354 @@
+"""Shipping: making one log what another one is, key by key, on whatever engine.
+
+Owns the order in which a run is written elsewhere, so that who reads there meanwhile sees a state that the run had:
+first what is immutable and not reached yet (parts, snapshots, manifests, events, in the order of their events), then in
+one commit what points at it (heads, branches, ids, task writes), then what is gone, and the name last. What was written
+to the run after its heads were read waits for the next time.
+
+Events never change, and each digest covers what is before it: where a segment ends alike on both sides, its events are
+not looked at. Nobody else may write the target.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from eventlog.catalog import read_listing
+from eventlog.errors import ConflictError
+from eventlog.layout import (
+    BRANCH,
+    CHILD,
+    EVENT,
+    HEAD,
+    ID,
+    MANIFEST,
+    OWNER,
+    PART,
+    RUN_KINDS,
+    SEGMENT,
+    SNAPSHOT,
+    TASK_WRITE,
+    TRUNK,
+    WAITING,
+    all_of,
+    child_of,
+    event_key,
+    head_key,
+    place_of,
+    places,
+    run_of,
+    segment_key,
+    trunk_key,
+)
+from eventlog.naming import places_in
+from eventlog.pairs import NAMES, gaps, gaps_between
+from eventlog.records import read_head, unseal_fields, where
+from eventlog.tasks import references
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from eventlog.catalog import Listing
+    from eventlog.pairs import Gap
+    from eventlog.storage import Storage
+
+_BODIES: Final = (PART, SNAPSHOT, MANIFEST, EVENT)
+_FIXED: Final = (BRANCH, SEGMENT, OWNER, TRUNK)
+_LOOSE: Final = (CHILD, ID, TASK_WRITE, WAITING)
+_LAST_SEQ: Final = (1 << 63) - 2
+_BATCH_BYTES: Final = 1 << 20
+_BATCH_KEYS: Final = 1000
+_CHUNK_EVENTS: Final = 200
+_TRIES: Final = 8
+
+
+class _Batches:
+    """Writes in commits of a bounded size, in the order in which they come."""
+
+    def __init__(self, target: Storage) -> None:
+        self._target = target
+        self._puts: list[tuple[bytes, bytes]] = []
+        self._deletes: list[bytes] = []
+        self._bytes = 0
+        self.keys = 0
+
+    def put(self, key: bytes, record: bytes) -> None:
+        """Write a pair."""
+        self._puts.append((key, record))
+        self._grow(len(key) + len(record))
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key."""
+        self._deletes.append(key)
+        self._grow(len(key))
+
+    def _grow(self, size: int) -> None:
+        self.keys += 1
+        self._bytes += size
+        if self._bytes >= _BATCH_BYTES or len(self._puts) + len(self._deletes) >= _BATCH_KEYS:
+            self.end()
+
+    def end(self) -> None:
+        """Write what is left."""
+        if self._puts or self._deletes:
+            self._target.commit(self._puts, self._deletes)
+        self._puts, self._deletes, self._bytes = [], [], 0
+
+
+class _Ends(NamedTuple):
+    """What says how far a run goes: its branches, segments, owners and trunk, then its heads."""
+
+    fixed: dict[bytes, bytes]
+    heads: dict[bytes, bytes]
+
+    def lasts(self) -> dict[int, int]:
+        """The last seq of each segment that is to be shipped; of one that nobody writes any more there is no end."""
+        written = {unseal_fields(key, record)[1] for key, record in self.fixed.items() if key[:1] == BRANCH}
+        numbers = [_segment_of(key) for key in self.fixed if key[:1] == SEGMENT]
+        lasts = {number: -1 if number in written else _LAST_SEQ for number in numbers}
+        lasts.update((_segment_of(key), read_head(record)) for key, record in self.heads.items())
+        return lasts
+
+
+class Shipper:
+    """Ships runs and names of one storage to another one."""
+
+    def __init__(self, source: Storage, target: Storage) -> None:
+        self.source = source
+        self.target = target
+        self.keys = 0
+        """How many keys were written or removed."""
+
+    def check(self) -> None:
+        """Refuse a target that is no copy of this source.
+
+        Raises:
+            ConflictError: it holds a run that the source never had, or one of that name which began otherwise.
+        """
+        for key, ours, theirs in gaps_between(self.source, self.target, NAMES):
+            if theirs is None:
+                continue
+            there = read_listing(key, theirs)
+            here = None if ours is None else read_listing(key, ours)
+            if here is None or not _is_earlier(there, here):
+                name = "/".join(there.parts)
+                raise ConflictError(
+                    f"{self.target.location} has a run {name!r} that is not from {self.source.location}; "
+                    "give the place of an earlier copy, or a new one"
+                )
+
+    def runs(self) -> Iterator[int]:
+        """The numbers of all runs of the source that anything was written to, deleted ones too."""
+        run = -1
+        while True:
+            found = [self._run_after(kind, run) for kind in (SEGMENT, WAITING)]
+            later = [number for number in found if number is not None]
+            if not later:
+                return
+            run = min(later)
+            yield run
+
+    def _run_after(self, kind: bytes, run: int) -> int | None:
+        if run + 1 >= 1 << 64:
+            return None
+        bounds = kind + (run + 1).to_bytes(8, "big"), bytes([kind[0] + 1])
+        return next((run_of(key) for key, _ in self.source.scan([bounds], limit=1)), None)
+
+    def names(self) -> None:
+        """Ship all names that differ, each behind the runs that it names."""
+        for gap in gaps_between(self.source, self.target, NAMES):
+            self.name(gap)
+
+    def name(self, gap: Gap) -> None:
+        """Ship a name, behind the run that it names and what it names no more."""
+        key, ours, theirs = gap
+        if ours is not None:
+            listings = [read_listing(key, record) for record in (ours, theirs) if record is not None]
+            for number in {listing.number for listing in listings}:
+                self.run(number, whole=theirs is not None)
+            self._commit([(key, ours)], [])
+
+    def run(self, number: int, *, whole: bool = False) -> bool:
+        """Ship a run; if `whole`, look at all of it, and not only at what was written since.
+
+        Returns:
+            Whether anything differed.
+
+        Raises:
+            ConflictError: the target holds another event in the place of one.
+        """
+        before = self.keys
+        ends, loose = self._ends(number), _Batches(self.target)
+        for _ in range(_TRIES):
+            whole = whole or self._is_pruned(number, ends)
+            self._ship_bodies(number, ends, whole=whole)
+            puts, deletes = self._loose(number, ends.lasts(), loose)
+            again = self._ends(number)
+            if again.fixed == ends.fixed:
+                break
+            ends = again  # forked, pruned, copied or deleted meanwhile
+        there = _pairs(self.target, number, (*_FIXED, HEAD))
+        for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
+            if ours is None:
+                deletes.append(key)
+            elif ours != theirs:
+                puts.append((key, ours))
+        loose.end()
+        self.keys += loose.keys
+        self._commit(puts, deletes)
+        if whole:
+            self._remove_rest(number)
+        return self.keys > before
+
+    def _is_pruned(self, run: int, ends: _Ends) -> bool:
+        """Whether the run begins elsewhere than the target's: with what was made whole for that, and less before."""
+        key = trunk_key(run)
+        return ends.fixed.get(key) != self.target.get([key])[0]
+
+    def _commit(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
+        if puts or deletes:
+            self.target.commit(puts, deletes)
+            self.keys += len(puts) + len(deletes)
+
+    def _ends(self, run: int) -> _Ends:
+        """In this order: an event that a segment, a branch or the trunk names was there when the heads are read."""
+        fixed = _pairs(self.source, run, _FIXED)
+        if _is_grave(fixed):
+            return _Ends(fixed, {})
+        segments = {key[1:] for key in fixed if key[:1] == SEGMENT}
+        heads = {key: record for key, record in _pairs(self.source, run, (HEAD,)).items() if key[1:] in segments}
+        return _Ends(fixed, heads)
+
+    # --- what is immutable ----------------------------------------------------------------------------------------
+
+    def _ship_bodies(self, run: int, ends: _Ends, *, whole: bool) -> None:
+        batches, lasts = _Batches(self.target), ends.lasts()
+        if whole:
+            self._ship_all(run, lasts, batches)
+        elif not _is_grave(ends.fixed):
+            there = _pairs(self.target, run, (SEGMENT, HEAD))
+            for segment, last in lasts.items():
+                keys = segment_key(run, segment), head_key(run, segment)
+                if keys[0] not in there or there.get(keys[1]) != ends.heads.get(keys[1]):
+                    self._ship_segment((run, segment), last, there.get(keys[1]), batches)
+        batches.end()
+        self.keys += batches.keys
+
+    def _ship_segment(self, of: tuple[int, int], last: int, head: bytes | None, batches: _Batches) -> None:
+        """What a segment has beyond what the target has of it, events in their order."""
+        first = 0 if head is None else read_head(head) + 1
+        if head is not None and not self._has_event(of, head):
+            raise self._foreign(event_key(*of, first - 1))
+        rest = self.target.scan([places(EVENT, *of, first, _LAST_SEQ)], reverse=True, limit=1)
+        first = max([first, *(place_of(event)[1] + 1 for event, _ in rest)])
+        while first <= last:
+            events = _some(self.source.scan([places(EVENT, *of, first, last)]))
+            if not events:
+                return
+            end = place_of(events[-1][0])[1]
+            for kind in (PART, SNAPSHOT, MANIFEST):
+                for pair in self.source.scan([places(kind, *of, first, end)]):
+                    batches.put(*pair)
+            for pair in events:
+                batches.put(*pair)
+            first = end + 1
+
+    def _has_event(self, of: tuple[int, int], head: bytes) -> bool:
+        """Whether the source has the event that a head of the target names; it may have been pruned."""
+        seq = read_head(head)
+        found = self.source.scan([places(EVENT, *of, seq, _LAST_SEQ)], limit=1)
+        return all(place_of(key)[1] > seq or record[1:17] == head[8:] for key, record in found)
+
+    def _foreign(self, key: bytes) -> ConflictError:
+        return ConflictError(
+            f"{self.target.location} has another {where(key)} than {self.source.location}: somebody wrote to the "
+            "copy, or the source lost what was shipped; give a new place"
+        )
+
+    def _ship_all(self, run: int, lasts: dict[int, int], batches: _Batches) -> None:
+        for kind in _BODIES:
+            for key, ours, theirs in gaps_between(self.source, self.target, all_of(kind, run)):
+                if ours is None or not _is_within(place_of(key), lasts):
+                    continue
+                if theirs is not None and kind == EVENT:
+                    raise self._foreign(key)
+                batches.put(key, ours)
+
+    def _remove_rest(self, run: int) -> None:
+        """Remove what the source has no more, pointers first."""
+        batches = _Batches(self.target)
+        for kind in RUN_KINDS:
+            for key, ours, _ in gaps_between(self.source, self.target, all_of(kind, run)):
+                if ours is None:
+                    batches.delete(key)
+        batches.end()
+        self.keys += batches.keys
+
+    # --- what changes ---------------------------------------------------------------------------------------------
+
+    def _loose(
+        self, run: int, lasts: dict[int, int], batches: _Batches
+    ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+        """What changed of ids, task writes and children; what is too much for one commit goes to `batches`."""
+        puts: list[tuple[bytes, bytes]] = []
+        deletes: list[bytes] = []
+        for kind in _LOOSE:
+            for key, ours, _ in gaps_between(self.source, self.target, all_of(kind, run)):
+                if ours is None:
+                    deletes.append(key)
+                elif all(_is_within(at, lasts) for at in _named(key, ours)):
+                    puts.append((key, ours))
+                if len(puts) >= _BATCH_KEYS:
+                    for pair in puts:
+                        batches.put(*pair)
+                    puts = []
+        return puts, deletes
+
+
+def _pairs(storage: Storage, run: int, kinds: Iterable[bytes]) -> dict[bytes, bytes]:
+    return dict(storage.scan([all_of(kind, run) for kind in kinds]))
+
+
+def _some(events: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The first events, few enough for one commit."""
+    some: list[tuple[bytes, bytes]] = []
+    size = 0
+    for pair in events:
+        some.append(pair)
+        size += len(pair[1])
+        if len(some) == _CHUNK_EVENTS or size >= _BATCH_BYTES:
+            break
+    return some
+
+
+def _segment_of(key: bytes) -> int:
+    return int.from_bytes(key[9:13], "big")
+
+
+def _is_within(at: tuple[int, int], lasts: dict[int, int]) -> bool:
+    """Whether a place is not beyond what is to be shipped; segments are numbered in the order of their making."""
+    last = lasts.get(at[0])
+    return at[0] < max(lasts, default=-1) if last is None else at[1] <= last
+
+
+def _is_grave(fixed: dict[bytes, bytes]) -> bool:
+    """Whether a run was deleted: nothing is left of its beginning but a tombstone."""
+    key = next((key for key in fixed if key[:1] == SEGMENT), None)
+    return key is not None and not _segment_of(key) and not unseal_fields(key, fixed[key])
+
+
+def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:
+    """The events that a pair points at."""
+    if key[:1] == ID:
+        return places_in(unseal_fields(key, record))
+    if key[:1] == WAITING:
+        return []
+    if key[:1] == CHILD:
+        return [place_of(key), (child_of(key), -1)]
+    return [place_of(key), *(at for at, _ in references(key, record))]
+
+
+def _is_earlier(there: Listing, here: Listing) -> bool:
+    """Whether a name's record may be what another one was before."""
+    is_same = there.incarnation == here.incarnation and there.created_ns == here.created_ns
+    return there.parts == here.parts and (is_same or there.incarnation < here.incarnation)

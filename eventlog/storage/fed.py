@@ -1,0 +1,141 @@
+"""The order in which keys were put, packed: what engines keep so that they can feed it.
+
+Owns the bytes of a record of keys. Keys that follow each other, with last 8 bytes that count up by one, are a
+*stretch*; a record is one msgpack array of stretches:
+
+```
+ key, count        count keys from that one on
+ number, count     the same, from the key on that follows the stretch of that number
+                   (stretches that begin with a key are numbered; the others go on with theirs)
+```
+
+So a loop that writes one run takes a few bytes per record, and runs that take turns two to four bytes per key.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import msgpack
+
+from eventlog.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_COUNTED: Final = 8
+_END: Final = 1 << 64
+_place: Final = struct.Struct(">QQ")
+
+
+def in_commit(puts: Iterable[tuple[bytes, bytes]], kind: bytes) -> list[bytes]:
+    """The keys of a kind that a commit puts, in the order in which they are fed."""
+    keys = [key for key, _ in puts if key[:1] == kind]
+    return sorted(set(keys)) if len(keys) > 1 else keys
+
+
+def behind(first: bytes, count: int) -> bytes:
+    """The key that follows a stretch; empty if none can."""
+    number = int.from_bytes(first[-_COUNTED:], "big") + count
+    is_counted = len(first) > _COUNTED and number < _END
+    return first[:-_COUNTED] + number.to_bytes(_COUNTED, "big") if is_counted else b""
+
+
+def spread(first: bytes, count: int, skip: int = 0) -> Iterator[bytes]:
+    """The keys of a stretch, without the first ones."""
+    if count == 1:
+        yield from [first][skip:]
+        return
+    head, number = first[:-_COUNTED], int.from_bytes(first[-_COUNTED:], "big")
+    for index in range(skip, count):
+        yield head + (number + index).to_bytes(_COUNTED, "big")
+
+
+def stretches(keys: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Keys as stretches: the first key of each, and how many they are."""
+    first, count, following = b"", 0, b""
+    for key in keys:
+        if count and key == following:
+            count += 1
+        else:
+            if count:
+                yield first, count
+            first, count = key, 1
+        following = behind(key, 1)
+    if count:
+        yield first, count
+
+
+def packed(keys: Iterable[bytes]) -> bytes:
+    """The record of keys, in their order."""
+    items: list[bytes | int] = []
+    numbers: dict[bytes, int] = {}
+    count_of_keys = 0
+    for first, count in stretches(keys):
+        number = numbers.pop(first, None)
+        if number is None:
+            items += first, count
+            number, count_of_keys = count_of_keys, count_of_keys + 1
+        else:
+            items += number, count
+        following = behind(first, count)
+        if following:
+            numbers[following] = number
+    return bytes(msgpack.packb(items))
+
+
+def unpacked(record: bytes) -> Iterator[bytes]:
+    """The keys of a record."""
+    items = iter(msgpack.unpackb(record))
+    following: list[bytes] = []
+    for what, count in zip(items, items, strict=True):
+        if isinstance(what, bytes):
+            first = what
+            following.append(behind(first, count))
+        else:
+            first = following[what]
+            following[what] = behind(first, count)
+        yield from spread(first, count)
+
+
+def place_bytes(number: int, index: int) -> bytes:
+    """A position: behind so many keys of the record of that number."""
+    return _place.pack(number, index)
+
+
+def read_place(after: bytes) -> tuple[int, int]:
+    """Number and index of a position; the beginning's, if it is empty.
+
+    Raises:
+        InvalidInputError: it is no position.
+    """
+    if not after:
+        return 0, 0
+    if len(after) != _place.size:
+        raise unknown_place(after)
+    number, index = _place.unpack(after)
+    return number, index
+
+
+def unknown_place(after: bytes) -> InvalidInputError:
+    """A position that a storage never gave."""
+    return InvalidInputError(f"{after.hex()} is no position of this storage's feed; begin without one")
+
+
+def fed_of(
+    after: bytes, number: int, keys: Iterable[bytes], skip: int, begin: int = 0
+) -> Iterator[tuple[bytes, bytes]]:
+    """The (position, key) of the keys of a numbered record, without the first ones, which the position stands behind.
+
+    The keys are those from the index `begin` on.
+
+    Raises:
+        InvalidInputError: there are not so many.
+    """
+    index = begin
+    for index, key in enumerate(keys, begin + 1):
+        if index > skip:
+            yield place_bytes(number, index), key
+    if index < skip:
+        raise unknown_place(after)

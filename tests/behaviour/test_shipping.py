@@ -1,0 +1,288 @@
+"""A log elsewhere: copied whole or followed, from any engine to any other, whatever stops it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from itertools import count
+
+import pytest
+
+from eventlog import EventLog, Extend, TaskWrite
+from eventlog.errors import ConflictError, StorageError
+from tests.counting import CountingStorage, everything
+from tests.engines import LOCATIONS
+
+PAIRS = [(a, b) for a in LOCATIONS for b in LOCATIONS]
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]} to {pair[1]}")
+def logs(request, tmp_path):
+    one, other = request.param
+    with (
+        EventLog.open(LOCATIONS[one](tmp_path / "source")) as source,
+        EventLog.open(LOCATIONS[other](tmp_path / "target")) as target,
+    ):
+        yield source, target
+
+
+def same(source, target):
+    assert everything(source._storage) == everything(target._storage)
+    assert list(target.verify()) == []
+    return True
+
+
+class Author:
+    """Does to a log, by chance, whatever can be done to one."""
+
+    def __init__(self, log, seed):
+        self.log, self.random, self.ids = log, random.Random(seed), count(1)
+
+    def act(self):
+        act = self.random.choices(
+            [self.append, self.many, self.fork, self.tasks, self.late, self.copy, self.delete, self.prune, self.forget],
+            [10, 3, 3, 4, 3, 1, 1, 1, 1],
+        )[0]
+        act(self.random.choice([*self.log.runs(), "a", "b", ("c", "d")]))
+
+    def append(self, name):
+        run = self.log.run(name)
+        writes = {f"c{self.random.randrange(4)}": self.random.choice([1, "x" * 50, "y" * 5000]), "l": Extend([1])}
+        run.append(writes, id=f"{next(self.ids):06}")
+
+    def many(self, name):
+        self.log.run(name).append_many({"n": n, "t": "t" * 100} for n in range(self.random.randrange(1, 300)))
+
+    def fork(self, name):
+        run = self.log.run(name)
+        steps = [event.step for event in run.events()]
+        if steps:
+            run.fork(self.random.choice(steps)).append({"forked": next(self.ids)}, id=f"{next(self.ids):06}")
+
+    def tasks(self, name):
+        for run in self.some_ids(name):
+            run.put_task_writes(self.random.choice(list(run.given_ids())), [TaskWrite("task", 0, "c", "w" * 100)])
+
+    def late(self, name):
+        for run in self.some_ids(name):
+            task = f"t{self.random.randrange(9)}"
+            run.put_task_writes(list(run.given_ids())[-1], [TaskWrite(task, 0, "c", "late")])
+
+    def some_ids(self, name):
+        run = self.log.run(name)
+        return [run] if list(run.given_ids()) else []
+
+    def copy(self, name):
+        if name in self.log and len(self.log.runs()) < 6:
+            self.log.copy(name, f"copy {next(self.ids)}")
+
+    def delete(self, name):
+        if name in self.log:
+            self.log.delete(name)
+
+    def prune(self, name):
+        for run in self.some_ids(name):
+            run.prune(list(run.given_ids(limit=3)))
+
+    def forget(self, name):
+        for run in self.some_ids(name):
+            run.forget([self.random.choice(list(run.given_ids()))])
+
+
+def until_level(follower):
+    for _ in range(1000):
+        follower.turn(1.0)
+        if follower.is_level:
+            return
+    raise AssertionError("it never gets level")
+
+
+class TestCopy:
+    def test_every_key_arrives_and_a_second_copy_writes_nothing(self, logs):
+        source, target = logs
+        author = Author(source, 1)
+        for _ in range(60):
+            author.act()
+        found = source.copy_to(target)
+        assert found.problems == []
+        assert found.digests[0] == found.digests[1]
+        assert same(source, target)
+        counting = CountingStorage(target._storage)
+        source.copy_to(EventLog(counting))
+        assert counting.tally.commits == 0
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_copy_of_a_log_that_went_on_in_whatever_way(self, logs, seed):
+        source, target = logs
+        author = Author(source, seed)
+        for _ in range(5):
+            for _ in range(12):
+                author.act()
+            assert source.copy_to(target).problems == []
+            assert same(source, target)
+
+    def test_an_empty_log(self, logs):
+        source, target = logs
+        assert source.copy_to(target).keys == 0
+        assert same(source, target)
+
+    def test_a_target_of_others_is_refused_and_left_alone(self, logs):
+        source, target = logs
+        source.run("mine").append({"x": 1})
+        target.run("theirs").append({"x": 1})
+        before = everything(target._storage)
+        with pytest.raises(ConflictError, match="'theirs'"):
+            source.copy_to(target)
+        assert everything(target._storage) == before
+
+    def test_a_target_with_a_run_of_the_same_name_is_refused(self, logs):
+        source, target = logs
+        source.run("run").append({"x": 1})
+        target.run("run").append({"x": 2})
+        with pytest.raises(ConflictError, match="'run'"):
+            source.copy_to(target)
+
+    def test_a_copy_that_somebody_wrote_to_is_refused(self, logs):
+        source, target = logs
+        source.run("run").append({"x": 1})
+        source.copy_to(target)
+        target.run("run").append({"x": "theirs"})
+        source.run("run").append({"x": "ours"})
+        with pytest.raises(ConflictError, match="somebody wrote to the copy"):
+            source.copy_to(target)
+
+    def test_a_difference_is_named(self, logs):
+        source, target = logs
+        source.run("run").append_many({"x": n} for n in range(3))
+        source.copy_to(target)
+        key = next(key for key in everything(target._storage) if key[:1] == b"E")
+        target._storage.commit([], [key])
+        found = source.compare_to(target)
+        assert found.digests[0] != found.digests[1]
+        assert [problem.run for problem in found.problems] == ["run"]
+        assert "event" in found.problems[0].where
+        assert "lacks" in found.problems[0].what
+        assert source.copy_to(target).problems == []  # and mended
+
+
+class Stopping(CountingStorage):
+    """Refuses everything from the n-th commit on, as if the process were killed there."""
+
+    def __init__(self, inner, left):
+        super().__init__(inner)
+        self.left = left
+
+    def commit(self, *args, **options):
+        if self.left <= 0:
+            raise StorageError("stopped")
+        self.left -= 1
+        super().commit(*args, **options)
+
+
+class TestStopped:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_goes_on_where_it_was_and_the_target_is_sound_at_every_step(self, logs, seed):
+        source, target = logs
+        author = Author(source, seed)
+        for _ in range(25):
+            author.act()
+        shuffle = random.Random(seed)
+        for _ in range(300):
+            stopping = Stopping(target._storage, shuffle.randrange(1, 6))
+            try:
+                source.copy_to(EventLog(stopping))
+            except StorageError:
+                for name in target.runs():
+                    assert dict(target.run(name).state) is not None
+                continue
+            break
+        assert same(source, target)
+
+    def test_a_long_run_is_not_begun_again(self, logs):
+        source, target = logs
+        source.run("long").append_many({"n": n} for n in range(3000))
+        with pytest.raises(StorageError):
+            source.copy_to(EventLog(Stopping(target._storage, 2)))
+        there = sum(key[:1] == b"E" for key in everything(target._storage))
+        assert there > 500
+        assert target.runs() == []  # a run is seen once it is whole
+        counting = CountingStorage(target._storage)
+        source.copy_to(EventLog(counting))
+        assert counting.tally.keys_written["E"] == 3000 - there
+        assert same(source, target)
+
+
+class TestFollow:
+    def test_whatever_a_writer_does_arrives(self, logs):
+        source, target = logs
+        follower = source.follow_to(target)
+        follower.begin(lambda *_: None)
+        author = Author(source, 5)
+        for _ in range(15):
+            for _ in range(8):
+                author.act()
+            follower.turn(0.01)
+        until_level(follower)
+        assert same(source, target)
+
+    def test_beside_a_live_writer_the_target_can_always_be_read(self, logs):
+        source, target = logs
+        done = threading.Event()
+        failures = []
+
+        def write():
+            try:
+                author = Author(source, 7)
+                for _ in range(150):
+                    author.act()
+            except BaseException as error:
+                failures.append(error)
+                raise
+            finally:
+                done.set()
+
+        writer = threading.Thread(target=write)
+        follower = source.follow_to(target)
+        follower.begin(lambda *_: None)
+        writer.start()
+        while not done.is_set():
+            follower.turn(0.02)
+            for name in target.runs():
+                run = target.run(name)
+                assert len(list(run.events())) >= 0
+                assert dict(run.state) is not None
+        writer.join()
+        assert not failures
+        until_level(follower)
+        assert same(source, target)
+
+    def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
+        where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")
+        for turn in range(4):
+            with EventLog.open(where[0]) as source, EventLog.open(where[1]) as target:
+                follower = source.follow_to(target)
+                follower.begin(lambda *_: None)
+                author = Author(source, turn)
+                author.ids = count(1000 * turn + 1)
+                for _ in range(10):
+                    author.act()
+                until_level(follower)
+                assert same(source, target)
+
+    def test_one_busy_run_among_many_idle_ones_costs_little(self, tmp_path):
+        source = EventLog(CountingStorage(EventLog.open("memory:")._storage))
+        target = EventLog(CountingStorage(EventLog.open("memory:")._storage))
+        for n in range(500):
+            source.run(f"idle {n}").append({"x": n})
+        follower = source.follow_to(target)
+        follower.begin(lambda *_: None)
+        until_level(follower)
+        with source._storage.counted() as idle:
+            follower.turn(0.0)
+        assert idle.reads == 0
+        source.run("busy").append({"x": 1})
+        with source._storage.counted() as ours, target._storage.counted() as theirs:
+            follower.turn(0.0)
+        assert target.run("busy").state["x"] == 1
+        assert ours.reads + theirs.reads < 150
+        assert ours.keys_read.total() + theirs.keys_read.total() < 300

@@ -1,0 +1,106 @@
+"""`eventlog copy`, run as people run it: whole, verified, followed, killed in the middle."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eventlog import EventLog
+from eventlog.cli.main import main
+from tests.counting import everything
+
+ROOT = Path(__file__).parents[2]
+
+
+def filled(where, runs=20, events=200):
+    with EventLog.open(where) as log:
+        for n in range(runs):
+            log.run(f"run {n}").append_many({"x": k, "text": "t" * 200} for k in range(events))
+
+
+def spawn(*args):
+    command = [sys.executable, "-m", "eventlog", "copy", *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def same(source, target):
+    with EventLog.open(source, readonly=True) as one, EventLog.open(target, readonly=True) as other:
+        assert everything(one._storage) == everything(other._storage)
+        assert list(other.verify()) == []
+    return True
+
+
+def test_a_copy_is_verified_and_says_so(tmp_path, capsys):
+    source, target = str(tmp_path / "source"), f"sqlite:///{tmp_path}/target.db"
+    filled(source, 3)
+    assert main(["copy", source, target]) == 0
+    assert "keys on both sides, digest" in capsys.readouterr().out
+    assert same(source, target)
+    assert main(["copy", source, target, "--verify"]) == 0
+    assert main(["copy", source, target, "--no-verify"]) == 0
+    assert "not verified" in capsys.readouterr().out
+
+
+def test_what_differs_is_named(tmp_path, capsys):
+    source, target = str(tmp_path / "source"), str(tmp_path / "target")
+    filled(source, 2, 3)
+    assert main(["copy", source, target]) == 0
+    with EventLog.open(source) as log:
+        log.run("run 1").append({"x": "more"})
+    assert main(["copy", source, target, "--verify"]) == 1
+    assert "'run 1'" in capsys.readouterr().err
+    assert main(["copy", source, target]) == 0
+
+
+def test_ends_as_the_exit_codes_say(tmp_path, capsys):
+    source, target = str(tmp_path / "source"), str(tmp_path / "target")
+    assert main(["copy", source, target]) == 3
+    filled(source, 1, 1)
+    assert main(["copy", source, target, "--verify"]) == 3
+    with EventLog.open(target) as log:
+        log.run("theirs").append({"x": 1})
+    assert main(["copy", source, target]) == 2
+    assert "'theirs'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["{}/target", "sqlite:///{}/target.db"], ids=["lmdb", "sqlite"])
+def test_killed_again_and_again_it_goes_on(tmp_path, target):
+    source, target = tmp_path / "source", target.format(tmp_path)
+    filled(source)
+    shuffle = random.Random(3)
+    for _ in range(5):
+        copying = spawn(source, target)
+        time.sleep(shuffle.uniform(0.2, 0.6))
+        copying.kill()
+        copying.communicate()
+    copying = spawn(source, target)
+    out, err = copying.communicate()
+    assert copying.returncode == 0, err
+    assert "digest" in out
+    assert same(source, target)
+
+
+def test_a_follower_is_killed_and_interrupted_beside_a_writer(tmp_path):
+    source, target = tmp_path / "source", f"sqlite:///{tmp_path}/target.db"
+    filled(source, 3, 50)
+    with EventLog.open(source) as log:
+        for stop in (signal.SIGKILL, signal.SIGINT):
+            following = spawn("--follow", "--interval", 0.02, source, target)
+            for n in range(20):
+                log.run(f"run {n % 5}").append({"x": n})
+                time.sleep(0.02)
+            if stop == signal.SIGINT:
+                log.delete("run 0")
+                assert following.stdout.readline().startswith("level after")
+            following.send_signal(stop)
+            following.communicate()
+            assert following.returncode == (130 if stop == signal.SIGINT else -stop)
+        following = spawn("--follow", "--interval", 0.02, source, target)
+        assert following.stdout.readline().startswith("level after")
+        following.kill()
+        following.communicate()
+    assert same(source, target)

@@ -1,0 +1,233 @@
+"""Async calls: the loop waits for nobody's disk, and whoever is cancelled has left all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import PutOp
+from pydantic import BaseModel, PrivateAttr
+
+from eventlog import EventLog
+from eventlog.storage.journal import LocalFiles
+from eventlog.storage.local import LocalStorage
+from savers.langgraph import EventLogSaver, EventLogStore
+from tests.engines import LOCATIONS
+from tests.langgraph.byhand import config, made
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TOO_LONG_S = 10
+
+
+class Gate:
+    """Holds up whoever passes while it is shut; opens by itself if the loop is held up, too, and says so."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+        self._met = threading.Event()
+        self.was_forced = False
+
+    @contextmanager
+    def shut(self) -> Iterator[None]:
+        self._open.clear()
+        forced = threading.Timer(TOO_LONG_S, self._force)
+        forced.start()
+        try:
+            yield
+        finally:
+            forced.cancel()
+            self.open()
+
+    def _force(self) -> None:
+        self.was_forced = True
+        self.open()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def passed(self) -> None:
+        if not self._open.is_set():
+            self._met.set()
+        self._open.wait()
+
+    async def met(self) -> None:
+        """Return when somebody stands before it."""
+        await asyncio.to_thread(self._met.wait, TOO_LONG_S)
+        assert self._met.is_set()
+        self._met.clear()
+
+
+class SlowCommits:
+    """A storage whose commits pass a gate."""
+
+    def __init__(self, storage: Any, gate: Gate) -> None:
+        self._storage, self._gate = storage, gate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def commit(self, *batch: Any, **options: Any) -> None:
+        self._gate.passed()
+        self._storage.commit(*batch, **options)
+
+
+class SlowFlushes(LocalFiles):
+    """A file system whose flushes pass a gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def sync(self, fd: int) -> None:
+        self._gate.passed()
+        super().sync(fd)
+
+
+def flushing(location: str, gate: Gate) -> Any:
+    return LocalStorage(location, synchronous="full", files=SlowFlushes(gate))
+
+
+def committing(location: str, gate: Gate) -> Any:
+    return SlowCommits(EventLog.open(location)._storage, gate)
+
+
+def engines() -> Iterator[Any]:
+    yield pytest.param(lambda path, gate: flushing(str(path / "log"), gate), id="flush")
+    for name, located in LOCATIONS.items():
+        yield pytest.param(lambda path, gate, located=located: committing(located(path), gate), id=name)
+
+
+@pytest.fixture(params=engines())
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[EventLogSaver, Gate]]:
+    """A saver on an empty log, and what holds up its disk."""
+    gate = Gate()
+    with EventLog(request.param(tmp_path, gate)) as log:
+        yield EventLogSaver(log), gate
+        assert list(log.verify()) == []
+
+
+async def aput(saver: EventLogSaver, checkpoint_id: str, under: str | None, value: Any) -> None:
+    said = made(checkpoint_id, {"x": value}, {"x": checkpoint_id})
+    await saver.aput(config(under), said, {"source": "loop", "step": 1, "parents": {}}, {"x": checkpoint_id})
+
+
+def value(saver: EventLogSaver, checkpoint_id: str) -> Any:
+    found = saver.get_tuple(config(checkpoint_id))
+    return None if found is None else found.checkpoint["channel_values"]["x"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda saver: aput(saver, "b", "a", [["b"]]),
+        lambda saver: saver.aput_writes(config("a"), [("x", "w")], "task"),
+    ],
+    ids=["aput", "aput_writes"],
+)
+def test_the_loop_never_waits_for_what_another_call_writes(
+    opened: tuple[EventLogSaver, Gate], first: Callable[[EventLogSaver], Any]
+) -> None:
+    saver, gate = opened
+
+    async def run() -> None:
+        await aput(saver, "a", None, [["a"]])
+        growing = [["c"]]
+        with gate.shut():
+            tasks = [asyncio.create_task(first(saver))]
+            await gate.met()
+            tasks.append(asyncio.create_task(aput(saver, "c", "a", growing)))
+            tasks.append(asyncio.create_task(saver.aput_writes(config("a"), [("x", "v")], "other")))
+            await asyncio.sleep(0)
+            growing[0].append("too late")
+            growing.append(["too late"])
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    assert not gate.was_forced
+    assert value(saver, "c") == [["c"]]
+    found = saver.get_tuple(config("a"))
+    assert found is not None
+    assert ("other", "x", "v") in (found.pending_writes or [])
+
+
+class Locked(BaseModel):
+    """Can be encoded, and not be copied."""
+
+    n: int
+    _lock: Any = PrivateAttr(default_factory=threading.Lock)
+
+
+def test_what_cannot_be_copied_is_put_all_the_same(opened: tuple[EventLogSaver, Gate]) -> None:
+    log, gate = opened[0].log, opened[1]
+    saver = EventLogSaver(log, serde=JsonPlusSerializer(allowed_msgpack_modules=[(Locked.__module__, "Locked")]))
+
+    async def run() -> None:
+        await aput(saver, "a", None, ["a"])
+        with gate.shut():
+            busy = asyncio.create_task(aput(saver, "b", "a", ["b"]))
+            await gate.met()
+            threading.Timer(0.05, gate.open).start()  # for this call the loop waits
+            await aput(saver, "c", "a", Locked(n=3))
+        await busy
+
+    asyncio.run(run())
+    assert (value(saver, "b"), value(saver, "c").n) == (["b"], 3)
+
+
+async def cancelled(call: Any, gate: Gate, turns: int | None) -> None:
+    """Cancel a call after some turns of the loop; None: while its disk is held up."""
+    if turns is None:
+        with gate.shut():
+            task = asyncio.create_task(call)
+            await gate.met()
+            task.cancel()
+            await asyncio.wait([task])
+    else:
+        task = asyncio.create_task(call)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, None])
+def test_s39_what_is_cancelled_is_whole_or_absent(opened: tuple[EventLogSaver, Gate], turns: int | None) -> None:
+    saver, gate = opened
+    store = EventLogStore(saver.log)
+    ops = [PutOp(("of", "a"), f"{n}", {"n": n}) for n in range(9)]  # one namespace: one event
+
+    async def run() -> None:
+        await aput(saver, "a", None, ["a"])
+        await store.aput(("of",), "first", {})
+        with gate.shut():  # what is put meanwhile is copied first
+            busy = asyncio.create_task(aput(saver, "b", "a", ["b"]))
+            await gate.met()
+            contended = asyncio.create_task(aput(saver, "c", "a", ["c"] * 20))
+            for _ in range(turns or 0):
+                await asyncio.sleep(0)
+            contended.cancel()
+            await asyncio.wait([contended])
+        await busy
+        await cancelled(aput(saver, "d", "a", ["d"] * 20), gate, turns)
+        await cancelled(saver.aput_writes(config("a"), [("x", n) for n in range(8)], "task"), gate, turns)
+        await cancelled(store.abatch(ops), gate, turns)
+
+    asyncio.run(run())  # which ends once all threads have
+    assert value(saver, "b") == ["b"]
+    assert value(saver, "c") in (None, ["c"] * 20)
+    assert value(saver, "d") in ([["d"] * 20] if turns is None else (None, ["d"] * 20))
+    found = saver.get_tuple(config("a"))
+    assert found is not None
+    written = [said for _, _, said in found.pending_writes or []]
+    assert written in ([[*range(8)]] if turns is None else ([], [*range(8)]))
+    assert len(store.search(("of",), limit=20)) in ([10] if turns is None else (1, 10))
+    asyncio.run(aput(saver, "z", "a", ["z"]))
+    assert value(saver, "z") == ["z"]
