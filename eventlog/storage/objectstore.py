@@ -181,7 +181,7 @@ class ObjectStoreStorage:
         return self._fed(self._number(after), left=limit)
 
     def _fed(self, number: int, *, left: int | None) -> Iterator[Pair]:
-        self.settle()
+        self.flush()
         last = b"\xff" * _NUMBER_BYTES if self._writer is None else _number(self._writer.fed_flushed + 1)
         first = FEED + _number(number + 1)
         if first < FEED + last:
@@ -261,17 +261,21 @@ class ObjectStoreStorage:
     def settle(self) -> None:
         """Return when everything that this process committed is in the store; with ``"off"`` as well.
 
+        It waits as long as a put takes for one that a commit needs.
+
         Raises:
             StorageError: another process took the log over, or the store failed or does not answer: what was not
                 acknowledged may be there or not.
         """
         self._check_open()
         if self._writer is not None and self._writer.flushed < self._writer.written:
-            loop().run(self._writer.settle(self._writer.written))
+            loop().run(self._writer.settle_later(self._writer.written))
 
     def flush(self) -> None:
-        """As `settle`: what is in the store is on stable storage, as far as the store knows."""
-        self.settle()
+        """As `settle`, at once: what is in the store is on stable storage, as far as the store knows."""
+        self._check_open()
+        if self._writer is not None and self._writer.flushed < self._writer.written:
+            loop().run(self._writer.settle(self._writer.written))
 
     def is_flushed(self) -> bool:
         """Whether everything committed so far is known to be in the store."""

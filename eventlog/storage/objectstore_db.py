@@ -9,6 +9,8 @@ import asyncio
 import atexit
 import os
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from slatedb import uniffi as slate
@@ -39,6 +41,7 @@ _LOG_ID_BYTES: Final = 8
 _CACHE_BYTES: Final = 64 << 20
 _READER_BYTES: Final = 64 << 20
 _RETRIES: Final = 2
+_LONGEST_WAIT_S: Final = 0.1
 _LIFETIME_MS: Final = 600_000
 _FLUSHING: Final = "flushing, and what was committed may be there or not"
 
@@ -216,6 +219,8 @@ class Writer:
         self.opening = threading.Lock()
         self.writing = asyncio.Lock()
         self._flushing = asyncio.Lock()
+        self._flushed = asyncio.Event()
+        self._flush_s = 0.0
         self._opened: slate.Db | None = None
 
     @property
@@ -269,10 +274,21 @@ class Writer:
         async with self._flushing:
             if self.flushed >= upto:
                 return
-            written, fed = self.written, self.fed
+            written, fed, begun = self.written, self.fed, time.monotonic()
             await self._within(self.db.flush(), _FLUSHING)
+            self._flush_s = time.monotonic() - begun
             self.flushes += 1
             self.flushed, self.fed_flushed = written, fed
+            self._flushed.set()
+            self._flushed = asyncio.Event()
+
+    async def settle_later(self, upto: int) -> None:
+        """As `settle`, but wait as long as a flush takes for one that others need."""
+        deadline = time.monotonic() + min(self._flush_s, _LONGEST_WAIT_S)
+        while self.flushed < upto and (left := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._flushed.wait(), left)
+        await self.settle(upto)
 
     async def _within(self, work: Coroutine[Any, Any, T], doing: str) -> T:
         try:
