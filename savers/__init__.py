@@ -10,7 +10,14 @@ from savers.base import (
     Item,
     new_checkpoint_id,
 )
-from savers.saver import EventLogSaver, InMemoryCheckpointSaver, PostgresSaver, RedisSaver, SqliteSaver
+from savers.saver import (
+    EventLogSaver,
+    InMemoryCheckpointSaver,
+    ObjectStoreSaver,
+    PostgresSaver,
+    RedisSaver,
+    SqliteSaver,
+)
 from savers.serde import JsonPlusSerde
 from savers.store import EventLogStore
 
@@ -26,6 +33,7 @@ __all__ = [
     "InMemoryCheckpointSaver",
     "Item",
     "JsonPlusSerde",
+    "ObjectStoreSaver",
     "PostgresSaver",
     "RedisSaver",
     "SqliteSaver",

@@ -358,6 +358,24 @@ class RedisSaver(EventLogSaver):
         super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
 
 
+class ObjectStoreSaver(EventLogSaver):
+    """Keeps checkpoints under a prefix of a bucket, or in a folder, which one process writes and any number read.
+
+    Args:
+        url: ``s3://BUCKET/PREFIX``, ``gs://BUCKET/PREFIX``, ``az://CONTAINER/PREFIX`` or ``file:///PATH``; credentials
+            and the endpoint come from the environment.
+        serde: as for `EventLogSaver`.
+        max_checkpoint_bytes: as for `EventLogSaver`.
+    """
+
+    def __init__(
+        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
+    ) -> None:
+        if not url.startswith(("s3://", "gs://", "az://", "file:///")):
+            raise InvalidInputError("an object store's URL begins with s3://, gs://, az:// or file:///")
+        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
 def _has(run: Run, checkpoint_id: str) -> bool:
     """Whether the run has a checkpoint of that id."""
     try:

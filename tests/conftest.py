@@ -9,7 +9,7 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from tests.engines import DEEP, FEW_SEEDS, SHARED  # noqa: E402 (found only now)
+from tests.engines import DEEP, FEW_SEEDS, SLOW  # noqa: E402 (found only now)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -23,4 +23,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_one_too_many(spec: object) -> bool:
     params = getattr(spec, "params", {})
     engines = {value for value in params.values() if isinstance(value, str)}
-    return bool(engines & SHARED) and isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS
+    return bool(engines & SLOW) and isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS

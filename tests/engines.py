@@ -23,6 +23,7 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
     "postgres": servers.postgres_location,
     "redis": redis_server.location,
+    "objectstore": lambda directory: f"file://{directory}/objects",
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 
@@ -30,7 +31,13 @@ FORGETFUL = frozenset({"memory"})
 """Engines whose logs end with their handle."""
 
 SHARED = frozenset({"postgres", "redis"})
-"""Engines that answer through a socket, so that a long random story takes them long."""
+"""Engines of servers, whose logs any number of machines write."""
+
+ALONE = frozenset({"objectstore"})
+"""Engines whose logs one process writes: the next one takes them over."""
+
+SLOW = SHARED | ALONE
+"""Engines that answer through a socket or another thread, so that a long random story takes them long."""
 
 FEW_SEEDS = 2
 """How many random stories they are told where others are told more, but for ``EVENTLOG_DEEP``."""

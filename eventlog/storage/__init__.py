@@ -24,6 +24,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
 _SHARED: Final = (
     (("postgresql://", "postgres://"), "postgres", "PostgresStorage"),
     (("redis://", "rediss://", "unix://"), "redis", "RedisStorage"),
+    (("s3://", "gs://", "az://", "file:///"), "objectstore", "ObjectStoreStorage"),
 )
 """How URLs of engines begin that many machines share; their module, which is the name of their extra, and class."""
 
@@ -38,7 +39,8 @@ def open_storage(
             for a file of SQLite, where all that follows the third slash is the path as it stands;
             ``"postgresql://HOST/DATABASE?schema=NAME"`` for a database of PostgreSQL (see `PostgresStorage`);
             ``"redis://HOST:PORT/DB?prefix=NAME"``, ``rediss://`` or ``unix://`` for a server of Redis (see
-            `RedisStorage`); anything else is the path of a directory, in which LMDB and a journal are.
+            `RedisStorage`); ``"s3://BUCKET/PREFIX"``, ``gs://``, ``az://`` or ``file:///PATH`` for an object store (see
+            `ObjectStoreStorage`); anything else is the path of a directory, in which LMDB and a journal are.
         readonly: refuse every commit, and create nothing.
         synchronous: what a commit that returned survives.
 

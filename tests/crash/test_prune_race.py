@@ -10,7 +10,7 @@ pytest.importorskip("langgraph.channels.delta", reason="DeltaChannel, and savers
 from savers.langgraph import EventLogSaver
 from tests.crash.pruned import checked, config, put, write
 from tests.crash.workload import DEEP, child
-from tests.engines import LOCATIONS, PERSISTENT
+from tests.engines import ALONE, LOCATIONS, PERSISTENT
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,7 +36,7 @@ def children(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[su
         each.communicate()
 
 
-@pytest.mark.parametrize("children", PERSISTENT, indirect=True)
+@pytest.mark.parametrize("children", [engine for engine in PERSISTENT if engine not in ALONE], indirect=True)
 def test_what_is_kept_of_a_thread_is_what_was_put(
     children: list[subprocess.Popen[str]], request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ from eventlog import (
 from eventlog.codec import MSGPACK
 from eventlog.storage import Storage, open_storage
 from eventlog.storage.memory import MemoryStorage
-from tests.engines import DEEP, LOCATIONS, PERSISTENT, SHARED
+from tests.engines import DEEP, LOCATIONS, PERSISTENT, SLOW
 from tests.strict import Note, hashables, strictly_equal, values
 
 channels = st.sampled_from(["a", "b", "list", "text", "dict"])
@@ -493,5 +493,5 @@ def test_on_memory() -> None:
 @pytest.mark.parametrize("engine", PERSISTENT)
 def test_on_an_engine_that_outlives_its_handles(engine: str) -> None:
     machine = type("On", (Persistent,), {"engine": engine})
-    examples = (5 if engine in SHARED else 20) * DEEP
+    examples = (5 if engine in SLOW else 20) * DEEP
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=20, **COMMON))

@@ -32,7 +32,7 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-ENGINES = {"lmdb": {"lmdb"}, "postgres": {"psycopg", "psycopg_pool"}, "redis": {"redis"}}
+ENGINES = {"lmdb": {"lmdb"}, "postgres": {"psycopg", "psycopg_pool"}, "redis": {"redis"}, "objectstore": {"slatedb"}}
 STANDARD = set(sys.stdlib_module_names)
 
 

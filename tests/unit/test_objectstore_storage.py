@@ -1,0 +1,397 @@
+"""What only object storage has: one writer that is taken over from, readers beside it, one put for many commits."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventlog import EventLog
+from eventlog.errors import ClosedError, ExpectationError, FormatError, InvalidInputError, StorageError
+from eventlog.storage import open_storage
+from eventlog.storage.objectstore import ObjectStoreStorage
+from tests import object_server
+from tests.engines import DEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+A, B, E = b"A", b"B", b"E"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["file", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"file://{tmp_path}/log" if request.param == "file" else object_server.location(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/log"
+
+
+@pytest.fixture
+def storage(url: str) -> Iterator[ObjectStoreStorage]:
+    opened = ObjectStoreStorage(url)
+    yield opened
+    opened.close()
+
+
+def child(*words: object) -> subprocess.Popen[str]:
+    """A process of `tests.objects_child` that has opened the log."""
+    started = subprocess.Popen(
+        [sys.executable, "-m", "tests.objects_child", *map(str, words)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    return started
+
+
+def said(process: subprocess.Popen[str]) -> list[str]:
+    """The rest of what a process says, until it ends."""
+    output, _ = process.communicate(timeout=60)
+    return output.splitlines()
+
+
+def safe(lines: list[str]) -> list[str]:
+    return [line.removeprefix("safe ") for line in lines if line.startswith("safe ") and len(line) == len(lines[0])]
+
+
+class TestSeam:
+    def test_what_was_committed_is_there_after_reopen(self, url):
+        with_it = ObjectStoreStorage(url)
+        with_it.commit([(A, b"1"), (E + b"1", b"event")], expect={A: None})
+        with_it.close()
+        again = ObjectStoreStorage(url)
+        assert again.get([A, E + b"1", B]) == [b"1", b"event", None]
+        assert list(again.scan([(A, b"F")], reverse=True)) == [(E + b"1", b"event"), (A, b"1")]
+        with pytest.raises(ExpectationError) as caught:
+            again.commit([(B, b"")], expect={A: b"2", E + b"1": b"event"})
+        assert caught.value.keys == [A]
+        assert again.get([B]) == [None]
+        again.close()
+
+    def test_handles_of_one_process_share_the_log(self, storage, url):
+        other = ObjectStoreStorage(url)
+        other.commit([(A, b"1")])
+        storage.commit([(A, b"2")], expect={A: b"1"})
+        other.close()
+        storage.commit([(A, b"3")])
+        assert storage.get([A]) == [b"3"]
+        with pytest.raises(ClosedError):
+            other.get([A])
+
+    def test_position_counts_commits_and_reads_leave_it(self, storage):
+        before = storage.position()
+        storage.get([A])
+        assert storage.position() == before
+        storage.commit([(A, b"1")])
+        assert storage.position() > before
+
+    def test_expectations_hold_against_all_threads(self, storage):
+        def count(_: int) -> int:
+            lost = 0
+            for _ in range(10):
+                while True:
+                    (value,) = storage.get([A])
+                    try:
+                        storage.commit([(A, b"%d" % (int(value or b"0") + 1))], expect={A: value})
+                        break
+                    except ExpectationError:
+                        lost += 1
+            return lost
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(count, range(4)))
+        assert storage.get([A]) == [b"40"]
+
+
+class TestFlushes:
+    def test_commits_that_wait_share_one(self, storage):
+        flushes = storage._writer.flushes
+        barrier = threading.Barrier(8)
+
+        def write(n: int) -> None:
+            barrier.wait()
+            for each in range(10):
+                storage.commit([(A + b"%d-%d" % (n, each), b"")])
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+        assert storage._writer.flushes - flushes < 80
+        assert storage.is_flushed()
+
+    def test_what_need_not_be_settled_waits_for_one(self, storage):
+        flushes = storage._writer.flushes
+        for n in range(5):
+            storage.commit([(A + b"%d" % n, b"")], is_settled=False)
+        assert not storage.is_flushed()
+        storage.settle()
+        storage.settle()
+        assert storage._writer.flushes == flushes + 1
+        assert storage.is_flushed()
+
+    def test_off_does_not_wait_and_closing_flushes(self, url):
+        unsafe = ObjectStoreStorage(url, synchronous="off")
+        unsafe.commit([(A, b"1")])
+        assert unsafe._writer.flushes == 0
+        unsafe.close()
+        again = ObjectStoreStorage(url, readonly=True)
+        assert again.get([A]) == [b"1"]
+        again.close()
+
+    @pytest.mark.parametrize("url", ["s3"], indirect=True)
+    def test_a_superstep_of_a_graph_takes_one(self, url):
+        pytest.importorskip("langgraph")
+        from savers.langgraph import EventLogSaver
+        from tests.objects_graph import THREAD, chain
+
+        with EventLogSaver.from_conn_string(url) as saver:
+            graph = chain(saver, 10)
+            graph.invoke({"said": []}, THREAD)
+            writer = saver.log._storage._writer
+            flushes = writer.flushes
+            graph.invoke({"said": []}, THREAD)
+            assert writer.flushes - flushes <= 10 + 3
+
+
+class TestTakingOver:
+    def test_the_former_writer_is_told_and_what_it_was_told_is_safe(self, url):
+        first = child("write", url)
+        time.sleep(0.3)
+        second = child("write", url)
+        lines = said(first)
+        assert "another process" in lines[-1]
+        assert "open the log again" in lines[-1]
+        time.sleep(0.2)
+        third = child("write", url)
+        later = said(second)
+        third.kill()
+        third.communicate()
+        acknowledged = safe(lines) + safe(later)
+        with EventLog.open(url) as log:
+            ids = [event.id for event in log.run("shared").events()]
+            assert set(acknowledged) <= set(ids)
+            assert list(log.verify()) == []
+
+    def test_ten_writers_in_turn_some_killed_lose_nothing(self, folder):
+        rng, acknowledged, told = random.Random(1), [], 0
+        with EventLog.open(folder) as log:
+            log.run("shared").append({"begun": True})
+        writing = child("write", folder)
+        for turn in range(10 * DEEP):
+            time.sleep(rng.uniform(0.02, 0.15))
+            if turn % 2:
+                writing.kill()
+            following = child("write", folder)
+            lines = said(writing)
+            acknowledged += safe(lines)
+            told += "another process" in lines[-1]
+            writing = following
+        writing.kill()
+        acknowledged += safe(said(writing))
+        assert told >= 5 * DEEP
+        with EventLog.open(folder) as log:
+            events = list(log.run("shared").events())
+            assert [event.step for event in events] == list(range(len(events)))
+            assert set(acknowledged) <= {event.id for event in events}
+            assert len(acknowledged) > 10
+            assert list(log.verify()) == []
+
+    def test_a_call_that_waits_is_told_too(self, folder):
+        mine = ObjectStoreStorage(folder)
+        mine.commit([(A, b"1")])
+        mine.commit([(A, b"2")], is_settled=False)
+        other = child("write", folder)
+        with pytest.raises(StorageError, match="another process"):
+            mine.settle()
+        with pytest.raises(StorageError, match="open the log again"):
+            mine.commit([(A, b"3")])
+        with pytest.raises(StorageError, match="readonly"):
+            mine.get([A])
+        again = ObjectStoreStorage(folder)
+        assert again.get([A]) == [b"1"]
+        again.commit([(A, b"4")])
+        assert "another process" in said(other)[-1]
+        mine.close()
+        assert again.get([A]) == [b"4"]
+        again.close()
+
+
+class TestReaders:
+    @pytest.mark.parametrize(("url", "count"), [("file", 7), ("s3", 2)], indirect=["url"])
+    def test_seven_and_one_of_the_feed_beside_one_writer(self, url, count):
+        with EventLog.open(url) as log:
+            run = log.run("shared")
+            run.append({"n": 0})
+            readers = [child("read", url, 60) for _ in range(count)]
+            follower = child("follow", url, 60)
+            for n in range(59):
+                run.append({"n": n})
+            assert [said(each) for each in readers] == [["seen 60"]] * count
+            assert said(follower) == ["fed 60"]
+
+    def test_one_writes_nothing_and_sees_what_was_committed_before(self, tmp_path, folder):
+        writer = child("write", folder)
+        time.sleep(0.2)
+        writer.kill()
+        acknowledged = safe(said(writer))
+        before = sorted(tmp_path.rglob("*"))
+        with EventLog.open(folder, readonly=True) as log:
+            assert set(acknowledged) <= {event.id for event in log.run("shared").events()}
+            with pytest.raises(StorageError, match="readonly"):
+                log.run("other").append({})
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_nothing_is_made_where_there_is_no_log(self, tmp_path, url):
+        with pytest.raises(FormatError, match="holds no log"):
+            ObjectStoreStorage(url, readonly=True)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestFeed:
+    def test_each_once_in_the_order_of_commits(self, storage, url):
+        storage.commit([(E + b"3", b""), (E + b"2", b""), (A, b"")])
+        storage.commit([(E + b"1", b"")])
+        places = list(storage.feed())
+        assert [key for _, key in places] == [E + b"2", E + b"3", E + b"1"]
+        assert all(len(place) <= 64 for place, _ in places)
+        for n, (place, _) in enumerate(places):
+            assert list(storage.feed(place)) == places[n + 1 :]
+        reader = ObjectStoreStorage(url, readonly=True)
+        assert list(reader.feed(limit=2)) == places[:2]
+        reader.close()
+
+    def test_a_number_is_never_used_again(self, url):
+        first = ObjectStoreStorage(url)
+        first.commit([(E + b"1", b"")])
+        ((place, _),) = first.feed()
+        first.commit([], [E + b"1"])
+        assert list(first.feed()) == []
+        first.close()
+        again = ObjectStoreStorage(url)
+        again.commit([(E + b"2", b"")])
+        assert [key for _, key in again.feed(place)] == [E + b"2"]
+        again.close()
+
+    def test_what_is_not_in_the_store_is_not_fed(self, storage):
+        storage.commit([(E + b"1", b"")], is_settled=False)
+        assert [key for _, key in storage.feed()] == [E + b"1"]
+        assert storage.is_flushed()
+
+    def test_a_position_of_another_log(self, storage):
+        with pytest.raises(InvalidInputError, match="begin at"):
+            storage.feed(b"x" * 16)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "bad", ["s3://bucket", "s3:///prefix", "file:///", "s3://b/p?x=1", "gs://b/../c", "az://b/"]
+    )
+    def test_a_url_that_names_no_place(self, bad):
+        with pytest.raises(InvalidInputError):
+            open_storage(bad)
+
+    def test_a_folder_gives_no_full(self, folder):
+        with pytest.raises(InvalidInputError, match="normal"):
+            ObjectStoreStorage(folder, synchronous="full")
+
+    def test_a_newer_format_and_its_writer_is_not_disturbed(self, url):
+        from eventlog.storage import objectstore_db as databases
+
+        newer = ObjectStoreStorage(url)
+        record = b"eventlog" + bytes((2,)) + b"12345678"
+        databases.loop().run(newer._writer.db.put(b"Mlog", record))
+        databases.loop().run(newer._writer.db.flush())
+        with pytest.raises(FormatError, match="format 2"):
+            ObjectStoreStorage(url, readonly=True)
+        script = "import sys; from eventlog.storage import open_storage; open_storage(sys.argv[1])"
+        other = subprocess.run(
+            [sys.executable, "-c", script, url], capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        assert "FormatError" in other.stderr
+        assert "update it" in other.stderr
+        newer.commit([(A, b"1")])
+        newer.close()
+
+    def test_another_database_of_slatedb(self, folder):
+        from slatedb import uniffi as slate
+
+        from eventlog.storage import objectstore_db as databases
+
+        async def make() -> None:
+            db = await slate.DbBuilder(folder.removeprefix("file:///"), slate.ObjectStore.resolve("file:///")).build()
+            await db.put(b"x", b"y")
+            await db.shutdown()
+
+        databases.loop().run(make())
+        for readonly in (True, False):
+            with pytest.raises(FormatError, match="prefix of its own"):
+                ObjectStoreStorage(folder, readonly=readonly)
+
+    def test_a_bucket_that_is_missing(self):
+        object_server.shared()
+        with pytest.raises(StorageError, match="bucket"):
+            ObjectStoreStorage("s3://no-such-bucket/log")
+
+    def test_a_store_that_is_away(self, monkeypatch):
+        object_server.shared()
+        monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(StorageError, match="network"):
+            ObjectStoreStorage(f"s3://{object_server.BUCKET}/log", timeout_s=1)
+
+    def test_a_store_that_goes_away_and_what_was_acknowledged_then(self, monkeypatch):
+        own = object_server.Server()
+        for name, value in own.environment.items():
+            monkeypatch.setenv(name, value)
+        storage = ObjectStoreStorage(f"s3://{object_server.BUCKET}/log", timeout_s=2)
+        storage.commit([(A, b"1")])
+        own.stop()
+        with pytest.raises(StorageError, match="may be there or not"):
+            storage.commit([(A, b"2")])
+        with pytest.raises(StorageError):
+            storage.close()
+
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_child_of_a_fork_is_told(self, storage):
+        storage.commit([(A, b"1")])
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if not pid:
+            told: Any = b""
+            try:
+                storage.get([A])
+            except StorageError as error:
+                told = str(error).encode()
+            storage.close()
+            os.write(sending, told)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert b"spawn" in os.read(receiving, 1000)
+        os.close(receiving)
+        os.close(sending)
+        storage.commit([(A, b"2")])
+
+
+@pytest.mark.parametrize("url", ["s3"], indirect=True)
+def test_a_thread_begun_on_one_process_goes_on_in_another(url):
+    pytest.importorskip("langgraph")
+    from tests.objects_graph import go_on
+
+    assert go_on(url) == 1
+    script = "import sys; from tests.objects_graph import go_on; print(go_on(sys.argv[1]))"
+    other = subprocess.run([sys.executable, "-c", script, url], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert other.stdout == "2\n"
+    assert go_on(url) == 3
