@@ -307,8 +307,8 @@ def test_a_superstep_of_langgraph_is_two_round_trips(url, asked):
         return len(asked) - before
 
     with EventLogSaver.from_conn_string(url) as saver:
-        few, many = (asked_for(saver, steps) for steps in (10, 60))
-    assert many - few <= 2 * 50
+        asked_for(saver, 1)
+        assert asked_for(saver, 60) <= 2 * 60 + 20  # which is what a thread's beginning takes, at most
 
 
 class TestFeed:
