@@ -289,10 +289,6 @@ def set_to(admin: Any, name: str, value: str) -> None:
         time.sleep(0.01)
 
 
-class Counted(TypedDict):
-    count: int
-
-
 class TestFeed:
     def test_what_a_transaction_that_is_not_over_may_put_is_waited_for(self, storage, schema, admin):
         storage.commit([(b"E1", b"")])
