@@ -17,6 +17,7 @@ from slatedb import uniffi as slate
 
 from eventlog.errors import CorruptionError, FormatError, StorageError
 from eventlog.storage.objectstore_place import is_nothing, taken_over, translated
+from eventlog.storage.objectstore_recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -208,6 +209,8 @@ class Writer:
         flushes: how often it was flushed.
         fed: the number of the newest entry of the feed.
         fed_flushed: of the newest that is in the store.
+        recent: what it wrote or read last, as it stands in the database.
+        is_sure: whether no batch was given up that may still come into the database.
     """
 
     def __init__(self, place: Place, timeout_s: float) -> None:
@@ -218,6 +221,8 @@ class Writer:
         self.handles = 0
         self.opening = threading.Lock()
         self.writing = asyncio.Lock()
+        self.recent = Recent()
+        self.is_sure = True
         self._flushing = asyncio.Lock()
         self._flushed = asyncio.Event()
         self._flush_s = 0.0
@@ -235,6 +240,10 @@ class Writer:
         if reason == slate.CloseReason.FENCED:
             return taken_over(self.place)
         return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); open it again")
+
+    def check(self) -> None:
+        """Raise unless it is this process that writes the log."""
+        _ = self.db
 
     def is_open(self) -> bool:
         """Whether it was opened."""

@@ -100,6 +100,40 @@ class TestSeam:
         storage.commit([(A, b"1")])
         assert storage.position() > before
 
+    def test_what_is_kept_in_memory_is_bounded_and_never_old(self, folder):
+        storage = ObjectStoreStorage(folder)
+        for n in range(45):
+            storage.commit([(A + b"%d" % n, bytes([n]) * (1 << 20)), (B, b"%d" % n)], is_settled=False)
+        recent = storage._writer.recent
+        assert recent.get([A + b"44", B])[0] == [bytes([44]) * (1 << 20), b"44"]
+        assert recent.get([A + b"0"])[0] is None
+        assert sum(len(value) for value in recent._values.values()) < 40 << 20
+        assert storage.get([A + b"0", A + b"44", A]) == [bytes(1 << 20), bytes([44]) * (1 << 20), None]
+        storage.commit([(A, b"1")], [A + b"44"])
+        assert storage.get([A, A + b"44", B]) == [b"1", None, b"44"]
+        storage.close()
+
+    def test_readers_see_nothing_old_beside_what_is_new(self, folder):
+        storage = ObjectStoreStorage(folder)
+        storage.commit([(A, b"0"), (E + b"0", b"")])
+        done = threading.Event()
+
+        def write() -> None:
+            for n in range(1, 150):
+                storage.commit([(A, b"%d" % n), (E + b"%d" % n, b"")], is_settled=False)
+            done.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            while not done.is_set():
+                (head,) = storage.get([A])
+                following = b"%d" % (int(head or b"0") + 1)
+                assert storage.get([E + head]) == [b""]
+                storage.get([E + following])  # most likely absent, which must not be remembered for long
+            writing.result()
+        assert None not in storage.get([E + b"%d" % n for n in range(150)])
+        storage.close()
+
     def test_expectations_hold_against_all_threads(self, storage):
         def count(_: int) -> int:
             lost = 0
