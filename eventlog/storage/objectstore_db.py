@@ -43,12 +43,18 @@ _CACHE_BYTES: Final = 64 << 20
 _READER_BYTES: Final = 64 << 20
 _RETRIES: Final = 2
 _LONGEST_WAIT_S: Final = 0.1
+_TABLE_FLUSHES: Final = 64
+_TABLE_S: Final = 5.0
+"""How many flushes and seconds are between two tables: not more, for who opens the log reads what is in none put by put;
+not less, for tables are merged no faster."""
 _LIFETIME_MS: Final = 600_000
 _FLUSHING: Final = "flushing, and what was committed may be there or not"
 
 _settings: Final = (
     ("flush_interval", f'"{int(FLUSH_INTERVAL_S * 1000)}ms"'),
     ("l0_sst_size_bytes", str(16 << 20)),
+    ("l0_max_ssts", "32"),
+    ("l0_max_ssts_per_key", "32"),
     ("garbage_collector_options.wal_options.interval", '"60s"'),
 )
 
@@ -226,6 +232,8 @@ class Writer:
         self._flushing = asyncio.Lock()
         self._flushed = asyncio.Event()
         self._flush_s = 0.0
+        self._table_due = _TABLE_FLUSHES, time.monotonic() + _TABLE_S
+        self._tabling: asyncio.Task[None] | None = None
         self._opened: slate.Db | None = None
 
     @property
@@ -290,6 +298,14 @@ class Writer:
             self.flushed, self.fed_flushed = written, fed
             self._flushed.set()
             self._flushed = asyncio.Event()
+            if self.flushes >= self._table_due[0] and time.monotonic() >= self._table_due[1]:
+                self._table_due = self.flushes + _TABLE_FLUSHES, time.monotonic() + _TABLE_S
+                self._tabling = asyncio.create_task(self._table())
+
+    async def _table(self) -> None:
+        """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
+        with suppress(slate.Error, StorageError):  # who commits is told
+            await self.db.flush_with_options(slate.FlushOptions(flush_type=slate.FlushType.MEM_TABLE))
 
     async def settle_later(self, upto: int) -> None:
         """As `settle`, but wait as long as a flush takes for one that others need."""

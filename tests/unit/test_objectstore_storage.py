@@ -100,15 +100,16 @@ class TestSeam:
         storage.commit([(A, b"1")])
         assert storage.position() > before
 
-    def test_what_is_kept_in_memory_is_bounded_and_never_old(self, folder):
+    def test_what_is_kept_in_memory_is_bounded_and_never_old(self, folder, monkeypatch):
+        monkeypatch.setattr("eventlog.storage.objectstore_recent._BYTES", 100_000)
         storage = ObjectStoreStorage(folder)
         for n in range(45):
-            storage.commit([(A + b"%d" % n, bytes([n]) * (1 << 20)), (B, b"%d" % n)], is_settled=False)
+            storage.commit([(A + b"%d" % n, bytes([n]) * 4000), (B, b"%d" % n)], is_settled=False)
         recent = storage._writer.recent
-        assert recent.get([A + b"44", B])[0] == [bytes([44]) * (1 << 20), b"44"]
+        assert recent.get([A + b"44", B])[0] == [bytes([44]) * 4000, b"44"]
         assert recent.get([A + b"0"])[0] is None
-        assert sum(len(value) for value in recent._values.values()) < 40 << 20
-        assert storage.get([A + b"0", A + b"44", A]) == [bytes(1 << 20), bytes([44]) * (1 << 20), None]
+        assert sum(len(value) for value in recent._values.values()) < 100_000
+        assert storage.get([A + b"0", A + b"44", A]) == [bytes(4000), bytes([44]) * 4000, None]
         storage.commit([(A, b"1")], [A + b"44"])
         assert storage.get([A, A + b"44", B]) == [b"1", None, b"44"]
         storage.close()
@@ -176,6 +177,17 @@ class TestFlushes:
         storage.settle()
         assert storage._writer.flushes == flushes + 1
         assert storage.is_flushed()
+
+    def test_many_come_into_a_table_so_that_opening_reads_few(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr("eventlog.storage.objectstore_db._TABLE_S", 0.0)
+        storage = ObjectStoreStorage(folder)
+        for n in range(70):
+            storage.commit([(A, b"%d" % n)])
+        deadline = time.monotonic() + 20
+        while not list(tmp_path.rglob("compacted/*.sst")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(tmp_path.rglob("compacted/*.sst"))
+        storage.close()
 
     def test_off_does_not_wait_and_closing_flushes(self, url):
         unsafe = ObjectStoreStorage(url, synchronous="off")
