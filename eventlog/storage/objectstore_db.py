@@ -45,7 +45,7 @@ _RETRIES: Final = 2
 _LONGEST_WAIT_S: Final = 0.1
 _TABLE_FLUSHES: Final = 64
 _TABLE_S: Final = 5.0
-"""How many flushes and seconds are between two tables: not more, for who opens the log reads what is in none put by put;
+"""How many flushes and seconds are between two tables: not more, for who opens the log reads all since, put by put;
 not less, for tables are merged no faster."""
 _LIFETIME_MS: Final = 600_000
 _FLUSHING: Final = "flushing, and what was committed may be there or not"
