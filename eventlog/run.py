@@ -862,9 +862,15 @@ class Run:
                 anchor = Anchor(tip.anchored[1], tip.anchored[0])
                 kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
                 tip.kept.update((record.key, record) for record in kept)
-            else:
+            elif not self._put_early(where, writes):
                 self._tasks().put(self._anchor(where), writes, self._begins)
         self._storage.settle()  # not within the lock: an event of this run may be what it waits for
+
+    def _put_early(self, where: Where, writes: Sequence[TaskWrite]) -> bool:
+        """Whether it was written for an event that is to come: nearly always so, where the id is not the head's."""
+        if self._branches.owner or not isinstance(where, str) or _AUTO_ID.fullmatch(where):
+            return False
+        return self._tasks().put_early(check_id("event id", where), writes, self._begins(0))
 
     def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
         """What says that the run was not deleted: the head, as long as it is known, or the run's beginning."""

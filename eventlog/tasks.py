@@ -34,6 +34,7 @@ from eventlog.layout import (
     TASK_WRITE,
     WAITING,
     all_of,
+    id_key,
     owner_key,
     places,
     task_write_key,
@@ -211,6 +212,18 @@ class TaskWrites:
                 continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
 
+    def put_early(self, event_id: str, writes: Sequence[TaskWrite], alive: tuple[bytes, bytes | None]) -> bool:
+        """As `put`, for an event that is to come; False, and nothing written, if anything is not as it usually is.
+
+        That is: the id names no event and never did, these tasks wrote nothing for it, and the run is as it was seen.
+        """
+        unnamed = id_key(self.run, event_id)
+        try:
+            self._commit(Anchor(None, event_id), self._encoded(writes), alive, is_known=False, unnamed=unnamed)
+        except ExpectationError:
+            return False
+        return True
+
     def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, list[Given]]:
         """What each task wrote."""
         encoded: dict[str, list[Given]] = {}
@@ -238,8 +251,12 @@ class TaskWrites:
         alive: tuple[bytes, bytes | None],
         *,
         is_known: bool,
+        unnamed: bytes | None = None,
     ) -> list[Kept]:
-        """Write each task's record. A task nearly always writes once: what is there is read once that proved wrong."""
+        """Write each task's record. A task nearly always writes once: what is there is read once that proved wrong.
+
+        The key `unnamed`, if any, must not be there.
+        """
         puts: list[Pair] = []
         epoch_key = owner_key(self.run, 0)
         if is_known or self._owners.owner:
@@ -252,6 +269,8 @@ class TaskWrites:
             found_of = {task: self._storage.get(keys) for task, keys in keys_of.items()}
             seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
         expect: dict[bytes, bytes | None] = dict([alive, (epoch_key, self._epoch)])
+        if unnamed is not None:
+            expect[unnamed] = None
         replaced: list[bytes] = []
         kept: list[Kept] = []
         for task, given in encoded.items():

@@ -653,8 +653,8 @@ class LocalStorage:
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
         self._files.create(number)
-        self._words[END] = position(number, 0)  # as in commit
-        with self._state:  # one line: an interrupt between the two would make the layer twice
+        with self._state:  # who caught up in between would make the layer, too, and the first one would be folded empty
+            self._words[END] = position(number, 0)  # as in commit
             self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
         if len(self._layers) > MAX_SEALED + 1:
             self._fold()

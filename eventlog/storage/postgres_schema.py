@@ -7,7 +7,7 @@ them: ``pg_advisory_xact_lock`` (commits of one run in line), ``xid8`` and ``pg_
 ```
  pairs   key, value; and the transaction that put it, of what is fed
  meta    format: of what is stored, which a release reads or refuses
-         functions: which ones are there; a newer release makes them anew
+         functions: which ones are there, and views; a newer release makes them anew
  done    commits of the last hour whose effect does not tell whether they were done
 ```
 """
@@ -21,12 +21,13 @@ import psycopg
 
 from eventlog.errors import FormatError, StorageError
 from eventlog.storage.base import FED
+from eventlog.storage.postgres_views import views_of
 
 if TYPE_CHECKING:
     from eventlog.storage.postgres_server import Connection, Place, Server
 
 FORMAT: Final = 1
-FUNCTIONS: Final = 1
+FUNCTIONS: Final = 2
 _THERE: Final = "SELECT FROM pg_catalog.pg_class WHERE relname = 'meta' AND relnamespace = to_regnamespace(%s)"
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]
@@ -183,5 +184,6 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
                 raise FormatError(
                     f"{place.shown} holds something else than a log; give another ?schema=NAME"
                 ) from error
+        connection.execute(views_of(quoted).encode())
         connection.execute(_FUNCTIONS.format(quoted).encode())
         return _found(connection, quoted)

@@ -11,9 +11,13 @@ import pytest
 from eventlog import EventLog, Extend, TaskWrite
 from eventlog.errors import ConflictError, StorageError
 from tests.counting import CountingStorage, everything
-from tests.engines import LOCATIONS
+from tests.engines import LOCATIONS, SHARED
 
-PAIRS = [(a, b) for a in LOCATIONS for b in LOCATIONS]
+NEAR = [name for name in LOCATIONS if name not in SHARED]
+PAIRS = [
+    *((one, other) for one in NEAR for other in NEAR),
+    *(pair for far in LOCATIONS if far in SHARED for pair in (("lmdb", far), (far, "sqlite"))),
+]
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]} to {pair[1]}")

@@ -401,3 +401,31 @@ class TestDirectory:
             storage.commit(*batch_of(5))
         with suppress(EventLogError):
             storage.close()
+
+
+class Overheard:
+    """The words of a journal's header; whenever the end moves, another thread reads at once."""
+
+    def __init__(self, storage) -> None:
+        self.words, self.storage = storage._words, storage
+
+    def __getitem__(self, index):
+        return self.words[index]
+
+    def __setitem__(self, index, value) -> None:
+        self.words[index] = value
+        reader = threading.Thread(target=self.storage.get, args=([b"\x20"],))
+        reader.start()
+        reader.join(0.02)
+
+
+def test_who_reads_while_a_file_is_sealed_takes_nothing_away(tmp_path):
+    storage = reopened(tmp_path / "log", "normal")
+    storage._words, words = Overheard(storage), storage._words
+    pairs = [(b"\x20" + number(n), b"v" * 200) for n in range(60)]
+    for pair in pairs:
+        storage.commit([pair])
+    storage._words = words
+    storage._fold()
+    assert list(storage.scan([(b"\x20", b"\x21")])) == pairs
+    storage.close()
