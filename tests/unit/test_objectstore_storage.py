@@ -392,6 +392,14 @@ class TestRefusals:
         with pytest.raises(StorageError, match="bucket"):
             ObjectStoreStorage("s3://no-such-bucket/log")
 
+    def test_credentials_that_nobody_has(self, monkeypatch):
+        strict = object_server.Server(strict=True)
+        for name, value in strict.environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(StorageError, match="403 Forbidden.*credentials"):
+            ObjectStoreStorage(f"s3://{object_server.BUCKET}/log")
+        strict.stop()
+
     def test_a_store_that_is_away(self, monkeypatch):
         object_server.shared()
         monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
