@@ -91,8 +91,9 @@ class EventLog:
 
         Args:
             location: a directory (LMDB); ``"sqlite:///relative.db"`` or ``"sqlite:////absolute.db"`` for one file of
-                SQLite; ``"redis://HOST:PORT/DB?prefix=NAME"`` for a server of Redis; or ``"memory:"`` for a log that
-                lives as long as this object.
+                SQLite; ``"redis://HOST:PORT/DB?prefix=NAME"`` for a server of Redis; ``"s3://BUCKET/PREFIX"``,
+                ``gs://``, ``az://`` or ``file:///PATH`` for an object store, where opening takes the log over from who
+                writes it, unless `readonly`; or ``"memory:"`` for a log that lives as long as this object.
             readonly: write nothing, and fail if there is no log.
             synchronous: what an append that returned survives. ``"full"``: power loss. ``"normal"``: the process's
                 death; power loss takes at most the last half second, and never anything older than what it takes.

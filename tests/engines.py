@@ -23,7 +23,9 @@ LOCATIONS: dict[str, Callable[[Path], str]] = {
     "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
     "postgres": servers.postgres_location,
     "redis": redis_server.location,
-    "objectstore": lambda directory: f"file://{directory}/objects",
+    "objectstore": lambda directory: (
+        f"file://{directory}/objects"
+    ),  # the same engine as s3://, whose server takes longer
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 

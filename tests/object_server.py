@@ -26,15 +26,16 @@ BUCKET = "eventlog-tests"
 
 
 class Server:
-    """A server with one bucket, on a port of this machine."""
+    """A server with one bucket, on a port of this machine; `strict` ones refuse credentials that nobody has."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, strict: bool = False) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, **({"INITIAL_NO_AUTH_ACTION_COUNT": "1"} if strict else {})},
         )
         assert self._process.stdout is not None
         lines = iter(self._process.stdout.readline, "")

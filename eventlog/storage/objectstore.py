@@ -135,7 +135,15 @@ class ObjectStoreStorage:
             StorageError: another process took the log over, the store failed, or the process was forked.
         """
         _check_keys(keys)
-        return self._read(lambda db: _values(db, keys))
+        if self._writer is None or not self._writer.is_sure:
+            return self._read(lambda db: _values(db, keys))
+        self._check_open()
+        self._writer.check()
+        known, changes = self._writer.recent.get(keys)
+        if known is None:
+            known = self._read(lambda db: _values(db, keys))
+            self._writer.recent.learn(keys, known, changes)
+        return known
 
     def scan(
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
@@ -252,9 +260,12 @@ class ObjectStoreStorage:
             loop().run(writer.settle(written))
 
     def position(self) -> int | None:
-        """How many commits this process made, for nobody else can make any; None where it reads only."""
+        """How many commits this process made, for nobody else can make any; None where it reads only.
+
+        None as well once a commit was given up that may still come into the store.
+        """
         self._check_open()
-        return None if self._writer is None else self._writer.written
+        return self._writer.written if self._writer is not None and self._writer.is_sure else None
 
     # --- flushing -------------------------------------------------------------------------------------------------
 
@@ -350,11 +361,17 @@ async def _written(
             raise ExpectationError(differing)
         if puts or deletes:
             batch, fed = await _batch(db, writer.fed, dict(puts), set(deletes))
+            values = {**dict.fromkeys(deletes), **dict(puts)}
+            writer.recent.forget(values)
             try:
                 await db.write(batch)
-            finally:  # not before: who reads the old must not take it for the new; and if given up, it may be there
+            except BaseException:
+                writer.is_sure = False  # it may come to be there, now or later
+                raise
+            finally:  # not before: who reads the old must not take it for the new
                 writer.fed = fed
                 writer.written += 1
+            writer.recent.written(values)
         return writer.written
 
 

@@ -17,6 +17,7 @@ from slatedb import uniffi as slate
 
 from eventlog.errors import CorruptionError, FormatError, StorageError
 from eventlog.storage.objectstore_place import is_nothing, taken_over, translated
+from eventlog.storage.objectstore_recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -42,12 +43,18 @@ _CACHE_BYTES: Final = 64 << 20
 _READER_BYTES: Final = 64 << 20
 _RETRIES: Final = 2
 _LONGEST_WAIT_S: Final = 0.1
+_TABLE_FLUSHES: Final = 64
+_TABLE_S: Final = 5.0
+"""How many flushes and seconds are between two tables: not more, for who opens the log reads all since, put by put;
+not less, for tables are merged no faster."""
 _LIFETIME_MS: Final = 600_000
 _FLUSHING: Final = "flushing, and what was committed may be there or not"
 
 _settings: Final = (
     ("flush_interval", f'"{int(FLUSH_INTERVAL_S * 1000)}ms"'),
     ("l0_sst_size_bytes", str(16 << 20)),
+    ("l0_max_ssts", "32"),
+    ("l0_max_ssts_per_key", "32"),
     ("garbage_collector_options.wal_options.interval", '"60s"'),
 )
 
@@ -208,6 +215,8 @@ class Writer:
         flushes: how often it was flushed.
         fed: the number of the newest entry of the feed.
         fed_flushed: of the newest that is in the store.
+        recent: what it wrote or read last, as it stands in the database.
+        is_sure: whether no batch was given up that may still come into the database.
     """
 
     def __init__(self, place: Place, timeout_s: float) -> None:
@@ -218,9 +227,13 @@ class Writer:
         self.handles = 0
         self.opening = threading.Lock()
         self.writing = asyncio.Lock()
+        self.recent = Recent()
+        self.is_sure = True
         self._flushing = asyncio.Lock()
         self._flushed = asyncio.Event()
         self._flush_s = 0.0
+        self._table_due = _TABLE_FLUSHES, time.monotonic() + _TABLE_S
+        self._tabling: asyncio.Task[None] | None = None
         self._opened: slate.Db | None = None
 
     @property
@@ -235,6 +248,10 @@ class Writer:
         if reason == slate.CloseReason.FENCED:
             return taken_over(self.place)
         return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); open it again")
+
+    def check(self) -> None:
+        """Raise unless it is this process that writes the log."""
+        _ = self.db
 
     def is_open(self) -> bool:
         """Whether it was opened."""
@@ -281,6 +298,14 @@ class Writer:
             self.flushed, self.fed_flushed = written, fed
             self._flushed.set()
             self._flushed = asyncio.Event()
+            if self.flushes >= self._table_due[0] and time.monotonic() >= self._table_due[1]:
+                self._table_due = self.flushes + _TABLE_FLUSHES, time.monotonic() + _TABLE_S
+                self._tabling = asyncio.create_task(self._table())
+
+    async def _table(self) -> None:
+        """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
+        with suppress(slate.Error, StorageError):  # who commits is told
+            await self.db.flush_with_options(slate.FlushOptions(flush_type=slate.FlushType.MEM_TABLE))
 
     async def settle_later(self, upto: int) -> None:
         """As `settle`, but wait as long as a flush takes for one that others need."""

@@ -11,12 +11,12 @@ import pytest
 from eventlog import EventLog, Extend, TaskWrite
 from eventlog.errors import ConflictError, StorageError
 from tests.counting import CountingStorage, everything
-from tests.engines import LOCATIONS, SHARED
+from tests.engines import LOCATIONS, SLOW
 
-NEAR = [name for name in LOCATIONS if name not in SHARED]
+NEAR = [name for name in LOCATIONS if name not in SLOW]
 PAIRS = [
     *((one, other) for one in NEAR for other in NEAR),
-    *(pair for far in LOCATIONS if far in SHARED for pair in (("lmdb", far), (far, "sqlite"))),
+    *(pair for far in LOCATIONS if far in SLOW for pair in (("lmdb", far), (far, "sqlite"))),
 ]
 
 

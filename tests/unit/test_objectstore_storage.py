@@ -100,6 +100,41 @@ class TestSeam:
         storage.commit([(A, b"1")])
         assert storage.position() > before
 
+    def test_what_is_kept_in_memory_is_bounded_and_never_old(self, folder, monkeypatch):
+        monkeypatch.setattr("eventlog.storage.objectstore_recent._BYTES", 100_000)
+        storage = ObjectStoreStorage(folder)
+        for n in range(45):
+            storage.commit([(A + b"%d" % n, bytes([n]) * 4000), (B, b"%d" % n)], is_settled=False)
+        recent = storage._writer.recent
+        assert recent.get([A + b"44", B])[0] == [bytes([44]) * 4000, b"44"]
+        assert recent.get([A + b"0"])[0] is None
+        assert sum(len(value) for value in recent._values.values()) < 100_000
+        assert storage.get([A + b"0", A + b"44", A]) == [bytes(4000), bytes([44]) * 4000, None]
+        storage.commit([(A, b"1")], [A + b"44"])
+        assert storage.get([A, A + b"44", B]) == [b"1", None, b"44"]
+        storage.close()
+
+    def test_readers_see_nothing_old_beside_what_is_new(self, folder):
+        storage = ObjectStoreStorage(folder)
+        storage.commit([(A, b"0"), (E + b"0", b"")])
+        done = threading.Event()
+
+        def write() -> None:
+            for n in range(1, 150):
+                storage.commit([(A, b"%d" % n), (E + b"%d" % n, b"")], is_settled=False)
+            done.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            while not done.is_set():
+                (head,) = storage.get([A])
+                following = b"%d" % (int(head or b"0") + 1)
+                assert storage.get([E + head]) == [b""]
+                storage.get([E + following])  # most likely absent, which must not be remembered for long
+            writing.result()
+        assert None not in storage.get([E + b"%d" % n for n in range(150)])
+        storage.close()
+
     def test_expectations_hold_against_all_threads(self, storage):
         def count(_: int) -> int:
             lost = 0
@@ -142,6 +177,17 @@ class TestFlushes:
         storage.settle()
         assert storage._writer.flushes == flushes + 1
         assert storage.is_flushed()
+
+    def test_many_come_into_a_table_so_that_opening_reads_few(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr("eventlog.storage.objectstore_db._TABLE_S", 0.0)
+        storage = ObjectStoreStorage(folder)
+        for n in range(70):
+            storage.commit([(A, b"%d" % n)])
+        deadline = time.monotonic() + 20
+        while not list(tmp_path.rglob("compacted/*.sst")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert list(tmp_path.rglob("compacted/*.sst"))
+        storage.close()
 
     def test_off_does_not_wait_and_closing_flushes(self, url):
         unsafe = ObjectStoreStorage(url, synchronous="off")
@@ -345,6 +391,14 @@ class TestRefusals:
         object_server.shared()
         with pytest.raises(StorageError, match="bucket"):
             ObjectStoreStorage("s3://no-such-bucket/log")
+
+    def test_credentials_that_nobody_has(self, monkeypatch):
+        strict = object_server.Server(strict=True)
+        for name, value in strict.environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(StorageError, match="403 Forbidden.*credentials"):
+            ObjectStoreStorage(f"s3://{object_server.BUCKET}/log")
+        strict.stop()
 
     def test_a_store_that_is_away(self, monkeypatch):
         object_server.shared()
