@@ -287,7 +287,7 @@ class TaskWrites:
                 expect[key] = there
                 if there is not None and key is not keys[0]:
                     replaced.append(key)
-        if puts:
+        if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
 

@@ -144,6 +144,19 @@ def test_a_writer_that_does_not_know_of_the_copy_yet_is_not_seen_by_it(log):
     assert log.run("b").at("e00002")["n"] == 2
 
 
+def test_a_task_that_writes_again_what_it_wrote_early_replaces_what_it_wrote_since(log):
+    run = grown(log.run("a"), 1)
+    log.copy("a", "b")
+    run.put_task_writes("later", [TaskWrite("t", -1, "i", "early")])
+    run.append({"n": 1}, id="later")
+    log.copy("a", "c")
+    run.put_task_writes("later", [TaskWrite("t", -1, "i", "since")])
+    run.append({"n": 2}, id="more")
+    run.put_task_writes("later", [TaskWrite("t", -1, "i", "early")])
+    assert [write.value for write in run.task_writes("later")] == ["early"]
+    assert [write.value for write in log.run("c").task_writes("later")] == ["early"]
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations("abcd")))
 def test_deleting_one_never_harms_another(order, log):
     source = grown(log.run("a"), 6)
