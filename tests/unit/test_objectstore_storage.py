@@ -396,7 +396,7 @@ class TestRefusals:
         strict = object_server.Server(strict=True)
         for name, value in strict.environment.items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(StorageError, match="403 Forbidden.*credentials"):
+        with pytest.raises(StorageError, match=r"403 Forbidden.*credentials"):
             ObjectStoreStorage(f"s3://{object_server.BUCKET}/log")
         strict.stop()
 
