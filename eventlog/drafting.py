@@ -224,6 +224,10 @@ class Drafts:
             tip.step += 1
         return drafts
 
+    def changed(self, value: Any, code: int, payload: bytes) -> Any:
+        """A value after a write, which may change it in place."""
+        return delta.applied(value, code, self.opened(code, payload), self._bare)
+
     def opened(self, code: int, payload: bytes) -> bytes:
         """A payload by which two writes can be compared."""
         return payload if self._sealed is None or code == delta.DELETE else self._sealed.opened(payload)

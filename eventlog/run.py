@@ -80,7 +80,6 @@ class Prepared(NamedTuple):
     at: tuple[int, int]
     draft: Draft
     may_fork: bool
-    codec: Codec
 
     @property
     def payload_bytes(self) -> int:
@@ -96,11 +95,6 @@ class Prepared(NamedTuple):
             before = 0 if code in delta.SETS else sizes.pop(channel, 0)
             sizes[channel] = 0 if code == delta.DELETE else before + growth
         return sum(sizes.values())
-
-    def values(self) -> dict[str, Any]:
-        """The values of the channels that the event sets whole, as they were when it was prepared."""
-        codec = self.codec
-        return {channel: codec.decode(data) for channel, code, data, _ in self.draft.changes if code in delta.SETS}
 
 
 class Door(Protocol):
@@ -432,7 +426,7 @@ class Run:
                 more, larger = self._drafts.taken_over(encoded)
                 plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
-            return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None, self._codec))
+            return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None))
 
     @contextmanager
     def unless_busy(self) -> Iterator[bool]:
@@ -444,9 +438,30 @@ class Run:
             if is_free:
                 self._lock.release()
 
+    def values_of(self, prepared: Prepared) -> dict[str, Any]:
+        """The values of the channels that an event changes, as they were when this handle prepared it.
+
+        A value of which only the change was encoded is left out where what it was before is not there any more.
+        """
+        found: dict[str, Any] = {}
+        with self._lock:
+            for channel, code, data, _ in prepared.draft.changes:
+                with suppress(NotFoundError, CorruptionError):  # pruned, or deleted, since then
+                    if code in delta.SETS:
+                        found[channel] = self._codec.decode(data)
+                    elif code != delta.DELETE:
+                        found[channel] = self._drafts.changed(self._value_before(prepared, channel), code, data)
+        return found
+
+    def _value_before(self, prepared: Prepared, channel: str) -> Any:
+        tip = prepared.tip
+        if tip.at == prepared.at:
+            return value_at(self._branches, tip, channel)
+        return State(*self._looked(prepared.at), self._branches)[channel]
+
     def write(self, prepared: Prepared) -> Event:
         """Write what `prepare` made; raises as `append`."""
-        tip, at, draft, may_fork, _ = prepared
+        tip, at, draft, may_fork = prepared
         with self._lock:
             if tip.at == at and not (may_fork and self._is_followed(at)):
                 try:

@@ -10,10 +10,12 @@ from typing import Any, Final
 import msgpack
 
 from eventlog import CorruptionError, UnknownTypeError, register_codec
+from eventlog.arrays import ARRAY
 from savers.serde import JsonPlusSerde
 from savers.tagged import OWN, check_open, split
 
 _KEYWORDS: Final = (2, 4, 5)
+_ARRAY: Final = 6
 _DELTA_SNAPSHOT: Final = 7
 _UNSAID: Final[tuple[Any, ...]] = (None, [], {}, "")
 
@@ -57,6 +59,9 @@ def _shown(code: int, payload: bytes) -> Any:
     inner = _unpacked(payload)
     if code == _DELTA_SNAPSHOT or not isinstance(inner, list) or len(inner) < 3:  # noqa: PLR2004 (module, name, value)
         return _Shown({"$type": f"extension {code}", "value": inner})
+    if code == _ARRAY and len(inner) == 4:  # noqa: PLR2004 (type, shape, order, bytes)
+        dtype, shape, order, data = inner
+        return _Shown({"$type": ARRAY, "value": data, "dtype": dtype, "shape": shape, "by_columns": order == "F"})
     module, name, value = inner[:3]
     if code in _KEYWORDS and isinstance(value, dict):
         return _Shown({"$type": name, **{key: item for key, item in value.items() if item not in _UNSAID}})

@@ -179,7 +179,7 @@ class EventLogSaver(BaseCheckpointSaver):
             self._runs.forget(config.thread_id)
         except ConflictError:  # begun by somebody else since then; so it was encoded as a first one, all of it whole
             self._runs.forget(config.thread_id)
-            said = prepared.values()
+            said = run.values_of(prepared)
             values = {plain(channel): value for channel, value in said.items() if is_users(channel)}
             self.put(config, replace(checkpoint, channel_values=values), replace(metadata, writes=said.get(_WRITES)))
         return CheckpointConfig(config.thread_id, checkpoint.id)

@@ -222,8 +222,11 @@ class Thread:
         self.walked = Walked()
 
     def thawed(self, made: Made, checkpoint: Checkpoint) -> Checkpoint:
-        """A checkpoint that was made, with the values that were encoded whole as they were then."""
-        said = made.event.values()
+        """A checkpoint that was made, with the values that were encoded as they were then.
+
+        Of a value that only grew what came before may have been pruned; then it is as it is now.
+        """
+        said = self.run.values_of(made.event)
         values = checkpoint.get("channel_values") or {}
         veil = made.changes.known.veil
         name_of = escaped if veil is None else lambda channel: veil.name(escaped(channel))

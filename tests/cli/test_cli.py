@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 
 from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, register_codec
 from eventlog.cli import main
 from eventlog.codec import MsgpackCodec
 from eventlog.storage import open_storage
+from savers.langgraph import EventLogSaver
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\u202eevil\x9b31m"
@@ -732,3 +734,24 @@ def test_arrays_are_told_by_their_numbers_and_never_at_length(tmp_path, capsys):
     assert told[-3] == "  one  int16  1"
     assert told[-2].startswith("  text  <U2 1  b'")
     assert max(map(len, told)) < 400
+
+
+def test_arrays_of_langgraphs_serializer_are_told_by_their_numbers(tmp_path, capsys):
+    numpy = pytest.importorskip("numpy")
+    store = ["-s", str(tmp_path / "log")]
+    grid = numpy.arange(6.0).reshape(2, 3)
+    with EventLog.open(tmp_path / "log") as log:
+        saver, under = EventLogSaver(log), None
+        for n, name in enumerate("ab"):
+            values = {"columns": numpy.asfortranarray(grid), "grid": grid}
+            versions = dict.fromkeys(values, saver.get_next_version(None, None))
+            config = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": under}}
+            checkpoint = {**empty_checkpoint(), "id": name, "channel_values": values, "channel_versions": versions}
+            saver.put(config, checkpoint, {"step": n}, versions)
+            grid, under = grid.copy(), name
+            grid[1, 1] = 9
+    assert main(["diff", "t:0", "t:1", *store]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "~ columns   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
+        "~ grid   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
+    ]

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import PutOp
 from pydantic import BaseModel, PrivateAttr
@@ -155,6 +156,41 @@ def test_the_loop_never_waits_for_what_another_call_writes(
     found = saver.get_tuple(config("a"))
     assert found is not None
     assert ("other", "x", "v") in (found.pending_writes or [])
+
+
+@pytest.mark.parametrize("meanwhile", ["put again", "pruned"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"detection": "identity"},
+        {"serde": EncryptedSerializer.from_pycryptodome_aes(key=b"sixteen bytes ..")},
+    ],
+    ids=["sound", "identity", "encrypted"],
+)
+def test_s18_what_is_put_after_others_wrote_its_parent_anew_is_as_it_was_when_it_was_put(
+    options: dict[str, Any], meanwhile: str
+) -> None:
+    with EventLog.open("memory:") as log:
+        saver, other = EventLogSaver(log, **options), EventLogSaver(log, **options)
+        items = [f"item {n}" for n in range(50)]
+
+        async def run() -> None:
+            await aput(saver, "a", None, [])
+            await aput(saver, "b", "a", items)
+            if meanwhile == "put again":
+                await aput(other, "b", "a", [])
+            else:
+                other.prune(["t"])
+            growing = [*items, "new"]
+            putting = asyncio.create_task(aput(saver, "c", "b", growing))
+            await asyncio.sleep(0)
+            growing.append("too late")
+            await putting
+
+        asyncio.run(run())
+        assert value(other, "c") == [*items, "new"]
+        assert list(log.verify()) == []
 
 
 class Locked(BaseModel):
