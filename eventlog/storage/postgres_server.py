@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 _SCHEMA: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+_URL: Final = re.compile(r"(postgres(?:ql)?://(?:[^@/?\0]*@)?[^@/?\0]*(?:/[^@?\0]*)?)(?:\?([^\0]*))?", re.DOTALL)
 _CONNECT_TIMEOUT_S: Final = 10
 _MOST_CONNECTIONS: Final = 10
 _PAUSE_S: Final = 0.02
@@ -74,17 +75,23 @@ def place_of(url: str) -> Place:
     Raises:
         InvalidInputError: it cannot be read.
     """
-    parts = urlsplit(url)
-    options = parse_qsl(parts.query, keep_blank_values=True)
+    found, asked = _URL.fullmatch(url), ""
+    options = parse_qsl(found[2] or "", keep_blank_values=True) if found else []
     named = [value for key, value in options if key == "schema"] or ["eventlog"]
     if not _SCHEMA.fullmatch(named[-1]):
         raise InvalidInputError("?schema= names a log by letters, digits, _ and -, at most 63, and no digit first")
     rest = urlencode([pair for pair in options if pair[0] != "schema"], quote_via=quote)
-    conninfo = parts._replace(query=rest).geturl()
     try:
+        conninfo = f"{found[1]}?{rest}" if found else ""
         known = conninfo_to_dict(conninfo)
-    except psycopg.Error as error:
-        raise InvalidInputError(f"no URL of PostgreSQL ({_said(error)}); give {SCHEMES[0]}HOST/DATABASE") from None
+    except psycopg.Error:  # which quotes from it, and that may be a password
+        found = None
+        asked = "" if any("@" in key for key, _ in options) else ", ".join(key for key, _ in options)
+    if not found:
+        raise InvalidInputError(
+            f"this URL of PostgreSQL cannot be read: give {SCHEMES[0]}[USER[:PASSWORD]@]HOST[:PORT]/DATABASE, options "
+            f"that libpq has (these: {asked or 'none'}), and %XX for what is no letter or digit in a password"
+        )
     user = f"{known['user']}@" if "user" in known else ""
     port = f":{known['port']}" if "port" in known else ""
     host, database = known.get("host", ""), known.get("dbname", "")

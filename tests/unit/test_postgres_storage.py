@@ -83,6 +83,18 @@ class TestPlaces:
     def test_without_a_schema_the_log_is_called_eventlog(self):
         assert place_of("postgres://db/app").schema == "eventlog"
 
+    def test_may_leave_the_host_to_an_option(self):
+        assert place_of("postgresql:///app?host=/run/db").conninfo == "postgresql:///app?host=%2Frun%2Fdb"
+
+    @pytest.mark.parametrize("secret", ["s%zz3cret", "s3?cret", "s3@cret", "s3/cret", "12/s3cret", "s\x003cret"])
+    def test_is_never_quoted_where_it_cannot_be_read(self, secret):
+        with pytest.raises(InvalidInputError, match="cannot be read") as refused:
+            place_of(f"postgresql://ann:{secret}@db/app")
+        assert "cret" not in str(refused.value)
+
+    def test_may_have_a_bracket_in_its_password(self):
+        assert "s3" not in place_of("postgresql://ann:s3[cret@db/app").shown
+
     @pytest.mark.parametrize("name", ["", "a b", 'x"; DROP TABLE pairs; --', "1st", "é", "x" * 64, "a%s"])
     def test_a_name_that_is_no_name(self, name):
         with pytest.raises(InvalidInputError, match="letters, digits"):
