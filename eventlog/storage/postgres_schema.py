@@ -36,6 +36,7 @@ _TABLES: Final = f"""
 CREATE TABLE {{0}}.meta (name text PRIMARY KEY, value bigint NOT NULL);
 CREATE TABLE {{0}}.pairs (key bytea PRIMARY KEY, value bytea NOT NULL, txid xid8);
 CREATE TABLE {{0}}.done (token bytea PRIMARY KEY, at timestamptz NOT NULL);
+CREATE INDEX done_at ON {{0}}.done (at);
 CREATE INDEX fed ON {{0}}.pairs (txid, key) WHERE txid IS NOT NULL;
 INSERT INTO {{0}}.meta VALUES ('format', {FORMAT}), ('functions', 0);
 """
@@ -72,7 +73,9 @@ BEGIN
     RETURN differing;
   END IF;
   IF token IS NOT NULL THEN
-    DELETE FROM {{0}}.done d WHERE d.at < now() - interval '1 hour';
+    DELETE FROM {{0}}.done d WHERE d.token IN (
+      SELECT o.token FROM {{0}}.done o WHERE o.at < now() - interval '1 hour' LIMIT 100 FOR UPDATE SKIP LOCKED
+    );
     INSERT INTO {{0}}.done VALUES (token, now());
   END IF;
   IF cardinality(gone) > 0 THEN
@@ -142,7 +145,7 @@ def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) 
             found = _found(connection, quoted)
             if readonly and not found:
                 raise FormatError(f"no log at {place.shown}; check the URL, or open it without readonly to create one")
-            if not readonly and (not found or found["functions"] < FUNCTIONS <= found["format"] * FUNCTIONS):
+            if not readonly and _is_wanting(found):
                 found = _made(connection, place, quoted)
         except psycopg.Error as error:
             raise server.translated(error) from error
@@ -166,8 +169,20 @@ def _check_server(connection: Connection, place: Place, *, is_full: bool) -> Non
 
 def _found(connection: Connection, quoted: str) -> dict[str, int]:
     """What the log says of itself; empty if there is none."""
-    there = connection.execute(_THERE, [quoted]).fetchone()
-    return {} if there is None else dict(connection.execute(f"SELECT name, value FROM {quoted}.meta").fetchall())
+    if connection.execute(_THERE, [quoted]).fetchone() is None:
+        return {}
+    try:
+        found: dict[str, Any] = dict(connection.execute(f"SELECT name, value FROM {quoted}.meta").fetchall())
+    except psycopg.errors.UndefinedColumn:
+        found = {}
+    if not all(type(found.get(name)) is int for name in ("format", "functions")):
+        raise FormatError(f"the schema {quoted} holds something else than a log; give another ?schema=NAME")
+    return found
+
+
+def _is_wanting(found: dict[str, int]) -> bool:
+    """Whether the log is to be made, or its functions are: never those of a newer format."""
+    return not found or (found["format"] == FORMAT and found["functions"] < FUNCTIONS)
 
 
 def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
@@ -176,6 +191,8 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
         found = _found(connection, quoted)
+        if not _is_wanting(found):  # another process was first
+            return found
         if not found:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}".encode())
             try:

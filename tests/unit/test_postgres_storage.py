@@ -169,6 +169,27 @@ class TestSchema:
         assert admin.execute(f"SELECT count(*) FROM {schema}.pairs").fetchone() == (0,)
         assert admin.execute("SELECT to_regclass(%s)", [f"{schema}.meta"]).fetchone() == (None,)
 
+    @pytest.mark.parametrize(
+        "meta",
+        [
+            "TABLE {}.meta (name text, value bigint)",
+            "TABLE {}.meta (a int)",
+            "VIEW {}.meta AS SELECT 'format'::text AS name, 'one'::text AS value",
+        ],
+    )
+    def test_another_meta_is_no_log(self, url, schema, admin, meta):
+        admin.execute(f"CREATE SCHEMA {schema}")
+        admin.execute(f"CREATE {meta.format(schema)}")
+        for readonly in (False, True):
+            with pytest.raises(FormatError, match="something else"):
+                PostgresStorage(url, readonly=readonly)
+
+    def test_what_a_newer_release_made_is_left_alone(self, url, schema, storage, admin):
+        admin.execute(f"UPDATE {schema}.meta SET value = CASE name WHEN 'format' THEN 2 ELSE 1 END")
+        with pytest.raises(FormatError, match="format 2"):
+            PostgresStorage(url)
+        assert admin.execute(f"SELECT value FROM {schema}.meta WHERE name = 'functions'").fetchone() == (1,)
+
     def test_many_may_make_it_at_once(self, url):
         def make(number: int) -> None:
             with closing(PostgresStorage(url)) as made:
