@@ -54,9 +54,11 @@ def place_of(url: str) -> Place:
     """What a URL names. Its ``?prefix=`` is ours, everything else the library's."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        if parts.fragment or parts.port == 0:
+            raise ValueError
     except ValueError:  # which quotes from it
-        raise InvalidInputError("this URL of a Redis server cannot be read: give redis://HOST:PORT") from None
+        why = "give redis://HOST:PORT, and %23 for a # in a password"
+        raise InvalidInputError(f"this URL of a Redis server cannot be read: {why}") from None
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     prefix = options.pop("prefix", "eventlog")
     if not _PREFIX.fullmatch(prefix):
@@ -184,7 +186,7 @@ class Links:
             self._kind: Any = pool.connection_class
             self._options: dict[str, Any] = pool.connection_kwargs
             self._kind(**self._options)
-        except (TypeError, ValueError, theirs.RedisError) as error:
+        except (AttributeError, TypeError, ValueError, theirs.RedisError) as error:
             raise InvalidInputError(f"{place.shown} has an option that redis-py does not take: {error}") from None
         self._where = place.shown
         self._names = names

@@ -542,3 +542,10 @@ def test_a_cluster_is_asked_where_the_log_is(cluster):
         for handle in handles:
             handle.close()
     assert all(server.client().dbsize() for server in cluster)
+
+
+@pytest.mark.parametrize("url", ["redis://u:12#cret@localhost", "redis://localhost/0?retry=3"])
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url):
+    with pytest.raises(InvalidInputError) as caught:
+        RedisStorage(url)
+    assert "12" not in str(caught.value)
