@@ -64,6 +64,8 @@ def place_of(url: str) -> Place:
     if not _PREFIX.fullmatch(prefix):
         why = "it is 1 to 100 ASCII letters, digits and any of _.:-"
         raise InvalidInputError(f"?prefix={prefix!r} cannot name a log in Redis: {why}")
+    if "retry" in options:  # which only an object can be
+        raise InvalidInputError("?retry= is nothing for a URL; what is lost is asked again anyway")
     shown = {name: options[name] for name in ("db",) if name in options} | {"prefix": prefix}
     host = parts.netloc.rpartition("@")[2]
     return Place(
@@ -186,7 +188,7 @@ class Links:
             self._kind: Any = pool.connection_class
             self._options: dict[str, Any] = pool.connection_kwargs
             self._kind(**self._options)
-        except (AttributeError, TypeError, ValueError, theirs.RedisError) as error:
+        except (TypeError, ValueError, theirs.RedisError) as error:
             raise InvalidInputError(f"{place.shown} has an option that redis-py does not take: {error}") from None
         self._where = place.shown
         self._names = names
