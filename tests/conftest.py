@@ -11,11 +11,10 @@ if ROOT not in sys.path:
 
 from tests.engines import DEEP, FEW_SEEDS, SLOW  # noqa: E402 (found only now)
 
-ABOVE = {
-    *("test_bad_input", "test_bounds", "test_copies", "test_log", "test_pruning", "test_references", "test_remembered"),
-    *("test_sealed_codec", "test_store"),
+EVERYWHERE = {
+    *("test_storage", "test_feed", "test_savers", "test_conformance", "test_machines", "test_model", "test_shipping"),
 }
-"""Modules about the log's rules, which know no engine: slow ones run them where ``EVENTLOG_DEEP`` asks for more."""
+"""Modules that every engine passes in each run; slow ones pass the others where ``EVENTLOG_DEEP`` asks for more."""
 
 PARTS = {"bare lmdb", "one of your own"}
 """Engines that nobody opens a log on: they are there for the tests of the protocol."""
@@ -32,6 +31,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_left_out(item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     engines = {value for value in params.values() if isinstance(value, str)}
-    if not SLOW & engines:
-        return item.path.stem in ABOVE and bool(PARTS & engines)
-    return item.path.stem in ABOVE or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)
+    if not (SLOW | PARTS) & engines:
+        return False
+    return item.path.stem not in EVERYWHERE or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)
