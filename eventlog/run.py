@@ -27,7 +27,7 @@ from eventlog.errors import (
 )
 from eventlog.events import Branch, Event, Pruned, TaskWrite, auto_id
 from eventlog.ids import check_id
-from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, place_of, segment_key
+from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_key, place_of, segment_key
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.snapshots import (
@@ -872,29 +872,35 @@ class Run:
         """
         with self._lock:
             self._ensure_created()
-            tip = self._tip
-            if tip.anchored is not None and where == tip.anchored[0]:
-                anchor = Anchor(tip.anchored[1], tip.anchored[0])
-                kept = self._tasks().put(anchor, writes, lambda attempt: self._alive(tip, attempt))
-                tip.kept.update((record.key, record) for record in kept)
-            elif not self._put_early(where, writes):
-                self._tasks().put(self._anchor(where), writes, self._begins)
+            if not self._put_at_once(where, writes):
+                self._put_looking(where, writes)
         self._storage.settle()  # not within the lock: an event of this run may be what it waits for
 
-    def _put_early(self, where: Where, writes: Sequence[TaskWrite]) -> bool:
-        """Whether it was written for an event that is to come: nearly always so, where the id is not the head's."""
+    def _put_at_once(self, where: Where, writes: Sequence[TaskWrite]) -> bool:
+        """Whether it was written without looking: at the head, if its id names it still; or for what is to come."""
+        tip, tasks = self._tip, self._tasks()
+        if tip.anchored is not None and where == tip.anchored[0]:
+            alive = tip.named or (head_key(self._branches.run, tip.segment.number), tip.head)
+            kept = tasks.put_once(Anchor(tip.anchored[1], tip.anchored[0]), writes, alive)
+            tip.kept.update((record.key, record) for record in kept or ())
+            return kept is not None
         if self._branches.owner or not isinstance(where, str) or _AUTO_ID.fullmatch(where):
             return False
-        return self._tasks().put_early(check_id("event id", where), writes, self._begins(0))
+        unnamed = id_key(self._branches.run, check_id("event id", where))
+        return tasks.put_once(Anchor(None, where), writes, self._begins(0), unnamed) is not None
 
-    def _alive(self, tip: Tip, attempt: int) -> tuple[bytes, bytes | None]:
-        """What says that the run was not deleted: the head, as long as it is known, or the run's beginning."""
-        if attempt:
-            return self._branches.beginning()
-        return head_key(self._branches.run, tip.segment.number), tip.head
+    def _put_looking(self, where: Where, writes: Sequence[TaskWrite]) -> None:
+        """The same where these tasks wrote before, or the event is not the head; or not any more, by its id."""
+        tip, anchor = self._tip, self._anchor(where)
+        kept = self._tasks().put(anchor, writes, self._begins)
+        if tip.anchored is not None and where == tip.anchored[0]:
+            if anchor.at == tip.anchored[1]:
+                tip.kept.update((record.key, record) for record in kept)
+            else:  # another process gave the id to another event
+                tip.anchored = None
 
     def _begins(self, attempt: int) -> tuple[bytes, bytes | None]:
-        """The same by the run's beginning: as it was last seen, for what is written expects it; then as it is."""
+        """What says that the run was not deleted: its beginning, as it was last seen and is expected; then as it is."""
         known, branches = self._beginning, self._branches
         if attempt or branches.owner or known is None or known[0] != segment_key(branches.run, 0):
             self._beginning = known = branches.beginning()

@@ -34,7 +34,6 @@ from eventlog.layout import (
     TASK_WRITE,
     WAITING,
     all_of,
-    id_key,
     owner_key,
     places,
     task_write_key,
@@ -212,17 +211,18 @@ class TaskWrites:
                 continue  # another thread put some of these slots, or began the run: look again
         raise ConflictError("too many writers put the same task writes at once; try again")
 
-    def put_early(self, event_id: str, writes: Sequence[TaskWrite], alive: tuple[bytes, bytes | None]) -> bool:
-        """As `put`, for an event that is to come; False, and nothing written, if anything is not as it usually is.
-
-        That is: the id names no event and never did, these tasks wrote nothing for it, and the run is as it was seen.
-        """
-        unnamed = id_key(self.run, event_id)
+    def put_once(
+        self,
+        anchor: Anchor,
+        writes: Sequence[TaskWrite],
+        alive: tuple[bytes, bytes | None],
+        unnamed: bytes | None = None,
+    ) -> list[Kept] | None:
+        """As `put`, if these tasks wrote nothing there, `alive` holds, and the key `unnamed` is absent; else None."""
         try:
-            self._commit(Anchor(None, event_id), self._encoded(writes), alive, is_known=False, unnamed=unnamed)
+            return self._commit(anchor, self._encoded(writes), alive, is_known=False, unnamed=unnamed)
         except ExpectationError:
-            return False
-        return True
+            return None
 
     def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, list[Given]]:
         """What each task wrote."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, StateGraph
 
 from eventlog import ConflictError, EventLog, NotFoundError, StorageError
@@ -422,3 +423,21 @@ class TestExclusively:
         put(alone, "2")
         put(alone, "3", "2")
         assert ids(alone) == ["3", "2"]
+
+
+def test_a_write_goes_to_the_checkpoint_that_has_the_id_now(tmp_path):
+    """Another process deleted what this one put last, and put it again."""
+
+    def checkpoint(checkpoint_id: str) -> Any:
+        return {**empty_checkpoint(), "id": checkpoint_id}
+
+    with EventLog.open(tmp_path / "log") as one, EventLog.open(tmp_path / "log") as other:
+        here, there = EventLogSaver(one), EventLogSaver(other)
+        here.put(config(), checkpoint("1"), {"run_id": "first"}, {})
+        here.put(config("1"), checkpoint("2"), {"run_id": "second"}, {})
+        there.delete_for_runs(["second"])
+        there.put(config("1"), checkpoint("2"), {"run_id": "third"}, {})
+        here.put_writes(config("2"), [("x", "acknowledged")], "task")
+        for saver in (here, there):
+            assert saver.get_tuple(config("2")).pending_writes == [("task", "x", "acknowledged")]
+        assert list(one.verify()) == []
