@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from eventlog.burial import bury, is_buried, sweep
 from eventlog.catalog import Catalog, name_parts, plain_name
 from eventlog.codec import MSGPACK
-from eventlog.copies import Follower, compared, copy
 from eventlog.copying import copied
 from eventlog.diff import Diff, compare
 from eventlog.errors import ConflictError, InvalidInputError, NotFoundError
 from eventlog.events import Event, Limits, Stats
 from eventlog.feeding import feed
 from eventlog.layout import name_key, owner_key, segment_key
+from eventlog.mirroring import Follower, compared, copy
 from eventlog.naming import Naming
 from eventlog.owners import Owners, all_owners
 from eventlog.records import unseal_fields
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from eventlog.catalog import Listing
     from eventlog.codec import Codec
-    from eventlog.copies import Comparison
     from eventlog.events import Fed, Problem, RunName
+    from eventlog.mirroring import Comparison
 
 
 class _Door(NamedTuple):

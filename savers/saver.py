@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from eventlog import ConflictError, Delete, EventLog, InvalidInputError, NotFoundError, TooLargeError, check_id
 from savers.base import (
@@ -321,7 +321,20 @@ class SqliteSaver(EventLogSaver):
         super().__init__(f"sqlite:///{os.fspath(path)}", serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
 
 
-class PostgresSaver(EventLogSaver):
+class _UrlSaver(EventLogSaver):
+    """Keeps checkpoints where a URL of its kind says."""
+
+    _beginnings: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
+    ) -> None:
+        if not url.startswith(self._beginnings):
+            raise InvalidInputError(f"the URL of a {type(self).__name__} begins with {', '.join(self._beginnings)}")
+        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+
+
+class PostgresSaver(_UrlSaver):
     """Keeps checkpoints in a PostgreSQL database, which any number of machines share.
 
     Args:
@@ -330,15 +343,10 @@ class PostgresSaver(EventLogSaver):
         max_checkpoint_bytes: as for `EventLogSaver`.
     """
 
-    def __init__(
-        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
-    ) -> None:
-        if not url.startswith(("postgresql://", "postgres://")):
-            raise InvalidInputError("the URL of a PostgreSQL database begins with postgresql://")
-        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+    _beginnings = ("postgresql://", "postgres://")
 
 
-class RedisSaver(EventLogSaver):
+class RedisSaver(_UrlSaver):
     """Keeps checkpoints on a server of Redis, which any number of machines share.
 
     The server must flush what it is given (``appendonly yes``); `EventLog.open` says what else it may be used for.
@@ -350,15 +358,10 @@ class RedisSaver(EventLogSaver):
         max_checkpoint_bytes: as for `EventLogSaver`.
     """
 
-    def __init__(
-        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
-    ) -> None:
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise InvalidInputError("a Redis server's URL begins with redis://, rediss:// or unix://")
-        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+    _beginnings = ("redis://", "rediss://", "unix://")
 
 
-class ObjectStoreSaver(EventLogSaver):
+class ObjectStoreSaver(_UrlSaver):
     """Keeps checkpoints under a prefix of a bucket, or in a folder, which one process writes and any number read.
 
     Args:
@@ -368,12 +371,7 @@ class ObjectStoreSaver(EventLogSaver):
         max_checkpoint_bytes: as for `EventLogSaver`.
     """
 
-    def __init__(
-        self, url: str, *, serde: Codec | None = None, max_checkpoint_bytes: int = MAX_CHECKPOINT_BYTES
-    ) -> None:
-        if not url.startswith(("s3://", "gs://", "az://", "file:///")):
-            raise InvalidInputError("an object store's URL begins with s3://, gs://, az:// or file:///")
-        super().__init__(url, serde=serde, max_checkpoint_bytes=max_checkpoint_bytes)
+    _beginnings = ("s3://", "gs://", "az://", "file:///")
 
 
 def _has(run: Run, checkpoint_id: str) -> bool:

@@ -9,14 +9,14 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from tests.engines import DEEP, FEW_SEEDS, SLOW  # noqa: E402 (found only now)
+from tests.engines import DEEP, FEW_SEEDS, SLOW, Engine  # noqa: E402 (found only now)
 
 EVERYWHERE = {
     *("test_storage", "test_feed", "test_savers", "test_conformance", "test_machines", "test_model", "test_shipping"),
 }
 """Modules that every engine passes in each run; slow ones pass the others where ``EVENTLOG_DEEP`` asks for more."""
 
-PARTS = {"bare lmdb", "one of your own"}
+EXAMPLES = {Engine("one of your own")}
 """Engines that nobody opens a log on: they are there for the tests of the protocol."""
 
 
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_left_out(item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
-    engines = {value for value in params.values() if isinstance(value, str)}
-    if not (SLOW | PARTS) & engines:
+    engines = {value for value in params.values() if isinstance(value, Engine)}
+    if not (SLOW | EXAMPLES) & engines:
         return False
     return item.path.stem not in EVERYWHERE or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)

@@ -17,25 +17,31 @@ if TYPE_CHECKING:
 DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
 """How many times as long as usually the random tests look."""
 
-LOCATIONS: dict[str, Callable[[Path], str]] = {
-    "memory": lambda directory: "memory:",
-    "lmdb": lambda directory: f"{directory}/log",
-    "sqlite": lambda directory: f"sqlite:///{directory}/log.db",
-    "postgres": servers.postgres_location,
-    "redis": redis_server.location,
-    "objectstore": lambda directory: (
-        f"file://{directory}/objects"
-    ),  # the same engine as s3://, whose server takes longer
+
+class Engine(str):
+    """An engine's name, as tests have it for a parameter: so no other word is taken for one."""
+
+    __slots__ = ()
+
+
+LOCATIONS: dict[Engine, Callable[[Path], str]] = {
+    Engine("memory"): lambda directory: "memory:",
+    Engine("lmdb"): lambda directory: f"{directory}/log",
+    Engine("sqlite"): lambda directory: f"sqlite:///{directory}/log.db",
+    Engine("postgres"): servers.postgres_location,
+    Engine("redis"): redis_server.location,
+    # the same engine as s3://, whose server takes longer
+    Engine("objectstore"): lambda directory: f"file://{directory}/objects",
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 
-FORGETFUL = frozenset({"memory"})
+FORGETFUL = frozenset({Engine("memory")})
 """Engines whose logs end with their handle."""
 
-SHARED = frozenset({"postgres", "redis"})
+SHARED = frozenset({Engine("postgres"), Engine("redis")})
 """Engines of servers, whose logs any number of machines write."""
 
-ALONE = frozenset({"objectstore"})
+ALONE = frozenset({Engine("objectstore")})
 """Engines whose logs one process writes: the next one takes them over."""
 
 SLOW = SHARED | ALONE

@@ -17,8 +17,8 @@ from eventlog.errors import BusyError, ConflictError
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from eventlog.copies import Comparison, Follower
     from eventlog.log import EventLog
+    from eventlog.mirroring import Comparison, Follower
 
 _SHARE: Final = 0.2
 """Of the time between two looks, that may go into reading on through the source."""

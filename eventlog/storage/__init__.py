@@ -22,11 +22,11 @@ Synchronous = Literal["full", "normal", "off"]
 _SQLITE = "sqlite:///"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|sqlite:")
 _SHARED: Final = (
-    (("postgresql://", "postgres://"), "postgres", "PostgresStorage"),
-    (("redis://", "rediss://", "unix://"), "redis", "RedisStorage"),
-    (("s3://", "gs://", "az://", "file:///"), "objectstore", "ObjectStoreStorage"),
+    (("postgresql://", "postgres://"), "postgres", "PostgresStorage", "PostgreSQL"),
+    (("redis://", "rediss://", "unix://"), "redis", "RedisStorage", "Redis"),
+    (("s3://", "gs://", "az://", "file:///"), "objectstore", "ObjectStoreStorage", "object storage"),
 )
-"""How URLs of engines begin that many machines share; their module, which is the name of their extra, and class."""
+"""How URLs of engines begin that many machines share; their module, which is also their extra; class, and name."""
 
 
 def open_storage(
@@ -59,30 +59,30 @@ def open_storage(
         from eventlog.storage.sqlite import SqliteStorage  # noqa: PLC0415 (only the engine in use is imported)
 
         return SqliteStorage(_sqlite_path(str(location)), readonly=readonly, synchronous=synchronous)
-    for beginnings, module, name in _SHARED:
+    for beginnings, module, name, called in _SHARED:
         if str(location).startswith(beginnings):
-            return _engine(module, name)(str(location), readonly=readonly, synchronous=synchronous)
+            return _engine(module, name, called)(str(location), readonly=readonly, synchronous=synchronous)
     if not str(location) or _URL.match(str(location)):
         raise InvalidInputError(
             f"no storage engine for {_shown(str(location))}: give a directory's path, 'memory:', 'sqlite:///PATH', "
-            + " or ".join(f"'{beginnings[0]}…'" for beginnings, _, _ in _SHARED)
+            + ", ".join(f"'{beginnings[0]}…'" for beginnings, *_ in _SHARED)
         )
     from eventlog.storage.local import LocalStorage  # noqa: PLC0415 (only the engine in use is imported)
 
     return LocalStorage(location, readonly=readonly, synchronous=synchronous)
 
 
-def _engine(module: str, name: str) -> Callable[..., Storage]:
+def _engine(module: str, name: str, called: str) -> Callable[..., Storage]:
     try:
         found: Callable[..., Storage] = getattr(importlib.import_module(f"eventlog.storage.{module}"), name)
     except ImportError as error:
-        raise MissingExtraError(f"a log in {name.removesuffix('Storage')}", module) from error
+        raise MissingExtraError(f"a log in {called}", module) from error
     return found
 
 
 def _shown(location: str) -> str:
     """A location as messages may show it: without a password."""
-    return repr(re.sub(r"(://[^/@]*):[^/@]*@", r"\1:…@", location))
+    return repr(re.sub("://.*@", "://…@", location))
 
 
 def _sqlite_path(location: str) -> str:

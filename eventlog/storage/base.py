@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from eventlog.errors import InvalidInputError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     Range = tuple[bytes, bytes]
 
 FED: Final = b"E"
 """The kind of key that is fed: what is put once and never changed."""
+MAX_KEY_BYTES: Final = 511
 
 
 class Storage(Protocol):
@@ -96,3 +99,17 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Give everything back. Idempotent."""
+
+
+def check_keys(keys: Iterable[bytes]) -> None:
+    """Refuse keys that no engine takes."""
+    for key in keys:
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            raise InvalidInputError(f"a key has 1 to {MAX_KEY_BYTES} bytes, this one {len(key)}")
+
+
+def check_starts(ranges: Iterable[Range]) -> None:
+    """Refuse ranges that name no kind."""
+    for start, _ in ranges:
+        if not start:
+            raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")

@@ -40,7 +40,7 @@ from eventlog.errors import (
     InvalidInputError,
     StorageError,
 )
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, MAX_KEY_BYTES
 from eventlog.storage.fed import fed_of, in_commit, packed, read_place, unknown_place, unpacked
 from eventlog.storage.locks import WriteLock
 
@@ -74,7 +74,6 @@ _MIN_MAP_BYTES = 1 << 20
 _MAX_MAP_BYTES = 1 << 46  # 64 TiB: the next power of two is more than x86-64 can map
 _MAX_READERS = 1024
 
-_MAX_KEY_BYTES = 511
 _FED_RECORDS = 16
 _PAGE_PAIRS = 256
 _PAGE_BYTES = 1 << 20
@@ -322,7 +321,7 @@ def _inner(key: bytes) -> bytes:
         after the kind byte   ""     00      00 00      00 01   01
         in the database       00     00 00   00 00 00   00 01   01
     """
-    if not 0 < len(key) <= _MAX_KEY_BYTES:
+    if not 0 < len(key) <= MAX_KEY_BYTES:
         _check_keys((key,))
     return _raised(key[1:]) if key[0] in _OWN else key
 
@@ -334,8 +333,8 @@ def _got(txn: Transaction, dbs: Databases, keys: Sequence[bytes]) -> list[bytes 
 
 def _check_keys(keys: Sequence[bytes]) -> None:
     sizes = {*map(len, keys)}
-    if sizes and not 0 < min(sizes) <= max(sizes) <= _MAX_KEY_BYTES:
-        raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, not {min(sizes)} or {max(sizes)}")
+    if sizes and not 0 < min(sizes) <= max(sizes) <= MAX_KEY_BYTES:
+        raise InvalidInputError(f"a key has 1 to {MAX_KEY_BYTES} bytes, not {min(sizes)} or {max(sizes)}")
 
 
 def _outer(kind: int, inner: bytes) -> bytes:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
 
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, MAX_KEY_BYTES, check_starts
 from eventlog.storage.fed import fed_of, read_place, unknown_place, unpacked
 from eventlog.storage.journal import (
     END,
@@ -67,7 +67,6 @@ _PATIENCE_S: Final = 0.005
 _GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
 _FIRST_PAGE_PAIRS: Final = 32
-_KEY_BYTES: Final = 511
 _PREFIX_BYTES: Final = 9
 """The kind and the run, in most keys (see the log's layout); of other keys no less true."""
 _MAX_LASTS: Final = 4096
@@ -291,13 +290,13 @@ class LocalStorage:
             lasts[prefix] = b""
             return False
         if not last:
-            if not _PREFIX_BYTES <= len(key) <= _KEY_BYTES or key[0] == 255:  # noqa: PLR2004 (no key of a log)
+            if not _PREFIX_BYTES <= len(key) <= MAX_KEY_BYTES or key[0] == 255:  # noqa: PLR2004 (no key of a log)
                 return False
             folded, found = self._lmdb.last_key(prefix)
             if folded >= end >> BITS:  # LMDB is ahead of what the layers are of: not one moment
                 return False
             last = lasts[prefix] = found or prefix[:1]
-        return key > last and len(key) <= _KEY_BYTES
+        return key > last and len(key) <= MAX_KEY_BYTES
 
     def _is_older(self, folded: int, end: int) -> bool:
         """Whether what LMDB held is all before the last file read; drops the layers that it holds meanwhile."""
@@ -410,9 +409,7 @@ class LocalStorage:
     ) -> Iterator[tuple[bytes, bytes]]:
         """See ``Storage.scan``. Each page is from one moment; nothing is held between two."""
         self._check_usable()
-        for key, _ in ranges:
-            if not key:
-                raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        check_starts(ranges)
         above = self._above(ranges, reverse=reverse, limit=limit)
         return self._scanned(ranges, reverse=reverse, left=limit) if above is None else iter(above)
 
@@ -547,7 +544,7 @@ class LocalStorage:
             parts += _head(_checked(key), REMOVED), key
         for key, value in puts:
             size = len(key)
-            if not 0 < size <= _KEY_BYTES:
+            if not 0 < size <= MAX_KEY_BYTES:
                 _checked(key)
             parts += _head(size, len(value)), key, value
         body = b"".join(parts)
@@ -877,13 +874,13 @@ class LocalStorage:
 
 def _behind(prefix: bytes) -> bytes:
     """The first key after all that begin so; after those whose last byte is the greatest a longer one of them."""
-    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix[-1] < 255 else prefix + b"\xff" * _KEY_BYTES  # noqa: PLR2004
+    return prefix[:-1] + bytes((prefix[-1] + 1,)) if prefix[-1] < 255 else prefix + b"\xff" * MAX_KEY_BYTES  # noqa: PLR2004
 
 
 def _checked(key: bytes) -> int:
     """The length of a key that may be stored."""
-    if not 0 < len(key) <= _KEY_BYTES:
-        raise InvalidInputError(f"a key has 1 to {_KEY_BYTES} bytes, this one {len(key)}")
+    if not 0 < len(key) <= MAX_KEY_BYTES:
+        raise InvalidInputError(f"a key has 1 to {MAX_KEY_BYTES} bytes, this one {len(key)}")
     return len(key)
 
 

@@ -10,8 +10,8 @@ from bisect import bisect_left, insort
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from eventlog.errors import ClosedError, ExpectationError, InvalidInputError
-from eventlog.storage.base import FED
+from eventlog.errors import ClosedError, ExpectationError
+from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.fed import in_commit, place_bytes, read_place, unknown_place
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Pair = tuple[bytes, bytes]
 
 _PAGE_PAIRS = 256
-_MAX_KEY_BYTES = 511
 
 
 class MemoryStorage:
@@ -52,7 +51,7 @@ class MemoryStorage:
             ClosedError: the storage was closed.
             InvalidInputError: a key has not 1 to 511 bytes.
         """
-        _check_keys(keys)
+        check_keys(keys)
         with self._lock:
             self._check_open()
             return [self._values.get(key) for key in keys]
@@ -69,8 +68,7 @@ class MemoryStorage:
             InvalidInputError: the start of a range is empty, so it names no kind.
         """
         self._check_open()
-        for start, _ in ranges:
-            _check_start(start)
+        check_starts(ranges)
         count = _PAGE_PAIRS if limit is None else min(max(limit, 0), _PAGE_PAIRS)
         walks = (self._walk(start, end, count, reverse=reverse) for start, end in list(ranges))
         return islice(chain.from_iterable(walks), limit and max(limit, 0))
@@ -90,9 +88,9 @@ class MemoryStorage:
             ClosedError: the storage was closed.
             InvalidInputError: a key has not 1 to 511 bytes.
         """
-        _check_keys([key for key, _ in puts])
-        _check_keys(deletes)
-        _check_keys(expect or ())
+        check_keys([key for key, _ in puts])
+        check_keys(deletes)
+        check_keys(expect or ())
         with self._lock:
             self._check_open()
             self._check_expected(expect or {})
@@ -194,16 +192,3 @@ class MemoryStorage:
             low, high = bisect_left(keys, start), bisect_left(keys, end)
             chosen = keys[max(low, high - count) : high][::-1] if reverse else keys[low : min(high, low + count)]
             return [(key, self._values[key]) for key in chosen]
-
-
-def _check_keys(keys: Sequence[bytes] | Mapping[bytes, object]) -> None:
-    for key in keys:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
-            msg = f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}"
-            raise InvalidInputError(msg)
-
-
-def _check_start(start: bytes) -> None:
-    if not start:
-        msg = "the start of a range is empty; begin it with the byte of its kind"
-        raise InvalidInputError(msg)

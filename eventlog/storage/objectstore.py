@@ -22,12 +22,12 @@ from eventlog.errors import (
     StorageError,
     TooLargeError,
 )
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.objectstore_db import DATA, FED_FLOOR, FEED, Writer, check, find, is_here, loop, page, unanswered
 from eventlog.storage.objectstore_place import place_of, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SYNCHRONOUS: Final = ("full", "normal", "off")
-_MAX_KEY_BYTES: Final = 511
 _MAX_BATCH_BYTES: Final = 512 << 20
 _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
@@ -134,7 +133,7 @@ class ObjectStoreStorage:
             CorruptionError: what is there cannot be read.
             StorageError: another process took the log over, the store failed, or the process was forked.
         """
-        _check_keys(keys)
+        check_keys(keys)
         if self._writer is None or not self._writer.is_sure:
             return self._read(lambda db: _values(db, keys))
         self._check_open()
@@ -154,9 +153,7 @@ class ObjectStoreStorage:
             InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.
         """
         self._check_open()
-        for start, _ in ranges:
-            if not start:
-                raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        check_starts(ranges)
         return self._scanned([bounds for bounds in ranges if bounds[0] < bounds[1]], reverse=reverse, left=limit)
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
@@ -247,9 +244,9 @@ class ObjectStoreStorage:
             StorageError: opened readonly, another process took the log over, the store failed or does not answer, or
                 the process was forked; the message says whether the batch was written.
         """
-        _check_keys([key for key, _ in puts])
-        _check_keys(deletes)
-        _check_keys(expect or ())
+        check_keys([key for key, _ in puts])
+        check_keys(deletes)
+        check_keys(expect or ())
         _check_size(puts)
         self._check_open()
         if self._writer is None:
@@ -428,12 +425,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0  # SlateDB removes what no table needs any more
-
-
-def _check_keys(keys: Iterable[bytes]) -> None:
-    for key in keys:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
-            raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}")
 
 
 def _check_size(puts: Sequence[Pair]) -> None:

@@ -20,7 +20,7 @@ from eventlog.errors import (
     TooLargeError,
 )
 from eventlog.storage import postgres_schema as schema
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.postgres_server import Byteas, LostError, Server, place_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     Pair = tuple[bytes, bytes]
 
 _SYNCHRONOUS: Final = ("full", "normal", "off")
-_MAX_KEY_BYTES: Final = 511
 _MAX_BATCH_BYTES: Final = 512 << 20
 """PostgreSQL takes no parameter and no value of 1 GiB or more."""
 _FIRST_PAGE_PAIRS: Final = 32
@@ -120,7 +119,7 @@ class PostgresStorage:
             InvalidInputError: a key has not 1 to 511 bytes.
             StorageError: the server is away, or refuses.
         """
-        _check_keys(keys)
+        check_keys(keys)
         self._check_open()
         rows = self._read(self._statements.get, [Byteas(keys)]) if keys else []
         return [*map({key: value for _, key, value in rows}.get, keys)]
@@ -132,8 +131,7 @@ class PostgresStorage:
             InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.
         """
         self._check_open()
-        if not all(start for start, _ in ranges):
-            raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        check_starts(ranges)
         return self._scanned(list(ranges), reverse=reverse, left=limit)
 
     def _scanned(self, ranges: list[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
@@ -215,9 +213,9 @@ class PostgresStorage:
                 written.
         """
         batch, wanted = dict(puts), dict(expect or {})
-        _check_keys(batch)
-        _check_keys(deletes)
-        _check_keys(wanted)
+        check_keys(batch)
+        check_keys(deletes)
+        check_keys(wanted)
         self._check_open()
         if self._readonly:
             raise StorageError(f"{self._location} was opened readonly; nothing was written; open it for writing")
@@ -314,9 +312,3 @@ class PostgresStorage:
     def _check_open(self) -> None:
         if self._server.is_closed:
             raise ClosedError(f"{self._location} was closed; open it again")
-
-
-def _check_keys(keys: Iterable[bytes]) -> None:
-    for key in keys:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
-            raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}")

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventlog.errors import EventLogError, ExpectationError, InvalidInputError, StorageError, TooLargeError
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.redis_errors import Away, Lost, Unreached, refusal
 from eventlog.storage.redis_scripts import (
     COMMIT,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SYNCHRONOUS: Final = ("full", "normal", "off")
-_MAX_KEY_BYTES: Final = 511
 _MAX_BATCH_BYTES: Final = (512 << 20) - (64 << 10)
 """Redis takes no argument over 512 MiB (``proto-max-bulk-len``), and a member holds key and value."""
 _MAX_BATCH_KEYS: Final = 300_000
@@ -129,7 +128,7 @@ class RedisStorage:
             BusyError: the server is loading or busy for too long.
             StorageError: the server is away for too long, or the log is gone.
         """
-        _check_keys(keys)
+        check_keys(keys)
         if not keys:
             self._links.check_open()
             return []
@@ -158,9 +157,7 @@ class RedisStorage:
             StorageError: the server is away for too long, or the log is gone.
         """
         self._links.check_open()
-        for start, _ in ranges:
-            if not start:
-                raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        check_starts(ranges)
         return self._scanned([bounds for bounds in ranges if bounds[0] < bounds[1]], reverse=reverse, left=limit)
 
     def _scanned(self, ranges: list[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
@@ -274,9 +271,9 @@ class RedisStorage:
             StorageError: opened readonly, the server refused, the log is gone, or the server is away for too long; the
                 message says whether the batch was written.
         """
-        _check_keys([key for key, _ in puts])
-        _check_keys(deletes)
-        _check_keys(expect or ())
+        check_keys([key for key, _ in puts])
+        check_keys(deletes)
+        check_keys(expect or ())
         _check_size(puts, deletes, expect or {})
         self._links.check_open()
         if self._readonly:
@@ -415,12 +412,6 @@ def _in_order(puts: Sequence[Pair]) -> Iterable[Pair]:
         return puts
     newest = dict(fed)
     return [*((key, newest[key]) for key in sorted(newest)), *(pair for pair in puts if pair[0][:1] != FED)]
-
-
-def _check_keys(keys: Iterable[bytes]) -> None:
-    for key in keys:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
-            raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}")
 
 
 def _check_size(puts: Sequence[Pair], deletes: Sequence[bytes], expect: Mapping[bytes, bytes | None]) -> None:

@@ -25,14 +25,14 @@ from eventlog.errors import (
     TooLargeError,
 )
 from eventlog.storage import sqlite_file as files
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, MAX_KEY_BYTES, check_keys, check_starts
 from eventlog.storage.fed import in_commit, place_bytes, read_place, spread, unknown_place
 from eventlog.storage.locks import LOCK_POLL_S
 from eventlog.storage.sqlite_file import Connections, Wal, file_id, roll_back
 from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -53,7 +53,6 @@ _FED: Final = """SELECT place, key, count FROM fed
     WHERE place >= (SELECT max(place) FROM fed WHERE place <= ?) ORDER BY place LIMIT ?"""
 _BACKWARD: Final = "SELECT key, value FROM pairs WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT ?"
 
-_MAX_KEY_BYTES: Final = 511
 _MAX_VALUE_BYTES: Final = 999_999_000
 """SQLite's own limit of a row is 10^9 bytes."""
 _FIRST_PAGE_PAIRS: Final = 32
@@ -164,7 +163,7 @@ class SqliteStorage:
             BusyError: another process has the file for itself.
             StorageError: SQLite failed.
         """
-        _check_keys(keys)
+        check_keys(keys)
         return self._read(lambda connection: _values(connection, keys))
 
     def scan(
@@ -176,9 +175,7 @@ class SqliteStorage:
             InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.
         """
         self._check_usable()
-        for start, _ in ranges:
-            if not start:
-                raise InvalidInputError("the start of a range is empty; begin it with the byte of its kind")
+        check_starts(ranges)
         return self._scanned(list(ranges), reverse=reverse, left=limit)
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
@@ -255,12 +252,12 @@ class SqliteStorage:
                 the batch was written.
         """
         for key, value in puts:
-            if not 0 < len(key) <= _MAX_KEY_BYTES:
-                _check_keys((key,))
+            if not 0 < len(key) <= MAX_KEY_BYTES:
+                check_keys((key,))
             if len(value) > _MAX_VALUE_BYTES:
                 raise TooLargeError("bytes of a value in SQLite", len(value), _MAX_VALUE_BYTES)
-        _check_keys(deletes)
-        _check_keys(expect or ())
+        check_keys(deletes)
+        check_keys(expect or ())
         self._check_usable()
         if self._readonly:
             raise StorageError(f"{self.location} was opened readonly; nothing was written; open it for writing")
@@ -437,12 +434,6 @@ def _real(location: str | os.PathLike[str]) -> Path:
         return Path(os.path.realpath(os.fspath(location)))
     except ValueError as error:
         raise InvalidInputError(f"{os.fspath(location)!r} is no path: {error}") from error
-
-
-def _check_keys(keys: Iterable[bytes]) -> None:
-    for key in keys:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
-            raise InvalidInputError(f"a key has 1 to {_MAX_KEY_BYTES} bytes, this one {len(key)}")
 
 
 def _values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:

@@ -11,7 +11,7 @@ import pytest
 
 from eventlog.storage import open_storage
 from eventlog.storage.lmdb import LmdbStorage
-from tests.engines import FORGETFUL, LOCATIONS
+from tests.engines import FORGETFUL, LOCATIONS, Engine
 from tests.own_engine import OneFile
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     Open = Callable[[], Storage]
 
-ENGINES: dict[str, Callable[[Path], Storage]] = {
+ENGINES: dict[Engine, Callable[[Path], Storage]] = {
     **{
         name: lambda directory, located=located: open_storage(located(directory)) for name, located in LOCATIONS.items()
     },
-    "bare lmdb": lambda directory: LmdbStorage(directory / "bare"),
-    "one of your own": lambda directory: OneFile(directory / "own"),
+    Engine("bare lmdb"): lambda directory: LmdbStorage(directory / "bare"),
+    Engine("one of your own"): lambda directory: OneFile(directory / "own"),
 }
 PERSISTENT = [name for name in ENGINES if name not in FORGETFUL]
 

@@ -755,3 +755,29 @@ def test_arrays_of_langgraphs_serializer_are_told_by_their_numbers(tmp_path, cap
         "~ columns   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
         "~ grid   float64 2x3  1 of 6 differ: [1, 1] 4.0 → 9.0",
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "called", "extra"),
+    [
+        ("postgresql://ann:s3/cret@host/app", "psycopg", "PostgreSQL", "postgres"),
+        ("redis://:s3/cret@host", "redis", "Redis", "redis"),
+        ("s3://bucket/runs", "slatedb", "object storage", "objectstore"),
+    ],
+)
+def test_without_its_package_an_engine_says_how_to_get_it(url, package, called, extra):
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\nfrom eventlog.cli import main\nsys.exit(main(['ls', {url!r}]))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 6
+    assert f'a log in {called} needs more: pip install "eventlog-savers[{extra}]"' in done.stderr
+    assert "cret" not in done.stderr
+
+
+def test_a_url_that_no_engine_serves_is_refused_without_its_password(capsys):
+    assert main(["ls", "mysql://ann:s3/cr@et@host/app"]) == 2
+    said = capsys.readouterr().err
+    assert "'postgresql://…', 'redis://…', 's3://…'" in said
+    assert "et@" not in said

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -14,16 +11,7 @@ import pytest
 from eventlog import EventLog
 from eventlog.errors import ExpectationError, StorageError
 from eventlog.storage.postgres import PostgresStorage
-from tests.crash.together import (
-    EACH,
-    PROCESSES,
-    Follower,
-    acknowledged,
-    all_at_once,
-    checked,
-    on_a_run_of_its_own,
-    on_one_run,
-)
+from tests.crash.together import Processes
 from tests.proxy import FAULTS, Proxy
 from tests.servers import OwnPostgres
 
@@ -52,38 +40,8 @@ def url(server, schema) -> str:
     return server.url(schema)
 
 
-class TestProcesses:
-    def test_on_a_run_each(self, url):
-        EventLog.open(url).close()
-        follower = Follower(url)
-        done = all_at_once(on_a_run_of_its_own, url, EACH)
-        ids = acknowledged(done)
-        checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
-
-    def test_on_one_run_each_step_has_one_winner(self, url):
-        EventLog.open(url).close()
-        follower = Follower(url)
-        done = all_at_once(on_one_run, url, EACH)
-        assert all(len(ids) == EACH for ids in done)
-        ids = acknowledged(done)
-        checked(url, ["shared"], ids, follower.end(len(ids)))
-
-    @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
-    def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
-        EventLog.open(url).close()
-        follower = Follower(url)
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(all_at_once, work, url, 5 * EACH)
-            rng, kills = random.Random(1), 0
-            while kills < 3 and not done.done():
-                time.sleep(rng.uniform(0.1, 0.4))
-                server.kill()
-                server.start()
-                kills += 1
-            ids = acknowledged(done.result(120))
-        assert kills > 1
-        runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
-        checked(url, runs, ids, follower.end(len(ids)))
+class TestProcesses(Processes):
+    kills, times = 3, 5
 
 
 @pytest.fixture

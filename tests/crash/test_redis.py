@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,16 +12,7 @@ from eventlog import EventLog
 from eventlog.errors import ExpectationError, StorageError
 from eventlog.storage.redis import RedisStorage
 from eventlog.storage.redis_scripts import COMMIT
-from tests.crash.together import (
-    EACH,
-    PROCESSES,
-    Follower,
-    acknowledged,
-    all_at_once,
-    checked,
-    on_a_run_of_its_own,
-    on_one_run,
-)
+from tests.crash.together import PROCESSES, Follower, Processes, acknowledged, checked
 from tests.engines import DEEP
 from tests.proxy import FAULTS, Proxy
 from tests.redis_server import Server
@@ -49,34 +39,13 @@ def server(own) -> Server:
     return own
 
 
-class TestProcesses:
-    def test_on_a_run_each(self, server):
-        Follower(server.url()).end()  # makes the log
-        follower = Follower(server.url())
-        done = all_at_once(on_a_run_of_its_own, server.url(), EACH)
-        checked(server.url(), [f"run {n}" for n in range(PROCESSES)], acknowledged(done), follower.end())
+@pytest.fixture
+def url(server) -> str:
+    return server.url()
 
-    def test_on_one_run_each_step_has_one_winner(self, server):
-        follower = Follower(server.url())
-        done = all_at_once(on_one_run, server.url(), EACH)
-        assert all(len(ids) == EACH for ids in done)
-        checked(server.url(), ["shared"], acknowledged(done), follower.end())
 
-    @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
-    def test_while_the_server_is_killed_and_comes_back(self, server, work):
-        follower = Follower(server.url())
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(all_at_once, work, server.url(), 12 * EACH)
-            rng, kills = random.Random(1), 0
-            while kills < 5 and not done.done():
-                time.sleep(rng.uniform(0.1, 0.3))
-                server.kill()
-                server.start()
-                kills += 1
-            ids = acknowledged(done.result(60))
-        assert kills > 1
-        runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
-        checked(server.url(), runs, ids, follower.end())
+class TestProcesses(Processes):
+    kills, times = 5, 12
 
 
 @pytest.fixture

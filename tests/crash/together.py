@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+
+import pytest
 
 from eventlog import ConflictError, EventLog
 from eventlog.errors import StorageError
@@ -103,3 +107,46 @@ def checked(url: str, runs: list[str], ids: list[str], fed: list[bytes]) -> None
     for run in {key[:9] for key in fed}:
         of_one_run = [key for key in fed if key[:9] == run]
         assert of_one_run == sorted(of_one_run)
+
+
+class Processes:
+    """What many processes may do on one server; a test module derives from it, and has `url` and `server`.
+
+    Attributes:
+        kills: how often the server is killed.
+        times: how many times as much is written meanwhile.
+    """
+
+    kills: int
+    times: int
+
+    def test_on_a_run_each(self, url):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        ids = acknowledged(all_at_once(on_a_run_of_its_own, url, EACH))
+        checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
+
+    def test_on_one_run_each_step_has_one_winner(self, url):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        done = all_at_once(on_one_run, url, EACH)
+        assert all(len(ids) == EACH for ids in done)
+        ids = acknowledged(done)
+        checked(url, ["shared"], ids, follower.end(len(ids)))
+
+    @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
+    def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
+        EventLog.open(url).close()
+        follower = Follower(url)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(all_at_once, work, url, self.times * EACH)
+            rng, kills = random.Random(1), 0
+            while kills < self.kills and not done.done():
+                time.sleep(rng.uniform(0.1, 0.3))
+                server.kill()
+                server.start()
+                kills += 1
+            ids = acknowledged(done.result(120))
+        assert kills > 1
+        runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
+        checked(url, runs, ids, follower.end(len(ids)))

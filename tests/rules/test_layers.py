@@ -24,7 +24,7 @@ LAYERS = [
     {"branches", "burial"},
     {"pairs"},
     {"shipping"},
-    {"copies", "copying", "drafting", "feeding", "pruning", "state", "stretches", "verify"},
+    {"copying", "drafting", "feeding", "mirroring", "pruning", "state", "stretches", "verify"},
     {"run"},
     {"log"},
     {"query"},
