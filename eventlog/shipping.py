@@ -11,10 +11,11 @@ not looked at. Nobody else may write the target.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.catalog import read_listing
-from eventlog.errors import ConflictError
+from eventlog.errors import BusyError, ConflictError
 from eventlog.layout import (
     BRANCH,
     CHILD,
@@ -68,31 +69,22 @@ class _Batches:
     def __init__(self, target: Storage) -> None:
         self._target = target
         self._puts: list[tuple[bytes, bytes]] = []
-        self._deletes: list[bytes] = []
         self._bytes = 0
         self.keys = 0
 
     def put(self, key: bytes, record: bytes) -> None:
         """Write a pair."""
         self._puts.append((key, record))
-        self._grow(len(key) + len(record))
-
-    def delete(self, key: bytes) -> None:
-        """Remove a key."""
-        self._deletes.append(key)
-        self._grow(len(key))
-
-    def _grow(self, size: int) -> None:
         self.keys += 1
-        self._bytes += size
-        if self._bytes >= _BATCH_BYTES or len(self._puts) + len(self._deletes) >= _BATCH_KEYS:
+        self._bytes += len(key) + len(record)
+        if self._bytes >= _BATCH_BYTES or len(self._puts) >= _BATCH_KEYS:
             self.end()
 
     def end(self) -> None:
         """Write what is left."""
-        if self._puts or self._deletes:
-            self._target.commit(self._puts, self._deletes)
-        self._puts, self._deletes, self._bytes = [], [], 0
+        if self._puts:
+            self._target.commit(self._puts)
+        self._puts, self._bytes = [], 0
 
 
 class _Ends(NamedTuple):
@@ -176,6 +168,7 @@ class Shipper:
 
         Raises:
             ConflictError: the target holds another event in the place of one.
+            BusyError: the run is forked or pruned all the time; what was shipped of it is not reached yet.
         """
         before = self.keys
         ends, loose = self._ends(number), _Batches(self.target)
@@ -187,6 +180,8 @@ class Shipper:
             if again.fixed == ends.fixed:
                 break
             ends = again  # forked, pruned, copied or deleted meanwhile
+        else:
+            raise BusyError(f"run {number:016x} is forked or pruned too quickly to be shipped; try again")
         there = _pairs(self.target, number, (*_FIXED, HEAD))
         for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
             if ours is None:
@@ -197,7 +192,7 @@ class Shipper:
         self.keys += loose.keys
         self._commit(puts, deletes)
         if whole:
-            self._remove_rest(number)
+            self._remove_rest(number, ends.fixed)
         return self.keys > before
 
     def _is_pruned(self, run: int, ends: _Ends) -> bool:
@@ -274,15 +269,17 @@ class Shipper:
                     raise self._foreign(key)
                 batches.put(key, ours)
 
-    def _remove_rest(self, run: int) -> None:
-        """Remove what the source has no more, pointers first."""
-        batches = _Batches(self.target)
-        for kind in RUN_KINDS:
-            for key, ours, _ in gaps_between(self.source, self.target, all_of(kind, run)):
-                if ours is None:
-                    batches.delete(key)
-        batches.end()
-        self.keys += batches.keys
+    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> None:
+        """Remove what the source has no more, pointers first, as long as the run begins as it was shipped.
+
+        What goes from it since then, by a later prune or delete, is what the target still leans on.
+        """
+        differing = gaps_between(self.source, self.target, *(all_of(kind, run) for kind in RUN_KINDS))
+        gone = (key for key, ours, _ in differing if ours is None)
+        while some := list(islice(gone, _BATCH_KEYS)):
+            if _pairs(self.source, run, _FIXED) != fixed:
+                return
+            self._commit([], some)
 
     # --- what changes ---------------------------------------------------------------------------------------------
 

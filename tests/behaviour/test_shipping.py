@@ -10,6 +10,7 @@ import pytest
 
 from eventlog import EventLog, Extend, TaskWrite
 from eventlog.errors import ConflictError, StorageError
+from eventlog.shipping import Shipper
 from tests.counting import CountingStorage, everything
 from tests.engines import LOCATIONS, SLOW
 
@@ -259,6 +260,29 @@ class TestFollow:
         assert not failures
         until_level(follower)
         assert same(source, target)
+
+    @pytest.mark.parametrize("act", ["prune", "delete"])
+    def test_what_goes_between_a_runs_pointers_and_its_rest_is_leant_on_still(self, act, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = source.run("a")
+            for n in range(60):
+                run.append({"n": n, "list": Extend([n])}, id=f"{n:02}")
+            follower = source.follow_to(target)
+            follower.begin(lambda *_: None)
+            run.prune([f"{n:02}" for n in range(20, 60)])
+            remove = Shipper._remove_rest
+
+            def meanwhile(*arguments):
+                monkeypatch.undo()
+                source.run("a").prune(["55"]) if act == "prune" else source.delete("a")
+                remove(*arguments)
+
+            monkeypatch.setattr(Shipper, "_remove_rest", meanwhile)
+            follower._shipper.run(run._branches.run, whole=True)
+            assert [event.step for event in target.run("a").events()] == list(range(20, 60))
+            assert target.run("a").at("30")["list"] == list(range(31))
+            until_level(follower)
+            assert same(source, target)
 
     def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
         where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")
