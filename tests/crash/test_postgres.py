@@ -41,7 +41,7 @@ def url(server, schema) -> str:
 
 
 class TestProcesses(Processes):
-    kills, times = 3, 5
+    kills = 3
 
 
 @pytest.fixture

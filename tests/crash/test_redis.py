@@ -45,7 +45,7 @@ def url(server) -> str:
 
 
 class TestProcesses(Processes):
-    kills, times = 5, 12
+    kills = 5
 
 
 @pytest.fixture
@@ -121,7 +121,6 @@ class TestNetwork:
     def test_of_random_faults_on_eight_runs_every_append_ends_as_done(self, server):
         proxies = [Proxy(server.directory / "socket", COMMIT.sha) for _ in range(PROCESSES)]
         RedisStorage(server.url()).close()
-        follower = Follower(server.url())
         rng = random.Random(2)
 
         def append(n: int) -> list[str]:
@@ -133,8 +132,9 @@ class TestNetwork:
                     proxies[n].deliver()
                 return ids
 
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            done = list(pool.map(append, range(PROCESSES)))
-        checked(server.url(), [f"run {n}" for n in range(PROCESSES)], acknowledged(done), follower.end())
+        with Follower(server.url()) as follower:
+            with ThreadPoolExecutor(PROCESSES) as pool:
+                ids = acknowledged(list(pool.map(append, range(PROCESSES))))
+            checked(server.url(), [f"run {n}" for n in range(PROCESSES)], ids, follower.end())
         for proxy in proxies:
             proxy.close()

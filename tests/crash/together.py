@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,8 +18,15 @@ from eventlog.layout import EVENT
 from eventlog.storage import open_storage
 from tests.engines import DEEP
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
 PROCESSES = 8
 EACH = 40 * DEEP
+_FORK = multiprocessing.get_context("fork")
+_IS_KILLING = _FORK.Event()
+"""Set while a server is yet to be killed; whoever writes goes on until then."""
 
 
 def opened(url: str) -> EventLog:
@@ -29,19 +37,22 @@ def opened(url: str) -> EventLog:
         time.sleep(0.01)
 
 
-def on_a_run_of_its_own(url: str, me: int, each: int) -> list[str]:
-    """Append `each` events; their ids."""
+def on_a_run_of_its_own(url: str, me: int) -> list[str]:
+    """Append `EACH` events or more; their ids."""
+    ids: list[str] = []
     with opened(url) as log:
         run = log.run(f"run {me}")
-        return [run.append({"n": n}).id for n in range(each)]
+        while len(ids) < EACH or _IS_KILLING.is_set():
+            ids.append(run.append({"n": len(ids)}).id)
+    return ids
 
 
-def on_one_run(url: str, me: int, each: int) -> list[str]:
-    """Append `each` events, whoever else does; their ids."""
+def on_one_run(url: str, me: int) -> list[str]:
+    """Append `EACH` events or more, whoever else does; their ids."""
     won: list[str] = []
     with opened(url) as log:
         run = log.run("shared")
-        while len(won) < each:
+        while len(won) < EACH or _IS_KILLING.is_set():
             try:
                 won.append(run.append({"n": len(won), "by": me}).id)
             except ConflictError:
@@ -50,7 +61,7 @@ def on_one_run(url: str, me: int, each: int) -> list[str]:
 
 
 class Follower:
-    """Reads the feed of a log, again and again from the last position, while others write."""
+    """Reads the feed of a log, again and again from the last position, while others write; it ends with its block."""
 
     def __init__(self, url: str) -> None:
         self.keys: list[bytes] = []
@@ -58,6 +69,12 @@ class Follower:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def _follow(self) -> None:
         storage, position = open_storage(self._url), b""
@@ -79,10 +96,10 @@ class Follower:
         return self.keys
 
 
-def all_at_once(work, url: str, each: int) -> list[list[str]]:
+def all_at_once(work: Callable[[str, int], list[str]], url: str) -> list[list[str]]:
     """What each of the processes did."""
-    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
-        return pool.starmap(work, [(url, n, each) for n in range(PROCESSES)], chunksize=1)
+    with _FORK.Pool(PROCESSES) as pool:
+        return pool.starmap(work, [(url, n) for n in range(PROCESSES)], chunksize=1)
 
 
 def acknowledged(done: list[list[str]]) -> list[str]:
@@ -114,39 +131,38 @@ class Processes:
 
     Attributes:
         kills: how often the server is killed.
-        times: how many times as much is written meanwhile.
     """
 
     kills: int
-    times: int
 
     def test_on_a_run_each(self, url):
         EventLog.open(url).close()
-        follower = Follower(url)
-        ids = acknowledged(all_at_once(on_a_run_of_its_own, url, EACH))
-        checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
+        with Follower(url) as follower:
+            ids = acknowledged(all_at_once(on_a_run_of_its_own, url))
+            checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
 
     def test_on_one_run_each_step_has_one_winner(self, url):
         EventLog.open(url).close()
-        follower = Follower(url)
-        done = all_at_once(on_one_run, url, EACH)
-        assert all(len(ids) == EACH for ids in done)
-        ids = acknowledged(done)
-        checked(url, ["shared"], ids, follower.end(len(ids)))
+        with Follower(url) as follower:
+            done = all_at_once(on_one_run, url)
+            assert all(len(ids) == EACH for ids in done)
+            ids = acknowledged(done)
+            checked(url, ["shared"], ids, follower.end(len(ids)))
 
     @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
     def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
         EventLog.open(url).close()
-        follower = Follower(url)
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(all_at_once, work, url, self.times * EACH)
-            rng, kills = random.Random(1), 0
-            while kills < self.kills and not done.done():
-                time.sleep(rng.uniform(0.1, 0.3))
-                server.kill()
-                server.start()
-                kills += 1
+        rng = random.Random(1)
+        with Follower(url) as follower, ThreadPoolExecutor(1) as pool:
+            _IS_KILLING.set()
+            done = pool.submit(all_at_once, work, url)
+            try:
+                for _ in range(self.kills * DEEP):
+                    time.sleep(rng.uniform(0.1, 0.3))
+                    server.kill()
+                    server.start()
+            finally:
+                _IS_KILLING.clear()
             ids = acknowledged(done.result(120))
-        assert kills > 1
-        runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
-        checked(url, runs, ids, follower.end(len(ids)))
+            runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
+            checked(url, runs, ids, follower.end(len(ids)))
