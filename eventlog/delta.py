@@ -24,14 +24,14 @@ nested in place.
 
 from __future__ import annotations
 
-from itertools import chain, islice
-from operator import is_
+from itertools import chain, groupby, islice
+from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgpack
 
 from eventlog.align import Edit, spliced
-from eventlog.codec import IMMUTABLE, MAX_DEPTH, step_to
+from eventlog.codec import IMMUTABLE, MAX_DEPTH, decoded_all, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
 from eventlog.flat import PLAIN_KEYS
@@ -426,14 +426,27 @@ def unfolded(number: int) -> int:
 def replayed(value: Any, operations: Iterable[tuple[int, bytes]], codec: Codec) -> Any:
     """`value` after operations, in order; as `applied`, at the cost of what they say, however long a list is."""
     pieces: Pieces | None = None
-    for code, payload in operations:
+    for code, stretch in groupby(operations, itemgetter(0)):
+        payloads = [payload for _, payload in stretch]
         if code == SPLICE or (pieces is not None and code == EXTEND):
             pieces = Pieces(value) if pieces is None else pieces
-            _put(pieces, code, payload, codec)
-        else:
-            value = applied(value if pieces is None else pieces.values(), code, payload, codec)
-            pieces = None
+            for payload in payloads:
+                _put(pieces, code, payload, codec)
+            continue
+        if pieces is not None:
+            value, pieces = pieces.values(), None
+        value = _applied_all(value, code, payloads, codec)
     return value if pieces is None else pieces.values()
+
+
+def _applied_all(value: Any, code: int, payloads: list[bytes], codec: Codec) -> Any:
+    """`value` after several operations of one kind; as `applied` after each."""
+    if code == EXTEND:
+        value.extend(chain.from_iterable(decoded_all(payloads, codec)))
+        return value
+    for payload in payloads:
+        value = applied(value, code, payload, codec)
+    return value
 
 
 def _put(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> None:
@@ -444,6 +457,8 @@ def _put(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> None:
 
 def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:
     """`value` after the operation; `value` belongs to the caller and may be changed in place."""
+    if code == MERGE:
+        return _merged({} if value is _MISSING else value, msgpack.unpackb(payload), codec)
     if code in SETS:
         return codec.decode(payload)
     if code == EXTEND:
@@ -454,8 +469,6 @@ def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:
         return spliced([] if value is _MISSING else value, _edits(payload, codec))
     if code == TEXT:
         return ("" if value is _MISSING else value) + codec.decode(payload)
-    if code == MERGE:
-        return _merged({} if value is _MISSING else value, msgpack.unpackb(payload), codec)
     msg = f"operation code {code}: written by a newer release; upgrade eventlog-savers"
     raise InvalidInputError(msg)
 
@@ -472,8 +485,14 @@ def _edits(payload: bytes, codec: Codec) -> list[tuple[int, int, list[Any]]]:
 
 
 def _merged(value: dict[Any, Any], flat: list[Any], codec: Codec) -> dict[Any, Any]:
-    for key, code, payload in _changes(flat, codec):
-        if code == DELETE:
+    decode = codec.decode
+    for index in range(0, len(flat), 3):  # histories have merges by the thousand, so this calls little
+        key, code, payload = flat[index : index + 3]
+        if type(key) is not str:
+            key = decode(key)
+        if code in SETS:
+            value[key] = decode(payload)
+        elif code == DELETE:
             value.pop(key, None)
         elif code == MERGE:
             value[key] = _merged(value.get(key, {}), payload, codec)

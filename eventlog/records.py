@@ -20,10 +20,11 @@ event that was changed, lost or moved breaks the chain. It finds accidents, not 
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
-from xxhash import xxh3_64_digest, xxh3_128_digest
+from xxhash import xxh3_64, xxh3_64_digest, xxh3_128, xxh3_128_digest
 
 from eventlog.errors import CorruptionError, FormatError
 from eventlog.ids import unpacked_id
@@ -36,6 +37,8 @@ _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
 INT64: Final = 1 << 63
+_LARGE: Final = 1 << 14
+"""From so many bytes on, to put two of them together costs more than to hash them one after the other."""
 _new: Final = tuple.__new__  # makes a named tuple at half the cost
 
 scalar = msgpack.Packer(strict_types=True).pack
@@ -81,7 +84,7 @@ def array(items: Sequence[bytes]) -> bytes:
 
 def event_record(key: bytes, parent: bytes, body: bytes) -> tuple[bytes, bytes]:
     """The record of an event and its digest."""
-    digest = xxh3_128_digest(key + parent + body)
+    digest = xxh3_128_digest(key + parent + body) if len(body) < _LARGE else _digest_of(key + parent, body)
     return _VERSION + digest + parent + body, digest
 
 
@@ -97,12 +100,40 @@ def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
 
 def event_fields(key: bytes, record: bytes) -> list[Any]:
     """The fields of an event's body as they stand there; raises as `read_event`."""
+    fields: list[Any] = msgpack.unpackb(_body(key, record))
+    return fields
+
+
+def _body(key: bytes, record: bytes) -> bytes:
+    """The bytes of an event's body, checked."""
     if record[:1] != _VERSION:
         raise _unknown_version(key, record)
-    if xxh3_128_digest(key + record[17:]) != record[1:17]:
+    body = record[_HEADER:]
+    head = key + record[17:_HEADER]
+    if (xxh3_128_digest(head + body) if len(body) < _LARGE else _digest_of(head, body)) != record[1:17]:
         raise CorruptionError(where(key), "checksum of the event differs")
-    fields: list[Any] = msgpack.unpackb(record[_HEADER:])
-    return fields
+    return body
+
+
+def bodies(pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, list[Any]]]:
+    """The keys of events, each with what `event_fields` says of its record; raises as `read_event`."""
+    unpacker = msgpack.Unpacker(max_buffer_size=0)  # many at once take it three quarters of the time
+    while some := [*islice(pairs, _AT_ONCE)]:
+        for key, record in some:
+            rest = record[17:]
+            is_sound = len(rest) < _LARGE and record[:1] == _VERSION and xxh3_128_digest(key + rest) == record[1:17]
+            unpacker.feed(rest[16:] if is_sound else _body(key, record))  # or it says what is wrong
+        yield from zip([key for key, _ in some], unpacker, strict=True)
+
+
+_AT_ONCE: Final = 32
+
+
+def _digest_of(head: bytes, body: bytes) -> bytes:
+    """The digest of both, one after the other."""
+    digest = xxh3_128(head)
+    digest.update(body)
+    return digest.digest()
 
 
 def event_of(digests: bytes, fields: list[Any]) -> tuple[bytes, bytes, Body]:
@@ -126,7 +157,7 @@ def read_head(record: bytes) -> int:
 
 def seal(key: bytes, payload: bytes) -> bytes:
     """The record of `payload` under `key`."""
-    return _VERSION + xxh3_64_digest(key + payload) + payload
+    return _VERSION + (xxh3_64_digest(key + payload) if len(payload) < _LARGE else _sum_of(key, payload)) + payload
 
 
 def unseal(key: bytes, record: bytes) -> bytes:
@@ -134,9 +165,16 @@ def unseal(key: bytes, record: bytes) -> bytes:
     if record[:1] != _VERSION:
         raise _unknown_version(key, record)
     payload = record[9:]
-    if xxh3_64_digest(key + payload) != record[1:9]:
+    if (xxh3_64_digest(key + payload) if len(payload) < _LARGE else _sum_of(key, payload)) != record[1:9]:
         raise CorruptionError(where(key), "checksum differs")
     return payload
+
+
+def _sum_of(key: bytes, payload: bytes) -> bytes:
+    """The checksum of both, one after the other."""
+    checksum = xxh3_64(key)
+    checksum.update(payload)
+    return checksum.digest()
 
 
 def seal_fields(key: bytes, fields: Sequence[Any]) -> bytes:

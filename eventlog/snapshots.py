@@ -27,14 +27,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgpack
 
 from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
-from eventlog.records import event_fields, read_event, seal, triples, unseal
+from eventlog.records import bodies, event_fields, seal, triples, unseal
 from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from eventlog.storage import Storage
     from eventlog.trunk import Trunk
 
+    Op = tuple[int, bytes | "Place"]
+    Older: TypeAlias = "Ops | tuple[Op, ...] | str | None"
     Change = tuple[str, int, bytes | "Place", int]
     """Channel, operation, payload, and by how much the value grows."""
 
@@ -115,9 +117,13 @@ class Trail(NamedTuple):
 
 
 class Ops(NamedTuple):
-    """Deltas of a channel, newest first; `before` is None at the full value, `UNREAD` where a manifest ends."""
+    """Deltas of a channel, newest first.
 
-    before: Ops | str | None
+    `before` is None at the full value, `UNREAD` where a manifest ends, and a plain tuple where the older ones were read
+    together: code and payload of each, oldest first.
+    """
+
+    before: Older
     code: int
     payload: bytes | Place
 
@@ -144,7 +150,7 @@ class Entry(NamedTuple):
     full: bytes | None
     place: Place | None
     trail: Trail | None = None
-    ops: Ops | str | None = None
+    ops: Older = None
 
 
 Entries = dict[str, Entry]
@@ -298,6 +304,7 @@ def due(entries: Mapping[str, Entry]) -> list[str]:
     return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]
 
 
+_UNREAD_DATA: Final = (None,)
 _SMALL_ROW, _LARGE_ROW = 3, 5
 """Items of a channel that was set whole: its value stands in the manifest, or has a place of its own."""
 
@@ -321,7 +328,7 @@ def manifest_entries(payload: bytes) -> Entries:
             entries[channel] = _new(Entry, (kind, len(full), 0, full, None, None, None))
         elif len(listed) == _LARGE_ROW:
             channel, kind, place, size, debt = listed
-            entries[channel] = _new(Entry, (kind, size, debt, None, _new(Place, (*place, None)), None, None))
+            entries[channel] = _new(Entry, (kind, size, debt, None, _new(Place, place + _UNREAD_DATA), None, None))
         else:
             channel, kind, full, size, debt, bounds = listed
             entries[channel] = _trailing(kind, full, size, debt, bounds)
@@ -482,16 +489,21 @@ def _newest_manifest(
 
 def placed(writes: list[Any], at: tuple[int, int]) -> Iterator[Change]:
     """The changes of an event's body, with the places of payloads that have a key of their own."""
+    for channel, slot, payload in _located(writes, at):
+        code = slot & delta.CODE
+        growth = delta.unfolded(slot >> delta.CODE_BITS) if code in delta.NETS else _size(payload)
+        yield channel, code, payload, growth
+
+
+def _located(writes: list[Any], at: tuple[int, int]) -> Iterator[tuple[str, int, bytes | Place]]:
+    """Channel, slot and payload of each of an event's writes; the place of one that has a key of its own."""
     n = 0
     for channel, slot, payload in triples(writes):
-        code, grown = slot & delta.CODE, slot >> delta.CODE_BITS
         if slot & delta.IN_PART:
-            found: bytes | Place = Place(PART, *at, n, int.from_bytes(payload[16:], "big"))
+            yield channel, slot, _new(Place, (PART, *at, n, int.from_bytes(payload[16:], "big"), None))
             n += 1
         else:
-            found = payload
-        growth = delta.unfolded(grown) if code in delta.NETS else _size(found)
-        yield channel, code, found, growth
+            yield channel, slot, payload
 
 
 def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]) -> Entries:
@@ -522,10 +534,15 @@ def _read_trails(storage: Storage, run: int, wanted: Entries) -> Entries:
     """The entries of channels that have deltas, with those and their full values read."""
     older = _older_ops(storage, run, wanted)
     ops = {channel: _flat_ops(entry, older.get(channel, ())) for channel, entry in wanted.items()}
-    places = [entry.place for entry in wanted.values() if entry.full is None and entry.place is not None]
-    places += [payload for flat in ops.values() for _, payload in flat if _is_unread(payload)]  # type: ignore[misc]
-    payloads = dict(zip([place.key(run) for place in places], read_places(storage, run, places), strict=True))
-    return {channel: _filled(run, entry, ops[channel], payloads) for channel, entry in wanted.items()}
+    places = [place for channel, entry in wanted.items() for place in _unread_of(entry, ops[channel])]
+    payloads = iter(read_places(storage, run, places))
+    return {channel: _filled(entry, ops[channel], payloads) for channel, entry in wanted.items()}
+
+
+def _unread_of(entry: Entry, ops: Sequence[Op]) -> list[Place]:
+    """The places of what has to be read of an entry with those deltas: of its full value, then of its deltas."""
+    full = [entry.place] if entry.full is None and entry.place is not None else []
+    return full + [payload for _, payload in ops if type(payload) is Place]
 
 
 def _is_unread(payload: bytes | Place) -> bool:
@@ -553,10 +570,10 @@ def is_read(entry: Entry) -> bool:
         if _is_unread(ops.payload):
             return False
         ops = ops.before
-    return ops is None
+    return ops is not UNREAD
 
 
-def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[str, list[tuple[int, bytes | Place]]]:
+def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[str, list[Op]]:
     """The deltas that manifests only name, read from their events: each event once, whoever needs it."""
     bounds: dict[str, tuple[int, int]] = {}
     ranges: set[tuple[int, int, int]] = set()
@@ -565,13 +582,17 @@ def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[
             named = _without_last(entry.trail.ranges(), count)
             bounds[channel] = (named[0][1], named[-1][2])
             ranges.update(named)
-    older: dict[str, list[tuple[int, bytes | Place]]] = {channel: [] for channel in bounds}
+    older: dict[str, list[Op]] = {channel: [] for channel in bounds}
     scanned = [places(EVENT, run, *bound) for bound in _united(ranges)]
-    for key, record in storage.scan(scanned):
-        place = place_of(key)
-        for channel, code, payload, _ in placed(read_event(key, record)[2].writes, place):
-            if channel in bounds and bounds[channel][0] <= place[1] <= bounds[channel][1]:
-                older[channel].append((code, payload))
+    for key, fields in bodies(storage.scan(scanned)):
+        at = place_of(key)
+        n = 0
+        for index in range(_FIRST_SLOT, len(fields), 3):
+            channel, slot, payload = fields[index - 1 : index + 2]
+            if slot & delta.IN_PART:
+                payload, n = Place(PART, *at, n, int.from_bytes(payload[16:], "big")), n + 1
+            if channel in bounds and bounds[channel][0] <= at[1] <= bounds[channel][1]:
+                older[channel].append((slot & delta.CODE, payload))
     return older
 
 
@@ -604,12 +625,15 @@ def _united(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]
     return united
 
 
-def _flat_ops(entry: Entry, older: Sequence[tuple[int, bytes | Place]]) -> list[tuple[int, bytes | Place]]:
-    newer, ops = [], entry.ops
+def _flat_ops(entry: Entry, older: Sequence[Op]) -> list[Op]:
+    """The deltas of an entry, oldest first; `older` are those that its manifest only names."""
+    newer: list[Op] = []
+    ops = entry.ops
     while isinstance(ops, Ops):
-        newer.append((ops.code, ops.payload))
+        payload = ops.payload
+        newer.append((ops.code, payload if isinstance(payload, bytes) or payload.data is None else payload.data))
         ops = ops.before
-    return [*older, *reversed(newer)]
+    return [*(ops if isinstance(ops, tuple) else older), *reversed(newer)]
 
 
 def read_places(storage: Storage, run: int, places: Sequence[Place]) -> list[bytes]:
@@ -618,28 +642,28 @@ def read_places(storage: Storage, run: int, places: Sequence[Place]) -> list[byt
         return []
     keys = [numbered_key(_KEY_KINDS[kind], run, segment, seq, n) for kind, segment, seq, n, _, _ in places]
     found: list[Any] = storage.get(keys)
-    for index, key in enumerate(keys):  # in place: a large state's records are given back one by one
-        found[index] = _unsealed(places[index], key, found[index])
+    index = 0
+    try:
+        for index, key in enumerate(keys):  # in place: a large state's records are given back one by one
+            found[index] = unseal(key, found[index] or b"")
+    except CorruptionError as error:
+        raise _unreadable(places[index], found[index], error) from None
     return found
 
 
-def _unsealed(place: Place, key: bytes, record: bytes | None) -> bytes:
-    try:
-        if record is None:
-            raise CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
-        return unseal(key, record)
-    except CorruptionError:
-        if place.kind == SNAPSHOT:
-            raise DroppedError from None
-        raise
+def _unreadable(place: Place, record: bytes | None, error: CorruptionError) -> Exception:
+    """What it means that there is no sound record at a place."""
+    if place.kind == SNAPSHOT:
+        return DroppedError()
+    if record is None:
+        return CorruptionError(f"part {place.n} of the event at seq {place.seq}", "it is missing")
+    return error
 
 
-def _filled(run: int, entry: Entry, ops: list[tuple[int, bytes | Place]], payloads: Mapping[bytes, bytes]) -> Entry:
-    full = payloads[entry.place.key(run)] if entry.full is None and entry.place is not None else entry.full
-    read: Ops | None = None
-    for code, payload in ops:
-        unread = isinstance(payload, Place) and payload.data is None
-        read = Ops(read, code, payloads[payload.key(run)] if unread else payload)  # type: ignore[union-attr]
+def _filled(entry: Entry, ops: list[Op], payloads: Iterator[bytes]) -> Entry:
+    """An entry with its deltas; what is not read of it comes from `payloads`, in the order of `_unread_of`."""
+    full = next(payloads) if entry.full is None and entry.place is not None else entry.full
+    read = tuple((code, next(payloads) if type(payload) is Place else payload) for code, payload in ops)
     return entry._replace(full=full, ops=read)
 
 
@@ -649,9 +673,7 @@ def decoded_value(entry: Entry, codec: Codec) -> Any:
     if entry.ops is None:
         return codec.decode(entry.full)
     sealed = cast("SealedCodec", codec) if hasattr(codec, "seal") else None
-    ops: Any = [
-        (code, payload if isinstance(payload, bytes) else payload.data) for code, payload in _flat_ops(entry, ())
-    ]  # all of it is read
+    ops = cast("list[tuple[int, bytes]]", _flat_ops(entry, ()))  # all of it is read
     if sealed is None:
         return delta.replayed(codec.decode(entry.full), ops, codec)
     opened = [(code, sealed.opened(data)) for code, data in ops]

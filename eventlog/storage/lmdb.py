@@ -448,8 +448,10 @@ def _read_page(
     room_bytes = _PAGE_BYTES
     walk = _backward if reverse else _forward
     for index, span in enumerate(spans):
+        kind = bytes((span.kind,)) if span.kind in _OWN else b""
+        is_raised = bool(kind) and not span.start.strip(b"\0")  # behind a key with more than NULs lies no other
         for key, value in walk(txn.cursor(dbs[span.kind]), span):
-            page.append((_outer(span.kind, key), value))
+            page.append((kind + (_lowered(key) if is_raised else key), value))
             room_bytes -= len(value)
             if len(page) == count or room_bytes <= 0:
                 return page, [span.after(key, reverse=reverse), *spans[index + 1 :]]

@@ -31,7 +31,7 @@ from eventlog import (
     register,
     unregister,
 )
-from eventlog.codec import MAX_DEPTH, MSGPACK, decode, encode, known_codec
+from eventlog.codec import MAX_DEPTH, MSGPACK, decode, decoded_all, encode, known_codec
 from tests.strict import Color, Level, Note, Point, Right, Word, strictly_equal, values
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,22 @@ def money():
 
 
 class TestRoundTrip:
+    @given(st.lists(values(), max_size=40))
+    def test_many_together_as_one_after_the_other(self, given: list[Any]) -> None:
+        payloads = [encode(value) for value in given]
+        assert strictly_equal(decoded_all(payloads, MSGPACK), [decode(payload) for payload in payloads])
+
+    def test_many_as_deep_as_one_may_be(self) -> None:
+        deep: Any = 1
+        for _ in range(MAX_DEPTH - 1):
+            deep = (deep,)
+        assert decoded_all([encode(deep)] * 3, MSGPACK) == [deep] * 3
+
+    def test_a_damaged_one_among_many_is_found(self) -> None:
+        for damaged in (b"", b"\xc1", encode([1, "text"])[:-1], encode([1]) + b"\x01"):
+            with pytest.raises(CorruptionError):
+                decoded_all([encode("a"), damaged, encode([2])], MSGPACK)
+
     @given(values())
     @settings(max_examples=400, deadline=None)
     def test_any_value(self, value: Any) -> None:

@@ -13,6 +13,8 @@ from eventlog import CorruptionError, EventLog, EventLogError, Extend, FormatErr
 from eventlog.records import (
     ROOT_DIGEST,
     array,
+    bodies,
+    event_fields,
     event_record,
     payload_digest,
     read_event,
@@ -60,6 +62,21 @@ class TestEvent:
         with pytest.raises(CorruptionError, match="segment 2, seq 4"):
             read_event(layout.event_key(1, 2, 4), record)
 
+    def test_many_at_once_read_as_one_by_one(self) -> None:
+        keys = [layout.event_key(1, 2, seq) for seq in range(100)]
+        large = array([scalar(item) for item in (1, 2, None, None, None, "a", 1, bytes(1 << 15))])
+        records = [event_record(key, ROOT_DIGEST, BODY if key[-1] % 7 else large)[0] for key in keys]
+        one_by_one = [(key, event_fields(key, record)) for key, record in zip(keys, records, strict=True)]
+        assert list(bodies(zip(keys, records, strict=True))) == one_by_one
+
+    @pytest.mark.parametrize("body", [BODY, array([scalar(bytes(1 << 15))])])
+    def test_a_damaged_one_among_many_is_found(self, body: bytes) -> None:
+        keys = [layout.event_key(1, 2, seq) for seq in range(40)]
+        records = [event_record(key, ROOT_DIGEST, body)[0] for key in keys]
+        for damaged in (flipped(records[33], 200), flipped(records[33], len(records[33]) * 8 - 1), records[32], b""):
+            with pytest.raises(CorruptionError, match="seq 33"):
+                list(bodies(zip(keys, [*records[:33], damaged, *records[34:]], strict=True)))
+
     def test_the_parent_counts(self) -> None:
         assert event_record(KEY, ROOT_DIGEST, BODY)[1] != event_record(KEY, bytes(15) + b"\1", BODY)[1]
 
@@ -73,6 +90,8 @@ class TestSealed:
     def test_reads_as_written_and_finds_flips(self, payload: bytes, key: bytes) -> None:
         record = seal(key, payload)
         assert unseal(key, record) == payload
+        long = seal(key, payload * 10_000)
+        assert unseal(key, long) == payload * 10_000
         for bit in range(len(record) * 8):
             with pytest.raises((CorruptionError, FormatError)):
                 unseal(key, flipped(record, bit))
