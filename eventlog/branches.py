@@ -283,13 +283,6 @@ class Branches:
         """The tip of a run without events."""
         return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, None, lambda: Progress({}, 0, 0, 0))
 
-    def tip_of(self, segment: Segment) -> Tip:
-        """The tip of a branch."""
-        at = self.head_of(segment)
-        if at[1] < 0:
-            return self.empty_tip()
-        return self.tip_at(at, segment)
-
     def tip_at(
         self, at: tuple[int, int], segment: Segment | None = None, read: tuple[bytes, bytes, Body] | None = None
     ) -> Tip:

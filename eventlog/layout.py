@@ -232,6 +232,11 @@ def ids_below(run: int, before: str | None, owner: int = 0) -> Range:
     return first, end if before is None else max(first, min(end, start + before.encode()))
 
 
+_LAST_BYTE: Final = 255
+
+
 def _prefix(prefix: bytes) -> Range:
+    if prefix[-1] < _LAST_BYTE:
+        return prefix, prefix[:-1] + bytes((prefix[-1] + 1,))
     number = int.from_bytes(prefix, "big") + 1
     return prefix, number.to_bytes(len(prefix), "big")

@@ -154,7 +154,7 @@ class Run:
         self._state: State | None = None
         self._task_writes: TaskWrites | None = None
         self._beginning: tuple[bytes, bytes | None] | None = None
-        self._newest: Event | None = None  # the head, if this handle wrote it
+        self._newest: Event | None = None  # the head, if this handle wrote it or began with it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
         self._stretches = Stretches(branches)
         self._asked: dict[str, tuple[object, Any]] = {}  # see _once
@@ -163,12 +163,22 @@ class Run:
         segment = self._branches.segment_of(self._branch)
         if segment is not None:
             self._check_codec()
-            self._tip = self._branches.tip_of(segment)
+            self._stand_at_head(segment)
         elif self._branch != MAIN:
             raise NotFoundError(f"run {self.name!r} has no branch {self._branch!r}; run.branches() lists them")
         else:
             self._tip = self._branches.empty_tip()
         self._state = None
+
+    def _stand_at_head(self, segment: Segment) -> None:
+        """Take over the branch's head, and keep its event: who opens a run nearly always looks at that."""
+        branches = self._branches
+        at = branches.head_of(segment)
+        if at[1] < 0:
+            self._tip = branches.empty_tip()
+            return
+        read = branches.event(at)
+        self._tip, self._newest = branches.tip_at(at, segment, read), branches.event_of(at, read)
 
     def _check_codec(self) -> None:
         written = self._branches.lineage.segment(0).origin[2]
@@ -184,6 +194,11 @@ class Run:
     def name(self) -> RunName:
         """The run's name."""
         return plain_name(self._parts)
+
+    @property
+    def is_original(self) -> bool:
+        """Whether it is in the log, and no run of its name was deleted before."""
+        return not self._is_new and not self._branches.incarnation
 
     @property
     def branch_name(self) -> str:

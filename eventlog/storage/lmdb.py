@@ -559,8 +559,8 @@ class _Shared:
         self.failure = ""
         self.gate = _Gate()
         self._options = options
-        self._data_path = os.fspath(options.path / "data.mdb")
-        self._lock = WriteLock(options.path / "write.lock")
+        self._data_path = f"{options.path}/data.mdb"
+        self._lock = WriteLock(f"{options.path}/write.lock")
         self._env: lmdb.Environment | None = None
         self._inherited: lmdb.Environment | None = None
         self._dbs: Databases = []
@@ -580,10 +580,12 @@ class _Shared:
 
     def commit(self, batch: _Batch | _Fold, timeout_s: float) -> None:
         """Write `batch` under the writers' lock, again and again until it finds room."""
-        if self._env is None:
-            self.open()
+        if not self._is_closed:
+            self._lock.open()
         self._lock.acquire(timeout_s)
         try:
+            if self._options.is_readonly:
+                self._become_writable()  # only now, for it costs most of an opening, and most logs are only read
             self._check_file()
             while not self._is_committed(batch):
                 pass
@@ -591,7 +593,7 @@ class _Shared:
             self._lock.release()
 
     def open(self) -> None:
-        """Open the environment; for the first time, again in the child of a fork, or to make it writable."""
+        """Open the environment; for the first time, or again in the child of a fork."""
         if self._options.is_readonly:
             self._open_alone()
             return
@@ -602,13 +604,31 @@ class _Shared:
         finally:
             self._lock.release()
 
+    @property
+    def has_feed(self) -> bool:
+        """Whether what is fed has its database: a log of format 1 gets it when it is opened for writing."""
+        return len(self._dbs) > _FED_AT
+
     def make_writable(self) -> None:
         """Open the environment anew for writing, if it is open for reading only."""
         if self._options.is_readonly:
-            with self.gate.alone():
-                self._options = self._options._replace(is_readonly=False)
-                self._close_environment()
-            self.open()
+            self._lock.open()
+            self._lock.acquire(self._options.lock_timeout_s)
+            try:
+                self._become_writable()
+            finally:
+                self._lock.release()
+
+    def _become_writable(self) -> None:
+        """The same for who has the writers' lock: so readers wait no longer than it takes to open."""
+        with self.gate.alone():
+            if not self._options.is_readonly:
+                return
+            self._options = self._options._replace(is_readonly=False)
+            if self.failure or self._is_closed:
+                return
+            self._close_environment()
+            self._open_translated()
 
     def close(self) -> None:
         """Close for good, once running transactions are done."""
@@ -709,10 +729,13 @@ class _Shared:
         with self.gate.alone():
             if self._env is None and not self.failure and not self._is_closed:
                 self._close_environment()
-                try:
-                    self._open_environment()
-                except lmdb.Error as error:
-                    raise _translated(error, self._options.path) from error
+                self._open_translated()
+
+    def _open_translated(self) -> None:
+        try:
+            self._open_environment()
+        except lmdb.Error as error:
+            raise _translated(error, self._options.path) from error
 
     def _open_environment(self) -> None:
         env = _mapped(self._options)
@@ -917,7 +940,7 @@ def _meta_page(path: str, raw: bytes) -> _MetaPage:
 def _check_place(options: _Options) -> None:
     """Make the directory, and refuse a place that cannot be a log before anything is written there."""
     path = options.path
-    data_path = os.path.join(path, "data.mdb")  # noqa: PTH118 (as for stat)
+    data_path = f"{path}/data.mdb"
     if _file_id(data_path) is None:
         _make_place(path, is_readonly=options.is_readonly)
     else:
@@ -953,24 +976,42 @@ def _join(options: _Options) -> _Shared:
 
 
 def _known(options: _Options) -> _Shared | None:
-    file_id = _file_id(os.path.join(options.path, "data.mdb"))  # noqa: PTH118 (as for stat)
+    file_id = _file_id(f"{options.path}/data.mdb")
     shared = None if file_id is None else _shared_by_file.get(file_id)
     if shared is not None and shared.failure:
         shared.close()  # poisoned: its handles stay so, and the new one begins anew
         return None
-    if shared is not None and not options.is_readonly:
+    if shared is not None and not (options.is_readonly or shared.has_feed):
         shared.make_writable()
     return shared
 
 
 def _opened(options: _Options) -> _Shared:
-    shared = _Shared(options)
+    """The environment; one that is whole is opened for reading, and made writable by the first commit."""
+    shared = None if options.is_readonly else _opened_whole(options)
+    if shared is None:
+        shared = _entered(_Shared(options))
+    _shared_by_file[shared.file_id] = shared
+    return shared
+
+
+def _opened_whole(options: _Options) -> _Shared | None:
+    """The environment, open for reading; None if that is not possible yet, or not at all: opening it says why."""
+    shared = None
+    with suppress(EventLogError):
+        shared = _entered(_Shared(options._replace(is_readonly=True)))
+    if shared is not None and not shared.has_feed:
+        shared.close()
+        return None
+    return shared
+
+
+def _entered(shared: _Shared) -> _Shared:
     try:
         shared.open()
     except BaseException:
         shared.close()
         raise
-    _shared_by_file[shared.file_id] = shared
     return shared
 
 

@@ -125,9 +125,9 @@ class LocalStorage:
         self._timeout_s = lock_timeout_s
         self._directory = self._lmdb.path / "journal"
         self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
-        self._head_path = str(self._directory / "head")
+        self._head_path = f"{self._directory}/head"
         self._head_number = 0
-        self._lock = WriteLock(self._directory / "lock")
+        self._lock = WriteLock(f"{self._directory}/lock")
         self._begin()
         try:
             self._open()

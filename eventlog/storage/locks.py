@@ -11,12 +11,9 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eventlog.errors import BusyError, ClosedError, StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LOCK_POLL_S: Final = 0.001
 _flock: Final = fcntl.flock
@@ -31,8 +28,9 @@ class WriteLock:
     a volume. ``flock`` belongs to the open file, so a child of ``fork`` closes its copy and never unlocks it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
+        self._opening = threading.Lock()
         self._mutex = threading.Lock()
         self._fd: int | None = None
 
@@ -44,7 +42,8 @@ class WriteLock:
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
+            with self._opening:  # of two descriptors one would stay locked for ever
+                self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
         except OSError as error:
             what = "is a symbolic link; remove it" if error.errno == errno.ELOOP else f"cannot be opened: {error}"
             msg = f"{self._path} {what}"
@@ -98,7 +97,7 @@ class WriteLock:
 
     def abandon(self) -> None:
         """In the child of a fork: close without unlocking, for the lock and those who hold it are the parent's."""
-        self._mutex = threading.Lock()
+        self._opening, self._mutex = threading.Lock(), threading.Lock()
         self._close_fd()
 
     def _close_fd(self) -> None:
@@ -108,7 +107,7 @@ class WriteLock:
 
     def _try_flock(self) -> bool:
         if self._fd is None:
-            raise ClosedError(f"{self._path.parent} was closed; open it again")
+            raise ClosedError(f"{os.path.dirname(self._path)} was closed; open it again")  # noqa: PTH120 (a string)
         try:
             _flock(self._fd, _EXCLUSIVE_NOW)
         except BlockingIOError:

@@ -35,6 +35,14 @@ class Layer:
 
     def keys_between(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[bytes]:
         """The first `count` keys with ``start <= key < end``, or the last ones; a range lies within one kind of key."""
+        if len(self.values) != self._count:
+            self._sort()
+        keys = self._sorted.get(start[0], [])
+        low, high = bisect_left(keys, start), bisect_left(keys, end)
+        return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
+
+    def _sort(self) -> None:
+        """Put where it belongs what came since this was done last."""
         fresh = [*islice(reversed(self.values), len(self.values) - self._count)]
         self._count += len(fresh)
         for key in reversed(fresh):
@@ -43,9 +51,6 @@ class Layer:
                 insort(keys, key)
             else:
                 keys.append(key)
-        keys = self._sorted.get(start[0], [])
-        low, high = bisect_left(keys, start), bisect_left(keys, end)
-        return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
 
     def pairs_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """Those of its keys that were not removed, with their values."""

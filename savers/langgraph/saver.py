@@ -113,12 +113,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec | SealedCodec)
+        run = self.log.run(name, codec=codec)
         return Thread(
-            self.log.run(name, codec=codec),
+            run,
             codec,
             self.max_checkpoint_bytes,
             by_identity=self._by_identity,
-            deleted=self.log.deleted_up_to(name),
+            deleted=None if run.is_original else self.log.deleted_up_to(name),
             exclusive=Exclusive() if self._is_exclusive else None,
         )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.serde.event_hooks import register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from msgpack import unpackb
 
 from eventlog import CorruptionError, TooDeepError, UnknownTypeError, UnserializableError
 from savers.langgraph.guard import dumps_of, runs_code, where_secret
@@ -19,7 +20,7 @@ from savers.langgraph.packed import unpacked
 from savers.tagged import MAX_TAG_BYTES, OWN, check_open, split, tagged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
@@ -80,6 +81,7 @@ class SerdeCodec:
     def __init__(self, serde: SerializerProtocol) -> None:
         self.serde = serde
         self._dumps = dumps_of(serde)
+        self._reads_msgpack = type(serde).loads_typed is JsonPlusSerializer.loads_typed
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `eventlog.Codec.encode`."""
@@ -98,6 +100,8 @@ class SerdeCodec:
         if data[:1] == _OWN_HEAD:
             return unpacked(data[1:])
         tag, payload = split(data)
+        if tag == "msgpack" and payload[:1] in _SCALAR_HEADS and self._reads_msgpack:
+            return _scalar(payload)
         if runs_code(self.serde, tag):
             raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
         check_open(tag)
@@ -116,10 +120,39 @@ class SerdeCodec:
             raise _blocked.types[0]
         return value
 
+    def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
+        """As `decode` of each; LangGraph's own serializer is asked once for a few, as it reads one array of them."""
+        if not self._reads_msgpack or {split(payload)[0] for payload in payloads} != {"msgpack"}:
+            return [*map(self.decode, payloads)]
+        found: list[Any] = []
+        for first in range(0, len(payloads), _AT_ONCE):
+            some = [split(payload)[1] for payload in payloads[first : first + _AT_ONCE]]
+            found += self.decode(tagged("msgpack", b"\xdd" + len(some).to_bytes(4, "big") + b"".join(some)))
+        return found
+
     def opened(self, data: bytes) -> bytes:
         """See `eventlog.codec.SealedCodec.opened`; this one has no key."""
         check_open(split(data)[0])
         return data
+
+
+_AT_ONCE: Final = 32
+
+
+def _scalar(data: bytes) -> Any:
+    """What LangGraph's own serializer would make of MessagePack that names no type, so it is not asked."""
+    try:
+        return unpackb(data)
+    except Exception as error:  # damaged bytes fail in all ways
+        raise CorruptionError("a stored value", f"it is no MessagePack ({error})") from error
+
+
+_SCALAR_HEADS: Final = frozenset(
+    bytes((first,))
+    for heads in (range(0x80), range(0xA0, 0xC1), range(0xC2, 0xC7), range(0xCA, 0xD4), range(0xD9, 0xDC))
+    for first in (*heads, *range(0xE0, 0x100))
+)
+"""First bytes of MessagePack's numbers, strings, bytes, booleans and nil: those hold nothing else."""
 
 
 def _refused(value: Any, path: str, error: Exception) -> UnserializableError:

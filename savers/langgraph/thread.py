@@ -616,19 +616,21 @@ def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dic
     moved: dict[str, Any] = {}  # since the value was set
     seen: dict[str, dict[str, Any]] = {}
     users: list[str] = []
+    encoded = state.encoded
     for name in state:  # what the saver packed itself begins with 0; whatever else is there is the codec's to judge
-        kind = name[:_PREFIX]
-        if is_users(name):
-            version, value = parted(state.encoded(name) or b"")
+        if name[:1] != MARK or is_users(name):
+            version, value = parted(encoded(name) or b"")
             if version is not None:
                 versions[plain(name)] = version_of(version)
             if value or version is None:
                 users.append(name)
-        elif kind == _VERSION:
-            data = state.encoded(name)
+            continue
+        kind = name[:_PREFIX]
+        if kind == _VERSION:
+            data = encoded(name)
             moved[name[_PREFIX:]] = version_of(data) if data and not data[0] else long_version(state[name])
         elif kind == _SEEN:
-            data = state.encoded(name)
+            data = encoded(name)
             seen[name[_PREFIX:]] = seen_of(data) if data and not data[0] else long_seen(state[name])
     return {**versions, **moved}, seen, users
 
@@ -657,7 +659,7 @@ def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any
     if updated != BY_VERSIONS:
         return {} if updated == AMONG_REST else {"updated_channels": None}
     newest = _newest(versions)
-    return {"updated_channels": sorted(name for name, each in versions.items() if each == newest and name in values)}
+    return {"updated_channels": sorted([name for name, each in versions.items() if each == newest and name in values])}
 
 
 def _updated_as(checkpoint: Checkpoint, moved: Iterable[str], newest: str | None) -> int:

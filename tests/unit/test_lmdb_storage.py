@@ -27,6 +27,7 @@ from eventlog.errors import (
 )
 from eventlog.storage import lmdb as engine
 from eventlog.storage.lmdb import LmdbStorage
+from eventlog.storage.locks import WriteLock
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B = b"\x0a", b"\x0b"
@@ -188,6 +189,23 @@ class TestFiles:
         with pytest.raises(StorageError, match="readonly"):
             reader.commit([(A, b"2")])
 
+    def test_threads_read_on_while_the_first_commit_comes(self, open_log):
+        """What is only read is opened for reading; the first commit opens it anew, under the readers' feet."""
+        storage = open_log()
+        storage.commit([(A + bytes([n]), b"x") for n in range(100)])
+
+        def read(storage):
+            return [len(list(storage.scan([ALL_A]))) for _ in range(20)]
+
+        for n in range(20):
+            storage.close()
+            storage = open_log()
+            with ThreadPoolExecutor(3) as pool:
+                counts = [pool.submit(read, storage) for _ in range(3)]
+                storage.commit([(B, bytes([n]))])
+                assert all(set(count.result()) == {100} for count in counts)
+            assert storage.get([B]) == [bytes([n])]
+
     def test_threads_that_open_and_close_all_the_time(self, open_log):
         keeper = open_log()
 
@@ -289,6 +307,23 @@ sys.stdin.read()
         assert storage.get([A]) == [None]  # reading never waits
         holder.communicate()
         storage.commit([(A, b"1")])
+
+    def test_who_opens_and_reads_does_not_wait_for_a_writer(self, open_log, path):
+        writer = open_log()
+        writer.commit([(A, b"1")])
+        writer.close()
+        held = WriteLock(str(path / "write.lock"))
+        held.open()
+        held.acquire(5)
+        storage = open_log(lock_timeout_s=0.05)
+        assert storage.get([A]) == [b"1"]
+        with pytest.raises(BusyError, match="nothing was written"):
+            storage.commit([(A, b"2")])
+        assert storage.get([A]) == [b"1"]
+        held.release()
+        held.close()
+        storage.commit([(A, b"2")])
+        assert storage.get([A]) == [b"2"]
 
     def test_a_thread_that_holds_on_does_too(self, open_log):
         storage = open_log(lock_timeout_s=0.05)
