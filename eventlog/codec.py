@@ -616,15 +616,18 @@ class MsgpackCodec:
 
     def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
         """See `decoded_all`."""
+        if sum(map(len, payloads)) > _SMALL_BYTES * len(payloads):  # then their bytes are what costs, not the calls
+            return [*map(self.decode, payloads)]
         found: list[Any] = []
         for first in range(0, len(payloads), _AT_ONCE):
             some = payloads[first : first + _AT_ONCE]
-            found += self.decode(b"\xdd" + len(some).to_bytes(4, "big") + b"".join(some))  # one array of them
+            found += self.decode(b"".join([b"\xdd", len(some).to_bytes(4, "big"), *some]))  # one array of them
         return found
 
 
 _AT_ONCE: Final = 32
-"""Values decoded by one call: few enough that they lie in the processor's cache."""
+_SMALL_BYTES: Final = 1024
+"""So many values of so many bytes in the mean are decoded by one call: they lie in the processor's cache."""
 
 MSGPACK: Final = MsgpackCodec()
 

@@ -590,7 +590,7 @@ def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[
         for index in range(_FIRST_SLOT, len(fields), 3):
             channel, slot, payload = fields[index - 1 : index + 2]
             if slot & delta.IN_PART:
-                payload, n = Place(PART, *at, n, int.from_bytes(payload[16:], "big")), n + 1
+                payload, n = _new(Place, (PART, *at, n, int.from_bytes(payload[16:], "big"), None)), n + 1
             if channel in bounds and bounds[channel][0] <= at[1] <= bounds[channel][1]:
                 older[channel].append((slot & delta.CODE, payload))
     return older

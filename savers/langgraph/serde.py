@@ -20,7 +20,7 @@ from savers.langgraph.packed import unpacked
 from savers.tagged import MAX_TAG_BYTES, OWN, check_open, split, tagged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from langgraph.checkpoint.serde.base import SerializerProtocol
     from langgraph.checkpoint.serde.event_hooks import SerdeEvent
@@ -120,23 +120,10 @@ class SerdeCodec:
             raise _blocked.types[0]
         return value
 
-    def decode_all(self, payloads: Sequence[bytes]) -> list[Any]:
-        """As `decode` of each; LangGraph's own serializer is asked once for a few, as it reads one array of them."""
-        if not self._reads_msgpack or {split(payload)[0] for payload in payloads} != {"msgpack"}:
-            return [*map(self.decode, payloads)]
-        found: list[Any] = []
-        for first in range(0, len(payloads), _AT_ONCE):
-            some = [split(payload)[1] for payload in payloads[first : first + _AT_ONCE]]
-            found += self.decode(tagged("msgpack", b"\xdd" + len(some).to_bytes(4, "big") + b"".join(some)))
-        return found
-
     def opened(self, data: bytes) -> bytes:
         """See `eventlog.codec.SealedCodec.opened`; this one has no key."""
         check_open(split(data)[0])
         return data
-
-
-_AT_ONCE: Final = 32
 
 
 def _scalar(data: bytes) -> Any:
