@@ -12,6 +12,9 @@ A log's directory::
     lock.mdb     LMDB's own table of readers
     write.lock   the writers' lock: BSD flock, held around every write transaction
 
+A log that is whole is opened for reading, which takes no lock and half the time; the first commit opens it anew for
+writing, while readers wait at the gate for no longer than that takes.
+
 Locks are always taken in this order: registry, writers' lock, gate.
 """
 
@@ -111,7 +114,7 @@ class LmdbStorage:
             FormatError: no log there, something that is not a log, or one of a newer format.
             CorruptionError: the file is shorter than it says.
             CapacityError: no disk space, or no address space for the map.
-            BusyError: another process held the writers' lock all the time.
+            BusyError: there is no whole log yet, and another process held the writers' lock all the time.
             StorageError: the operating system refused.
         """
         self._location = os.fspath(location)
