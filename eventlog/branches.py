@@ -253,12 +253,19 @@ class Branches:
         """The segment that the branch `name` writes; None if there is no such branch."""
         key = branch_key(self.run, name, self.owner)
         record = self.storage.get([key])[0]
+        return None if record is None else self.lineage.segment(_number_in(key, record, name))
+
+    def standing(self, name: str) -> tuple[Segment, tuple[int, int]] | None:
+        """As `segment_of`, with what `head_of` says of it: by one read, where it is the segment that begins the run."""
+        keys = (branch_key(self.run, name, self.owner), segment_key(self.run, 0), head_key(self.run, 0))
+        record, first, head = self.storage.get(keys)
         if record is None:
             return None
-        found, number = unseal_fields(key, record)[:2]
-        if found != name:
-            raise CorruptionError(f"branch {name!r}", f"its record belongs to {found!r}")
-        return self.lineage.segment(number)
+        number = _number_in(keys[0], record, name)
+        if number or first is None or head is None:
+            segment = self.lineage.segment(number)
+            return segment, self.head_of(segment)
+        return self.lineage.known(0, first), (0, read_head(head))
 
     def all(self) -> list[Segment]:
         """The segments that branches write, oldest first."""
@@ -762,6 +769,14 @@ class Branches:
         actual = body.id or auto_id(*at, digest)
         msg = f"branch {segment.branch!r}: the head is {actual}, not {tip.head_id}; run.refresh() takes it over"
         raise ConflictError(msg, tip.head_id, actual) from error
+
+
+def _number_in(key: bytes, record: bytes, name: str) -> int:
+    """The segment that the record of the branch `name` names."""
+    found, number = unseal_fields(key, record)[:2]
+    if found != name:
+        raise CorruptionError(f"branch {name!r}", f"its record belongs to {found!r}")
+    return int(number)
 
 
 def _crowded() -> ConflictError:

@@ -93,8 +93,13 @@ class Lineage:
             if record is None:
                 msg = f"segment {number} is gone: the run was deleted"
                 raise NotFoundError(msg)
-            self._known[number] = _read(key, number, record)
+            return self.known(number, record)
         return self._known[number]
+
+    def known(self, number: int, record: bytes) -> Segment:
+        """The segment of that number, of which somebody read the record; raises as `segment`."""
+        segment = self._known[number] = _read(segment_key(self._run, number), number, record)
+        return segment
 
     def check_alive(self) -> None:
         """Raise `NotFoundError` if the run was deleted, whatever this object knows."""

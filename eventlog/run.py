@@ -160,20 +160,19 @@ class Run:
         self._asked: dict[str, tuple[object, Any]] = {}  # see _once
 
     def _open(self) -> None:
-        segment = self._branches.segment_of(self._branch)
-        if segment is not None:
+        standing = self._branches.standing(self._branch)
+        if standing is not None:
             self._check_codec()
-            self._stand_at_head(segment)
+            self._stand_at(*standing)
         elif self._branch != MAIN:
             raise NotFoundError(f"run {self.name!r} has no branch {self._branch!r}; run.branches() lists them")
         else:
             self._tip = self._branches.empty_tip()
         self._state = None
 
-    def _stand_at_head(self, segment: Segment) -> None:
+    def _stand_at(self, segment: Segment, at: tuple[int, int]) -> None:
         """Take over the branch's head, and keep its event: who opens a run nearly always looks at that."""
         branches = self._branches
-        at = branches.head_of(segment)
         if at[1] < 0:
             self._tip = branches.empty_tip()
             return

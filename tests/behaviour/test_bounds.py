@@ -137,6 +137,13 @@ class TestReading:
             assert dict(opened(long_narrow).run("r").at(step)) == {"n": step}
         assert tally.read <= FLOOR, tally
 
+    def test_who_opens_a_run_and_looks_at_its_head_reads_that_event_once(self, long_narrow: CountingStorage) -> None:
+        with long_narrow.counted() as tally:
+            run = opened(long_narrow).run("r")
+            assert run.head is not None
+        assert tally.keys_read["E"] == 1, tally
+        assert run.head == run.state.event == run.event(LONG - 1)
+
     def test_the_tip_of_many_nested_forks(self, deep: CountingStorage) -> None:
         run = opened(deep).run("r")
         with deep.counted() as tally:

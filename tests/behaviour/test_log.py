@@ -1095,9 +1095,11 @@ class TestDelete:
         for given, known in (("b", "b"), ("a", "b"), ("c", "c"), (None, "c")):
             before = log.deleted_up_to("r")
             run = log.run("r")
+            assert not run.is_original  # it is not there yet
             run.append({"n": 1}, id=given)
             run.append({"n": 2})
             assert log.deleted_up_to("r") == before
+            assert run.is_original == log.run("r").is_original == (before is None)
             log.delete("r")
             assert log.deleted_up_to("r") == known
         log.run("without ids").append({})
