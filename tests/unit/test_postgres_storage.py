@@ -269,6 +269,53 @@ class TestCommits:
                 impatient.commit([(run, b"1")])
         assert storage.get([run, other]) == [None, b"1"]
 
+    def test_what_threads_commit_meanwhile_goes_together(self, storage, asked):
+        def commit(number: int) -> None:
+            for n in range(50):
+                key = A + b"run %04d" % number
+                storage.commit([(key, b"%d" % n), (b"E%04d-%04d" % (number, n), b"")], expect={key: last.get(key)})
+                last[key] = b"%d" % n
+
+        last: dict[bytes, bytes] = {}
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(commit, range(16)))
+        assert len(asked) < 16 * 50 / 2
+        assert storage.get([A + b"run %04d" % number for number in range(16)]) == [b"49"] * 16
+        assert len({key for _, key in storage.feed()}) == 16 * 50
+
+    def test_a_conflict_in_a_group_is_only_its_own(self, storage):
+        """Whatever is written together: each has its own answer."""
+        storage.commit([(A + b"taken---", b"1")])
+        barrier = threading.Barrier(8)
+
+        def commit(number: int) -> list[bytes]:
+            barrier.wait()
+            key, wrong = A + b"run %04d" % number, A + b"taken---"
+            try:
+                for n in range(20):
+                    storage.commit([(key, b"%d" % n)], expect={wrong: b"1" if number % 2 or n < 10 else b"2"})
+            except ExpectationError as error:
+                return error.keys
+            return []
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(commit, range(8)))
+        assert found == [[A + b"taken---"], []] * 4
+        assert storage.get([A + b"run %04d" % number for number in range(8)]) == [b"9", b"19"] * 4
+
+    def test_who_waits_for_a_run_holds_up_nobody(self, storage, admin):
+        run = b"\x0aRUN-ONE-"
+        with ThreadPoolExecutor(9) as pool:
+            with admin.transaction():
+                admin.execute("SELECT pg_advisory_xact_lock(%s)", storage._locks([run]))
+                waiting = pool.submit(storage.commit, [(run, b"1")])
+                others = [A + b"run %04d" % number for number in range(8)]
+                for key in others:
+                    pool.submit(storage.commit, [(key, b"1")]).result(20)
+                assert not waiting.done()
+            waiting.result(20)
+        assert storage.get([run, *others]) == [b"1"] * 9
+
     def test_two_that_expect_nothing_there_never_both_win(self, storage):
         """Also of keys that neither of them writes."""
         barrier = threading.Barrier(8)
