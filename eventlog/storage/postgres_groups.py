@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -119,7 +120,7 @@ class Groups:
         """Nobody waits; at first, and in the child of a fork."""
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
-        self._is_away = False
+        self._is_away = self._is_company = False
 
     def answer(self, batch: Batch) -> Answer:
         """What became of `batch`.
@@ -155,9 +156,12 @@ class Groups:
         one.turn.release()
 
     def _lead(self, mine: _Waiting) -> None:
+        if self._is_company:
+            time.sleep(0)  # threads that just had their answers come along
         with self._lock:
             group = list(self._chosen(mine))
             self._waiting = [each for each in self._waiting if each not in group]
+            self._is_company = len(group) > 1
         try:
             for each, answer in zip(group, self._ask([each.batch for each in group]), strict=True):
                 each.outcome = answer
