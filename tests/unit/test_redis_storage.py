@@ -200,7 +200,7 @@ class TestSettings:
             ({"appendfsync": "always"}, {"off", "normal", "full"}),
             ({"appendfsync": "always", "no-appendfsync-on-rewrite": "yes"}, {"off", "normal"}),
         ],
-        ids=str,
+        ids=lambda value: str(sorted(value)),
     )
     def test_what_they_do_not_give_is_refused_and_it_is_said_what_to_set(self, server, opened, settings, gives):
         for name, value in settings.items():
