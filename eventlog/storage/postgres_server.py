@@ -6,6 +6,7 @@ what is asked.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -45,6 +46,9 @@ _MOST_CONNECTIONS: Final = 10
 _PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 _BYTEA, _BYTEAS = 17, 1001
+
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+"""What breaks is said by errors; who sets logging up reads the library's warnings as well, nobody else on stderr."""
 
 
 class LostError(StorageError):
