@@ -204,7 +204,9 @@ class RedisStorage:
         log_id = self._links.log_id
         rest = position.removeprefix(log_id)
         if len(position) != len(log_id) + _PLACE_MS + _PLACE_N or len(rest) == len(position):
-            raise InvalidInputError(f"{position!r} is no position in the feed of {self._location}; begin at b''")
+            raise InvalidInputError(
+                f"{position.hex()} is no position in the feed of {self._location}; begin without one"
+            )
         return int.from_bytes(rest[:_PLACE_MS], "big"), int.from_bytes(rest[_PLACE_MS:], "big")
 
     def _position(self, place: tuple[int, int]) -> bytes:
@@ -216,7 +218,7 @@ class RedisStorage:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
             entries, last = self._read(FEED, [self._names.feed], [b"(%d-%d" % place, b"%d" % count])
             if place > _numbers(last):
-                why = "the server lost what was committed up to there; begin at b''"
+                why = "the server lost what was committed up to there; begin without one"
                 raise InvalidInputError(f"a position lies beyond the end of the feed of {self._location}: {why}")
             for at, (_, rest) in entries:
                 place = _numbers(at)
