@@ -72,7 +72,8 @@ class RedisStorage:
 
     None of them survives a failover: a replica gets what was committed a moment later, and if it takes over before,
     what was acknowledged is gone. (``WAIT`` narrows that, and does not close it.) Nor do they survive a server that
-    evicts: any ``maxmemory-policy`` but ``noeviction`` is refused.
+    evicts: any ``maxmemory-policy`` but ``noeviction`` is refused. Where its memory is full, a log is opened, read and
+    deleted from, and nothing is added.
 
     A log lies in one slot of a cluster: many logs spread over its servers, one log does not. A batch has at most
     300,000 keys and 512 MiB; while the server writes it, everybody waits: 15 to 30 µs for each key.
