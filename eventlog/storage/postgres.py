@@ -42,7 +42,10 @@ _PAGE_RANGES: Final = 256
 _GROUP: Final = slice(1, 9)
 _of_range, _of_key = itemgetter(0), itemgetter(1)
 """Where a page has them; the order of a union is nobody's promise."""
-_moment = struct.Struct(">Q")
+_LOG_ID_BYTES: Final = 8
+_moment = struct.Struct(f">{_LOG_ID_BYTES}sQ")
+"""How a position begins: whose it is, and the number of a transaction; the key follows."""
+_AT: Final = _moment.size
 
 
 class PostgresStorage:
@@ -161,25 +164,47 @@ class PostgresStorage:
         In the order of transactions' numbers, up to the oldest that is not over yet, in whatever database of the
         server: a transaction that stays open for hours holds the feed up for hours, and loses nothing.
 
+        A position is one of this table of this cluster, and of its standbys: after a dump and restore, or
+        ``pg_upgrade``, begin without one. What was dumped and restored is fed in its order as far as that can be, and
+        the rest in key order. A server that was set back, or a standby that took over and had not got everything, is
+        noticed as long as it has not got beyond the position again.
+
         Raises:
-            InvalidInputError: no position of this log; otherwise as `get`.
+            InvalidInputError: no position of this log, one that an earlier release gave, or of what the server lost;
+                otherwise as `get`.
         """
         self._check_open()
-        if after and (len(after) <= _moment.size or after[_moment.size : _moment.size + 1] != FED):
-            raise InvalidInputError(f"{after.hex()} is no position in the feed of {self._location}")
+        if after and after[_AT : _AT + 1] != FED:
+            raise self._unknown(after)
         return self._fed(after, limit)
+
+    def _unknown(self, after: bytes) -> InvalidInputError:
+        return InvalidInputError(
+            f"{after.hex()} is no position in the feed of {self._location}: another log gave it, or an earlier "
+            "release, or the server lost what was committed up to there; begin without one"
+        )
 
     def _fed(self, after: bytes, left: int | None) -> Iterator[Pair]:
         while left is None or left > 0:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
-            since = b"%d" % _moment.unpack_from(after)[0] if after else b"0"
-            page = sorted(self._pairs(self._statements.feed, [since, after[_moment.size :], bigint(count)]))
-            for number, key, _ in page:
-                after = _moment.pack(number) + key
+            page = self._fed_page(after, count)
+            for number, key in page:
+                after = number + key
                 yield after, key
             left = None if left is None else left - len(page)
             if len(page) < count:
                 return
+
+    def _fed_page(self, after: bytes, count: int) -> list[Pair]:
+        """The keys that are fed after a position, each with what its own begins with."""
+        log_id, since = _moment.unpack_from(after) if after else (b"", 0)
+        rows = self._read(self._statements.feed, [b"%d" % since, after[_AT:], bigint(count)])
+        begun, _, name = next(text for _, key, text in rows if key is None).partition(b" ")
+        mine = blake2b(name, digest_size=_LOG_ID_BYTES).digest()
+        if after and (log_id != mine or (begun.isdigit() and since >= int(begun))):
+            raise self._unknown(after)
+        found = sorted((number, key) for number, key, _ in rows if key is not None)
+        return [(_moment.pack(mine, number), key) for number, key in found]
 
     def _pairs(self, statement: bytes, arguments: Sequence[bytes]) -> list[Row]:
         """Rows that have a key."""

@@ -1,8 +1,9 @@
 """What a log is in a PostgreSQL database: one table of pairs, the statements on it, and how it is made.
 
 Owns all SQL but that of the views. These are PostgreSQL's own, and a database that only speaks its protocol may lack
-them: ``pg_advisory_xact_lock`` (commits of one run in line), ``xid8`` and ``pg_snapshot_xmin`` (the feed), functions in
-``plpgsql`` (a commit in one round trip), arrays and ``unnest``. Tables, keys and conditions are plain SQL.
+them: ``pg_advisory_xact_lock`` (commits of one run in line), ``xid8``, ``pg_snapshot_xmin`` and ``pg_control_system``
+(the feed), functions in ``plpgsql`` (a commit in one round trip), arrays and ``unnest``. Tables, keys and conditions
+are plain SQL.
 
 ```
  pairs   key, value; and the transaction that put it, of what is fed
@@ -125,6 +126,24 @@ UPDATE {{0}}.meta SET value = {FUNCTIONS} WHERE name = 'functions';
 """
 
 
+_OF_FEED: Final = """
+concat_ws(' ',
+  CASE WHEN NOT pg_is_in_recovery() THEN pg_snapshot_xmax(pg_current_snapshot())::text ELSE 'none' END,
+  (SELECT system_identifier FROM pg_control_system()),
+  (SELECT oid FROM pg_database WHERE datname = current_database()),
+  '{}'::regclass::oid)
+"""
+"""No transaction of that number has begun (a standby does not know), and then what names one table in the world: of
+which cluster, which database of it, and which table there. A copy, however it was restored, is another one."""
+
+_UNHEARD_OF: Final = "SELECT FROM {}.pairs WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+_FED_ANEW: Final = (
+    "UPDATE {}.pairs SET txid = pg_current_xact_id() WHERE txid >= pg_snapshot_xmax(pg_current_snapshot())"
+)
+"""A log that was dumped and restored brings the numbers of another cluster's transactions. Where this one's have not
+got so far, what they put would be fed when they have, behind what is newer: so it is fed now, in key order."""
+
+
 class Statements:
     """The statements on one log. Each takes a number first, and answers with rows of a number and two of ``bytea``.
 
@@ -152,11 +171,12 @@ class Statements:
         self.get = answering(f"SELECT 0, key, value FROM {pairs} WHERE key = ANY($2::bytea[])")
         self.forward = page("")
         self.backward = page(" DESC")
-        self.feed = answering(
-            f"SELECT p.txid::text::bigint, p.key, NULL FROM {pairs} p WHERE p.txid IS NOT NULL "
+        self.feed = (
+            f"SELECT $1::bigint, NULL::bytea, convert_to({_OF_FEED.format(pairs)}, 'UTF8') UNION ALL "
+            f"(SELECT p.txid::text::bigint, p.key, NULL FROM {pairs} p WHERE p.txid IS NOT NULL "
             "AND (p.txid, p.key) > ($2::text::xid8, $3::bytea) AND p.txid < pg_snapshot_xmin(pg_current_snapshot()) "
-            "ORDER BY p.txid, p.key LIMIT $4::bigint"
-        )
+            "ORDER BY p.txid, p.key LIMIT $4::bigint)"
+        ).encode()
         self.commit = (
             f'SELECT $1::bigint, "{schema}".commit($2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], '
             "$6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::boolean, $11::bigint), NULL::bytea"
@@ -170,7 +190,7 @@ class Statements:
 
 
 def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) -> None:
-    """See that the log is there and of this format; unless `readonly`, make it, and bring its functions up to date.
+    """See that the log is there and of this format; unless `readonly`, make it, and bring it up to date.
 
     Raises:
         FormatError: no log there, something else, or a newer format.
@@ -183,7 +203,7 @@ def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) 
             found = _found(connection, quoted)
             if readonly and not found:
                 raise FormatError(f"no log at {place.shown}; check the URL, or open it without readonly to create one")
-            if not readonly and _is_wanting(found):
+            if not readonly and _is_wanting(connection, quoted, found):
                 found = _made(connection, place, quoted)
         except psycopg.Error as error:
             raise server.translated(error) from error
@@ -218,9 +238,15 @@ def _found(connection: Connection, quoted: str) -> dict[str, int]:
     return found
 
 
-def _is_wanting(found: dict[str, int]) -> bool:
-    """Whether the log is to be made, or its functions are: never those of a newer format."""
-    return not found or (found["format"] == FORMAT and found["functions"] < FUNCTIONS)
+def _is_wanting(connection: Connection, quoted: str, found: dict[str, int]) -> bool:
+    """Whether the log is to be made, or its functions or its feed are: never those of a newer format."""
+    if not found or found["format"] != FORMAT:
+        return not found
+    return found["functions"] < FUNCTIONS or _is_from_elsewhere(connection, quoted)
+
+
+def _is_from_elsewhere(connection: Connection, quoted: str) -> bool:
+    return connection.execute(_UNHEARD_OF.format(quoted).encode()).fetchone() is not None
 
 
 def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
@@ -229,7 +255,7 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
         found = _found(connection, quoted)
-        if not _is_wanting(found):  # another process was first
+        if not _is_wanting(connection, quoted, found):  # another process was first
             return found
         if not found:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}".encode())
@@ -241,4 +267,5 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
                 ) from error
         connection.execute(views_of(quoted).encode())
         connection.execute(_FUNCTIONS.format(quoted).encode())
+        connection.execute(_FED_ANEW.format(quoted).encode())
         return _found(connection, quoted)

@@ -6,6 +6,7 @@ what is asked.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -50,6 +51,9 @@ _LONGEST_PAUSE_S: Final = 0.5
 _BYTEA, _BIGINT = 17, 20
 """What the server calls these types; fixed for ever."""
 _NULL: Final = pack(">i", -1)
+
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
+"""What breaks is said by errors; who sets logging up reads the library's warnings as well, nobody else on stderr."""
 
 
 class LostError(StorageError):

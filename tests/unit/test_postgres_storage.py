@@ -381,6 +381,34 @@ class TestFeed:
             slow.commit()
         assert [key for _, key in storage.feed(fed[-1][0])] == [b"E2", b"E3"]
 
+    def test_a_position_of_what_the_server_lost_is_refused(self, storage):
+        storage.commit([(b"E1", b"")])
+        ((position, _),) = storage.feed()
+        beyond = position[:8] + (1 << 60).to_bytes(8, "big") + position[16:]
+        with pytest.raises(InvalidInputError, match="the server lost"):
+            list(storage.feed(beyond))
+
+    def test_a_dump_restored_into_another_cluster_is_fed_whole_and_in_order(self, storage, schema, admin):
+        burn = "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        other = servers.OwnPostgres()
+        try:
+            storage.commit([(b"E1", b"")])
+            admin.execute(burn)  # so that its transactions have numbers that the other's have not reached
+            storage.commit([(b"E3", b"")])
+            storage.commit([(b"E2", b"")])
+            positions = [position for position, _ in storage.feed()]
+            servers.restore(servers.dump(schema), other)
+            with closing(PostgresStorage(other.url(schema))) as restored:
+                restored.commit([(b"E0", b"")])
+                assert [key for _, key in restored.feed()] == [b"E1", b"E2", b"E3", b"E0"]
+                assert [key for _, key in restored.feed(list(restored.feed())[1][0])] == [b"E3", b"E0"]
+                for position in positions:
+                    with pytest.raises(InvalidInputError, match="another log gave it"):
+                        list(restored.feed(position))
+            assert [key for _, key in storage.feed(positions[0])] == [b"E3", b"E2"]
+        finally:
+            other.stop()
+
     @pytest.mark.parametrize("position", [b"x", b"12345678", b"12345678X", b"\xff" * 30])
     def test_what_is_no_position(self, storage, position):
         with pytest.raises(InvalidInputError, match="no position"):
