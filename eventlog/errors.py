@@ -135,7 +135,8 @@ class MissingExtraError(EventLogError, ImportError):
 class StorageError(EventLogError):
     """The storage failed. The message says whether the write was done.
 
-    ``CapacityError`` and ``BusyError`` name the two cases that a caller can mend.
+    ``CapacityError`` and ``BusyError`` name the two cases that a caller can mend, ``TakenOverError`` the one that it
+    must not mend by opening the log again and again.
     """
 
 
@@ -145,6 +146,10 @@ class CapacityError(StorageError):
 
 class BusyError(StorageError):
     """Another process held the writers' lock for longer than the time limit. Nothing was written."""
+
+
+class TakenOverError(StorageError):
+    """Another process opened a log that one process writes, and writes it now: this handle never will again."""
 
 
 class ExpectationError(EventLogError):

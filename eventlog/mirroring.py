@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.catalog import plain_name
-from eventlog.errors import NotFoundError
+from eventlog.errors import InvalidInputError, NotFoundError
 from eventlog.events import Problem
 from eventlog.layout import NAME, name_key, run_of
 from eventlog.lineage import Lineage
@@ -104,6 +104,9 @@ def copy(source: Storage, target: Storage, *, verify: bool, progress: Callable[[
 class Follower:
     """Keeps one log what another one is.
 
+    After any error `turn` may be called again: it ships what it had not got to. Where a handle is none any more, open
+    the log again and begin with another follower.
+
     Args:
         source: the log that is written.
         target: where it is shipped to; nobody else writes there.
@@ -132,17 +135,33 @@ class Follower:
 
         Raises:
             ConflictError: the target holds what is not from the source.
+            StorageError: one of the two is away, or full; what was copied is not copied again.
         """
         for position, _ in self._source.feed():
             self._fed = position
         copy(self._source, self._target, verify=False, progress=progress)
 
     def turn(self, budget_s: float) -> None:
-        """Ship what was written since, and read on through the source for a while."""
+        """Ship what was written since, and read on through the source for a while.
+
+        Raises:
+            ConflictError: the target holds what is not from the source.
+            BusyError: a run is forked or pruned all the time.
+            StorageError: one of the two is away, or full.
+        """
         position = self._source.position()
         if position is not None and position == self._level:
             return
-        self.is_level = False
+        self.is_level, fed = False, self._fed
+        try:
+            self._ship_new()
+            self._read_on(time.monotonic() + budget_s)
+            self._target.settle()
+        except BaseException:
+            self.is_level, self._fed, self._round, self._level = False, fed, None, None
+            raise
+
+    def _ship_new(self) -> None:
         fed = self._new_events()
         for run in [*fed, *(run for run in self._recent if run not in fed)]:
             self._ship(run)
@@ -152,11 +171,16 @@ class Follower:
             self._recent.move_to_end(run)
         while len(self._recent) > _RECENT_RUNS:
             self._recent.popitem(last=False)
-        self._read_on(time.monotonic() + budget_s)
-        self._target.settle()
 
     def _new_events(self) -> dict[int, None]:
         """The runs that have events which were not shipped, in the order of their first ones."""
+        try:
+            return self._fed_runs()
+        except InvalidInputError:  # the source was restored, or lost what it had fed
+            self._fed = b""
+            return self._fed_runs()
+
+    def _fed_runs(self) -> dict[int, None]:
         runs: dict[int, None] = {}
         for position, key in self._source.feed(self._fed, limit=_FED_KEYS):
             runs[run_of(key)] = None

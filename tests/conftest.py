@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, which processes that run tests do not report."""
+    if DEEP == 1:
+        slow = ", ".join(sorted(SLOW))
+        terminalreporter.write_line(f"{slow}: asked what is about engines; EVENTLOG_DEEP=2 asks them all the rest")
+
+
 def _is_left_out(item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     engines = {value for value in params.values() if isinstance(value, Engine)}

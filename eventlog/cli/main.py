@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -89,11 +90,12 @@ def _move(args: Namespace) -> int:
 
 def _copy(args: Namespace) -> int:
     opened = _open if args.only_verify else EventLog.open
+    if args.follow:
+        places = partial(_open, args.source), partial(EventLog.open, args.target)
+        return shipping.follow(*places, args.interval, sys.stdout)
     with _open(args.source) as source, opened(args.target) as target:
         if args.only_verify:
             return shipping.verify(source, target, sys.stdout)
-        if args.follow:
-            return shipping.follow(source, target, args.interval, sys.stdout)
         return shipping.copy(source, target, sys.stdout, is_verified=args.is_verified)
 
 

@@ -1,7 +1,7 @@
 """The order in which keys were put, packed: what engines keep so that they can feed it.
 
-Owns the bytes of a record of keys. Keys that follow each other, with last 8 bytes that count up by one, are a
-*stretch*; a record is one msgpack array of stretches:
+Owns the bytes of a record of keys, and of a position. Keys that follow each other, with last 8 bytes that count up by
+one, are a *stretch*; a record is one msgpack array of stretches:
 
 ```
  key, count        count keys from that one on
@@ -24,6 +24,8 @@ from eventlog.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+LOG_ID_BYTES: Final = 8
+"""A position begins with what tells one log from another: bytes that chance gave it when it was made."""
 _COUNTED: Final = 8
 _END: Final = 1 << 64
 _place: Final = struct.Struct(">QQ")
@@ -99,34 +101,41 @@ def unpacked(record: bytes) -> Iterator[bytes]:
         yield from spread(first, count)
 
 
-def place_bytes(number: int, index: int) -> bytes:
-    """A position: behind so many keys of the record of that number."""
-    return _place.pack(number, index)
+def place_bytes(log_id: bytes, number: int, index: int) -> bytes:
+    """A position in the feed of a log: behind so many keys of the record of that number."""
+    return log_id + _place.pack(number, index)
 
 
-def read_place(after: bytes) -> tuple[int, int]:
-    """Number and index of a position; the beginning's, if it is empty.
+def place_in(log_id: bytes, after: bytes) -> bytes:
+    """A position of a log; the beginning's, if it is empty.
 
     Raises:
-        InvalidInputError: it is no position.
+        InvalidInputError: it is none of that log's.
     """
-    if not after:
-        return 0, 0
-    if len(after) != _place.size:
-        raise unknown_place(after)
-    number, index = _place.unpack(after)
+    place = after or place_bytes(log_id, 0, 0)
+    if len(place) != LOG_ID_BYTES + _place.size or not place.startswith(log_id):
+        raise unknown_place(place)
+    return place
+
+
+def read_place(place: bytes) -> tuple[int, int]:
+    """Number and index of a position."""
+    number, index = _place.unpack_from(place, LOG_ID_BYTES)
     return number, index
 
 
 def unknown_place(after: bytes) -> InvalidInputError:
-    """A position that a storage never gave."""
-    return InvalidInputError(f"{after.hex()} is no position of this storage's feed; begin without one")
+    """A position that a storage never gave, or of what it lost."""
+    return InvalidInputError(
+        f"{after.hex()} is no position of this log's feed: another log gave it, or an earlier release, or what was "
+        "there is lost; begin without one"
+    )
 
 
 def fed_of(
     after: bytes, number: int, keys: Iterable[bytes], skip: int, begin: int = 0
 ) -> Iterator[tuple[bytes, bytes]]:
-    """The (position, key) of the keys of a numbered record, without the first ones, which the position stands behind.
+    """The (position, key) of the keys of a numbered record, without the first ones, which a position stands behind.
 
     The keys are those from the index `begin` on.
 
@@ -136,6 +145,6 @@ def fed_of(
     index = begin
     for index, key in enumerate(keys, begin + 1):
         if index > skip:
-            yield place_bytes(number, index), key
+            yield place_bytes(after[:LOG_ID_BYTES], number, index), key
     if index < skip:
         raise unknown_place(after)

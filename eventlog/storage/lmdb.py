@@ -8,7 +8,8 @@ A log's directory::
 
     data.mdb     LMDB, format 2: the databases "meta", "A" to "Z" for the kinds of key that are called so, "other", and
                  "fed": the order in which keys were put (see fed), by the mark that was moved with them. Format 1 had
-                 no "fed"; it gets one when it is first opened for writing: what there was, in key order
+                 no "fed"; it gets one when it is first opened for writing: what there was, in key order. "meta" has
+                 the format, the mark, and the id that positions of the feed begin with
     lock.mdb     LMDB's own table of readers
     write.lock   the writers' lock: BSD flock, held around every write transaction
 
@@ -44,7 +45,7 @@ from eventlog.errors import (
     StorageError,
 )
 from eventlog.storage.base import FED, MAX_KEY_BYTES
-from eventlog.storage.fed import fed_of, in_commit, packed, read_place, unknown_place, unpacked
+from eventlog.storage.fed import LOG_ID_BYTES, fed_of, in_commit, packed, place_in, read_place, unknown_place, unpacked
 from eventlog.storage.locks import WriteLock
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ T = TypeVar("T")
 _FORMAT_NAME = b"eventlog"
 _FORMAT_VERSION = 2
 _META = b"meta"
+_LOG_ID = b"id"
 _MARK = b"mark"
 _OTHER = b"other"
 _FED = b"fed"
@@ -194,7 +196,7 @@ class LmdbStorage:
             InvalidInputError: `after` is no position of its feed.
             FormatError: opened readonly, and the log has no feed yet; otherwise as `scan`.
         """
-        self._check_open()
+        after = place_in(self.log_id(), after)
         return islice(self._fed(after, *read_place(after)), limit and max(limit, 0))
 
     def _fed(self, after: bytes, number: int, skip: int) -> Iterator[Pair]:
@@ -208,6 +210,21 @@ class LmdbStorage:
                 yield from fed_of(after, found, unpacked(record), skip if found == number else 0)
             number, skip = records[-1][0] + 1, 0
 
+    def log_id(self) -> bytes:
+        """What the positions of its feed begin with.
+
+        Raises:
+            FormatError: opened readonly, and the log has none yet.
+        """
+        self._check_open()
+        found = self._shared.read(lambda txn, dbs: txn.get(_LOG_ID, db=dbs[_META_AT]))
+        if found is None:
+            raise self._unfed()
+        return found
+
+    def _unfed(self) -> FormatError:
+        return FormatError(f"{self._location} was written before there was a feed; open it once for writing")
+
     def fed(self, first: int) -> tuple[int, list[tuple[int, bytes]]]:
         """The mark, and the records of what is fed from that number on, the first few: all from one moment.
 
@@ -218,7 +235,7 @@ class LmdbStorage:
 
         def work(txn: Transaction, dbs: Databases) -> tuple[int, list[tuple[int, bytes]]]:
             if len(dbs) <= _FED_AT:
-                raise FormatError(f"{self._location} was written before there was a feed; open it once for writing")
+                raise self._unfed()
             span = _Span(_FED_AT, first.to_bytes(8, "big"), None)
             pairs = islice(_forward(txn.cursor(dbs[_FED_AT]), span), _FED_RECORDS)
             return _mark(txn, dbs), [(int.from_bytes(key, "big"), record) for key, record in pairs]
@@ -814,6 +831,7 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
             txn.put(b"format", record, db=env.open_db(_META, txn=txn))
         meta = _meta(env, txn)
         version = _checked_format(txn.get(b"format", db=meta))
+        txn.put(_LOG_ID, os.urandom(LOG_ID_BYTES), db=meta, overwrite=False)
         databases = [*_databases(lambda name: env.open_db(name, txn=txn), meta), env.open_db(_FED, txn=txn)]
         if version < _FORMAT_VERSION:
             _feed_all(txn, databases)

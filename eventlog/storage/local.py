@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
 from eventlog.storage.base import FED, MAX_KEY_BYTES, check_starts
-from eventlog.storage.fed import fed_of, read_place, unknown_place, unpacked
+from eventlog.storage.fed import fed_of, place_in, read_place, unknown_place, unpacked
 from eventlog.storage.journal import (
     END,
     OFFSET_MASK,
@@ -326,6 +326,8 @@ class LocalStorage:
         What a log held before releases that feed first opened it for writing comes in key order. With ``"off"``, what
         is written in one go counts as one commit. After power loss, a position of what was lost is none any more.
         """
+        self._check_usable()
+        after = place_in(self._lmdb.log_id(), after)
         number, skip = read_place(after)
         if number > self._visible_end() >> BITS:
             raise unknown_place(after)

@@ -5,6 +5,7 @@ Owns a dict and, per kind of key, one sorted list of keys. It must never hold it
 
 from __future__ import annotations
 
+import os
 import threading
 from bisect import bisect_left, insort
 from itertools import chain, islice
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from eventlog.errors import ClosedError, ExpectationError
 from eventlog.storage.base import FED, check_keys, check_starts
-from eventlog.storage.fed import in_commit, place_bytes, read_place, unknown_place
+from eventlog.storage.fed import LOG_ID_BYTES, in_commit, place_bytes, place_in, read_place, unknown_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ class MemoryStorage:
     """
 
     def __init__(self) -> None:
+        self._log_id = os.urandom(LOG_ID_BYTES)
         self._lock = threading.Lock()
         self._values: dict[bytes, bytes] = {}
         self._keys: dict[int, list[bytes]] = {}
@@ -109,7 +111,7 @@ class MemoryStorage:
             InvalidInputError: `after` is no position of its feed.
         """
         self._check_open()
-        number, index = read_place(after)
+        number, index = read_place(place_in(self._log_id, after))
         if number or index > len(self._fed):
             raise unknown_place(after)
         return islice(self._fed_after(index), limit and max(limit, 0))
@@ -120,7 +122,7 @@ class MemoryStorage:
             page = self._fed[index : index + _PAGE_PAIRS]
             if not page:
                 return
-            yield from ((place_bytes(0, at), key) for at, key in enumerate(page, index + 1))
+            yield from ((place_bytes(self._log_id, 0, at), key) for at, key in enumerate(page, index + 1))
             index += len(page)
 
     def position(self) -> int:

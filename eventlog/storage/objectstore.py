@@ -180,13 +180,17 @@ class ObjectStoreStorage:
         """See ``Storage.feed``. The writer numbers what it commits; what is fed is in the store, whoever writes next.
 
         Raises:
-            InvalidInputError: `after` is no position of this log; otherwise as `get` and `settle`.
+            InvalidInputError: `after` is no position of this log, or lies beyond its end: the store was set back;
+                otherwise as `get` and `settle`.
         """
         self._check_open()
         return self._fed(self._number(after), left=limit)
 
     def _fed(self, number: int, *, left: int | None) -> Iterator[Pair]:
         self.flush()
+        if self._writer is not None and number > self._writer.fed_flushed:
+            why = "the store was set back, and lost what was committed up to there; begin without one"
+            raise InvalidInputError(f"a position lies beyond the end of the feed of {self.location}: {why}")
         last = b"\xff" * _NUMBER_BYTES if self._writer is None else _number(self._writer.fed_flushed + 1)
         first = FEED + _number(number + 1)
         if first < FEED + last:
@@ -198,7 +202,9 @@ class ObjectStoreStorage:
             return 0
         number = position.removeprefix(self._log_id)
         if len(number) != _NUMBER_BYTES or len(position) == _NUMBER_BYTES:
-            raise InvalidInputError(f"{position!r} is no position in the feed of {self.location}; begin at b''")
+            raise InvalidInputError(
+                f"{position.hex()} is no position in the feed of {self.location}; begin without one"
+            )
         return int.from_bytes(number, "big")
 
     def _read(self, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:

@@ -12,7 +12,7 @@ from typing import Final
 
 from slatedb import uniffi as slate
 
-from eventlog.errors import CorruptionError, EventLogError, InvalidInputError, StorageError
+from eventlog.errors import CorruptionError, EventLogError, InvalidInputError, StorageError, TakenOverError
 
 _FOLDER: Final = "file:///"
 _URL: Final = re.compile(r"(s3|gs|az)://([A-Za-z0-9][A-Za-z0-9._-]*)/(.+)")
@@ -71,9 +71,9 @@ def _check(prefix: str) -> None:
         )
 
 
-def taken_over(place: Place) -> StorageError:
+def taken_over(place: Place) -> TakenOverError:
     """What a writer is told after another one opened the log."""
-    return StorageError(
+    return TakenOverError(
         f"{place.shown}: another process opened this log for writing and took it over; what was acknowledged here is "
         "safe, this call was not and may be there or not; open the log again to take it back, or with readonly=True to "
         "read beside the other"

@@ -10,7 +10,7 @@ import os
 import struct
 from hashlib import blake2b
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import (
     ClosedError,
@@ -21,7 +21,8 @@ from eventlog.errors import (
 )
 from eventlog.storage import postgres_schema as schema
 from eventlog.storage.base import FED, check_keys, check_starts
-from eventlog.storage.postgres_server import Byteas, LostError, Server, place_of
+from eventlog.storage.postgres_groups import Answer, Batch, Groups, answers_of, arguments_of
+from eventlog.storage.postgres_server import LostError, Row, Server, bigint, byteas, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,12 +39,13 @@ _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
 _PAGE_BYTES: Final = 1 << 20
 _PAGE_RANGES: Final = 256
-_TOKEN: Final = 6
-"""Where a commit's arguments have its token."""
 _GROUP: Final = slice(1, 9)
 _of_range, _of_key = itemgetter(0), itemgetter(1)
 """Where a page has them; the order of a union is nobody's promise."""
-_moment = struct.Struct(">Q")
+_LOG_ID_BYTES: Final = 8
+_moment = struct.Struct(f">{_LOG_ID_BYTES}sQ")
+"""How a position begins: whose it is, and the number of a transaction; the key follows."""
+_AT: Final = _moment.size
 
 
 class PostgresStorage:
@@ -102,6 +104,7 @@ class PostgresStorage:
         self._statements = schema.Statements(place.schema)
         self._salt = place.schema.encode()[:64]
         self._server = Server(place, timeout_s)
+        self._groups = Groups(self._asked)
         schema.open_schema(self._server, place, readonly=readonly, is_full=synchronous == "full")
 
     @property
@@ -121,7 +124,7 @@ class PostgresStorage:
         """
         check_keys(keys)
         self._check_open()
-        rows = self._read(self._statements.get, [Byteas(keys)]) if keys else []
+        rows = self._pairs(self._statements.get, [byteas(keys)]) if keys else []
         return [*map({key: value for _, key, value in rows}.get, keys)]
 
     def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
@@ -140,8 +143,8 @@ class PostgresStorage:
         while ranges and (left is None or left > 0):
             some = ranges[:_PAGE_RANGES]
             count = size if left is None else min(left, size)
-            low, high = (Byteas(each[end] for each in some) for end in (0, 1))
-            page = [row for row in self._read(statement, [low, high, count, count]) if row[1] is not None]
+            low, high = (byteas(each[end] for each in some) for end in (0, 1))
+            page = self._pairs(statement, [low, high, bigint(count)])
             page.sort(key=_of_key, reverse=reverse)
             page.sort(key=_of_range)
             yield from ((key, value) for _, key, value in page)
@@ -161,29 +164,53 @@ class PostgresStorage:
         In the order of transactions' numbers, up to the oldest that is not over yet, in whatever database of the
         server: a transaction that stays open for hours holds the feed up for hours, and loses nothing.
 
+        A position is one of this table of this cluster, and of its standbys: after a dump and restore, or
+        ``pg_upgrade``, begin without one. What was dumped and restored is fed in its order as far as that can be, and
+        the rest in key order. A server that was set back, or a standby that took over and had not got everything, is
+        noticed as long as it has not got beyond the position again.
+
         Raises:
-            InvalidInputError: no position of this log; otherwise as `get`.
+            InvalidInputError: no position of this log, one that an earlier release gave, or of what the server lost;
+                otherwise as `get`.
         """
         self._check_open()
-        if after and (len(after) <= _moment.size or after[_moment.size : _moment.size + 1] != FED):
-            raise InvalidInputError(f"{after.hex()} is no position in the feed of {self._location}")
+        if after and after[_AT : _AT + 1] != FED:
+            raise self._unknown(after)
         return self._fed(after, limit)
+
+    def _unknown(self, after: bytes) -> InvalidInputError:
+        return InvalidInputError(
+            f"{after.hex()} is no position in the feed of {self._location}: another log gave it, or an earlier "
+            "release, or the server lost what was committed up to there; begin without one"
+        )
 
     def _fed(self, after: bytes, left: int | None) -> Iterator[Pair]:
         while left is None or left > 0:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
-            since = str(_moment.unpack_from(after)[0]) if after else "0"
-            rows = self._read(self._statements.feed, [since, after[_moment.size :], count])
-            page = [row for row in rows if row[1] is not None]
-            page.sort(key=lambda row: (int(row[1]), row[2]))
-            for _, number, key in page:
-                after = _moment.pack(int(number)) + key
+            page = self._fed_page(after, count)
+            for number, key in page:
+                after = number + key
                 yield after, key
             left = None if left is None else left - len(page)
             if len(page) < count:
                 return
 
-    def _read(self, statement: str, arguments: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _fed_page(self, after: bytes, count: int) -> list[Pair]:
+        """The keys that are fed after a position, each with what its own begins with."""
+        log_id, since = _moment.unpack_from(after) if after else (b"", 0)
+        rows = self._read(self._statements.feed, [b"%d" % since, after[_AT:], bigint(count)])
+        begun, _, name = next(text for _, key, text in rows if key is None).partition(b" ")
+        mine = blake2b(name, digest_size=_LOG_ID_BYTES).digest()
+        if after and (log_id != mine or (begun.isdigit() and since >= int(begun))):
+            raise self._unknown(after)
+        found = sorted((number, key) for number, key, _ in rows if key is not None)
+        return [(_moment.pack(mine, number), key) for number, key in found]
+
+    def _pairs(self, statement: bytes, arguments: Sequence[bytes]) -> list[Row]:
+        """Rows that have a key."""
+        return [row for row in self._read(statement, arguments) if row[1] is not None]
+
+    def _read(self, statement: bytes, arguments: Sequence[bytes]) -> list[Row]:
         """What a statement that changes nothing answers; it is asked again where the connection broke."""
         return self._server.patiently(lambda: self._server.ask(statement, arguments))
 
@@ -222,46 +249,46 @@ class PostgresStorage:
         size = sum(len(key) + len(value) for key, value in batch.items())
         if size > _MAX_BATCH_BYTES:
             raise TooLargeError("bytes of a batch in PostgreSQL", size, _MAX_BATCH_BYTES)
-        gone = [key for key in deletes if key not in batch]
         is_once = any(wanted.get(key, value) != value for key, value in batch.items())
-        arguments = [
-            self._locks([*batch, *gone, *wanted]),
-            *(Byteas(batch), Byteas(batch.values()), Byteas(gone)),
-            *(Byteas(wanted), Byteas(wanted.values()), None if is_once else os.urandom(16)),
-            *(self._is_durable, self._timeout_ms),
-        ]
-        differing = self._committed(arguments, batch, wanted)
+        gone = [key for key in deletes if key not in batch]
+        locks = self._locks([*batch, *gone, *wanted])
+        differing = self._committed(Batch(locks, batch, gone, wanted, None if is_once else os.urandom(16), size))
         if differing:
             raise ExpectationError(differing)
 
-    def _committed(
-        self, arguments: list[Any], batch: dict[bytes, bytes], wanted: dict[bytes, bytes | None]
-    ) -> list[bytes]:
+    def _committed(self, batch: Batch) -> list[bytes]:
         """The keys that differ, none if the batch was written."""
         try:
-            return self._server.patiently(lambda: self._differing(arguments), is_lost_fatal=True)
+            answer = self._server.patiently(lambda: self._groups.answer(batch), is_lost_fatal=True)
+            if answer.is_busy:
+                answer = self._server.patiently(lambda: self._waited_for(batch), is_lost_fatal=True)
         except LostError as lost:
-            return self._resolved(arguments, batch, wanted, lost)
+            return self._resolved(batch, lost)
+        return answer.differing
 
-    def _resolved(
-        self, arguments: list[Any], batch: dict[bytes, bytes], wanted: dict[bytes, bytes | None], lost: LostError
-    ) -> list[bytes]:
+    def _resolved(self, batch: Batch, lost: LostError) -> list[bytes]:
         """The same, after an answer was lost."""
         try:
-            differing = self._server.patiently(lambda: self._differing(arguments))
-            if not differing or arguments[_TOKEN] is not None:
+            differing = self._server.patiently(lambda: self._waited_for(batch)).differing
+            if not differing or batch.token is not None:
                 return differing
-            made = [key for key in batch if wanted.get(key, b"") is None] or list(batch)
-            return [] if self.get(made) == [batch[key] for key in made] else differing
+            made = [key for key in batch.puts if batch.wanted.get(key, b"") is None] or list(batch.puts)
+            return [] if self.get(made) == [batch.puts[key] for key in made] else differing
         except StorageError as error:
             raise StorageError(
                 f"{self._location}: the connection was lost during a commit, and the batch may be there or not "
                 f"({error}); look before writing again"
             ) from lost
 
-    def _differing(self, arguments: list[Any]) -> list[bytes]:
-        ((_, differing),) = self._server.ask(self._statements.commit, arguments)
-        return differing or []
+    def _waited_for(self, batch: Batch) -> Answer:
+        """What becomes of a batch that waits for its locks."""
+        return self._asked([batch], self._timeout_ms)[0]
+
+    def _asked(self, batches: list[Batch], timeout_ms: int = 0) -> list[Answer]:
+        """What becomes of batches that have no lock in common; unless they may wait, some are busy."""
+        options = [b"\1" if self._is_durable else b"\0", bigint(timeout_ms)]
+        ((_, answer, _),) = self._server.ask(self._statements.commit, [*arguments_of(batches), *options])
+        return answers_of(answer, len(batches))
 
     def _locks(self, keys: Iterable[bytes]) -> list[int]:
         """Numbers of advisory locks, in order: one for each run that the keys are of."""
@@ -291,14 +318,14 @@ class PostgresStorage:
     def is_flushed(self) -> bool:
         """Whether everything committed so far is on the server's stable storage; it may say no too often."""
         self._check_open()
-        return self._is_durable or bool(self._read(self._statements.is_flushed, [])[0][1])
+        return self._is_durable or any(self._read(self._statements.is_flushed, [])[0][1])
 
     # --- handles --------------------------------------------------------------------------------------------------
 
     def size_bytes(self) -> int:
         """Bytes of the table, its indexes and what is kept for them, as the server counts them."""
         self._check_open()
-        return int(self._read(self._statements.size, [])[0][1])
+        return int.from_bytes(self._read(self._statements.size, [])[0][1], "big")
 
     def close(self) -> None:
         """Flush what is left, and give the connections back. Idempotent."""

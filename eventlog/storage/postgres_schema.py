@@ -1,8 +1,9 @@
 """What a log is in a PostgreSQL database: one table of pairs, the statements on it, and how it is made.
 
 Owns all SQL but that of the views. These are PostgreSQL's own, and a database that only speaks its protocol may lack
-them: ``pg_advisory_xact_lock`` (commits of one run in line), ``xid8`` and ``pg_snapshot_xmin`` (the feed), functions in
-``plpgsql`` (a commit in one round trip), arrays and ``unnest``. Tables, keys and conditions are plain SQL.
+them: ``pg_advisory_xact_lock`` (commits of one run in line), ``xid8``, ``pg_snapshot_xmin`` and ``pg_control_system``
+(the feed), functions in ``plpgsql`` (a commit in one round trip), arrays and ``unnest``. Tables, keys and conditions
+are plain SQL.
 
 ```
  pairs   key, value; and the transaction that put it, of what is fed
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from eventlog.storage.postgres_server import Connection, Place, Server
 
 FORMAT: Final = 1
-FUNCTIONS: Final = 2
+FUNCTIONS: Final = 3
 _THERE: Final = "SELECT FROM pg_catalog.pg_class WHERE relname = 'meta' AND relnamespace = to_regnamespace(%s)"
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]
@@ -43,12 +44,17 @@ INSERT INTO {{0}}.meta VALUES ('format', {FORMAT}), ('functions', 0);
 
 _FUNCTIONS: Final = f"""
 CREATE OR REPLACE FUNCTION {{0}}.commit(
-  locks bigint[], keys bytea[], vals bytea[], gone bytea[], expected bytea[], wanted bytea[], token bytea,
-  durable boolean, ms int
-) RETURNS bytea[] LANGUAGE plpgsql AS $$
+  counts bigint[], locks bigint[], keys bytea[], vals bytea[], gone bytea[], expected bytea[], wanted bytea[],
+  tokens bytea[], durable boolean, ms bigint
+) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE
-  each bigint;
-  differing bytea[];
+  before bigint[] := ARRAY[0, 0, 0, 0];
+  upto bigint[];
+  put_keys bytea[] := ARRAY[]::bytea[];
+  put_vals bytea[] := ARRAY[]::bytea[];
+  deleted bytea[] := ARRAY[]::bytea[];
+  refused boolean;
+  answer bytea := '';
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'a log needs transactions that are READ COMMITTED, these are %',
@@ -57,35 +63,56 @@ BEGIN
   IF durable <> (current_setting('synchronous_commit') <> 'off') THEN
     PERFORM set_config('synchronous_commit', CASE WHEN durable THEN 'on' ELSE 'off' END, true);
   END IF;
-  PERFORM set_config('lock_timeout', ms::text, true);
-  FOREACH each IN ARRAY locks LOOP
-    PERFORM pg_advisory_xact_lock(each);
-  END LOOP;
-  IF token IS NOT NULL AND EXISTS (SELECT FROM {{0}}.done d WHERE d.token = commit.token) THEN
-    RETURN NULL;
+  IF ms > 0 THEN
+    PERFORM set_config('lock_timeout', ms::text, true);
   END IF;
-  FOR i IN 1..cardinality(expected) LOOP
-    IF (SELECT p.value FROM {{0}}.pairs p WHERE p.key = expected[i]) IS DISTINCT FROM wanted[i] THEN
-      differing := array_append(differing, expected[i]);
+  FOR n IN 1..cardinality(tokens) LOOP
+    refused := false;
+    upto := ARRAY[before[1] + counts[4*n-3], before[2] + counts[4*n-2], before[3] + counts[4*n-1],
+      before[4] + counts[4*n]];
+    FOR i IN before[1]+1..upto[1] LOOP
+      IF ms > 0 THEN
+        PERFORM pg_advisory_xact_lock(locks[i]);
+      ELSIF NOT pg_try_advisory_xact_lock(locks[i]) THEN
+        refused := true;
+        answer := answer || int4send(n) || int4send(0);
+        EXIT;
+      END IF;
+    END LOOP;
+    IF tokens[n] IS NOT NULL AND EXISTS (SELECT FROM {{0}}.done d WHERE d.token = tokens[n]) THEN
+      refused := true;
     END IF;
+    IF NOT refused THEN
+      FOR i IN before[4]+1..upto[4] LOOP
+        IF (SELECT p.value FROM {{0}}.pairs p WHERE p.key = expected[i]) IS DISTINCT FROM wanted[i] THEN
+          refused := true;
+          answer := answer || int4send(n) || int4send(length(expected[i])) || expected[i];
+        END IF;
+      END LOOP;
+      IF NOT refused THEN
+        put_keys := put_keys || keys[before[2]+1:upto[2]];
+        put_vals := put_vals || vals[before[2]+1:upto[2]];
+        deleted := deleted || gone[before[3]+1:upto[3]];
+        IF tokens[n] IS NOT NULL THEN
+          INSERT INTO {{0}}.done VALUES (tokens[n], now());
+        END IF;
+      END IF;
+    END IF;
+    before := upto;
   END LOOP;
-  IF differing IS NOT NULL THEN
-    RETURN differing;
-  END IF;
-  IF token IS NOT NULL THEN
+  IF cardinality(array_remove(tokens, NULL)) > 0 THEN
     DELETE FROM {{0}}.done d WHERE d.token IN (
       SELECT o.token FROM {{0}}.done o WHERE o.at < now() - interval '1 hour' LIMIT 100 FOR UPDATE SKIP LOCKED
     );
-    INSERT INTO {{0}}.done VALUES (token, now());
   END IF;
-  IF cardinality(gone) > 0 THEN
-    DELETE FROM {{0}}.pairs WHERE key = ANY(gone);
+  IF cardinality(deleted) > 0 THEN
+    DELETE FROM {{0}}.pairs WHERE key = ANY(deleted);
   END IF;
   INSERT INTO {{0}}.pairs (key, value, txid)
     SELECT b.key, b.value, CASE WHEN get_byte(b.key, 0) = {_FED} THEN pg_current_xact_id() END
-    FROM unnest(keys, vals) AS b(key, value)
+    FROM unnest(put_keys, put_vals) AS b(key, value)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value, txid = excluded.txid;
-  RETURN NULL;
+  RETURN answer;
 END $$;
 
 CREATE OR REPLACE FUNCTION {{0}}.flush() RETURNS bigint LANGUAGE plpgsql AS $$
@@ -99,10 +126,30 @@ UPDATE {{0}}.meta SET value = {FUNCTIONS} WHERE name = 'functions';
 """
 
 
-class Statements:
-    """The statements on one log. Each answers with a row that has its first argument in front.
+_OF_FEED: Final = """
+concat_ws(' ',
+  CASE WHEN NOT pg_is_in_recovery() THEN pg_snapshot_xmax(pg_current_snapshot())::text ELSE 'none' END,
+  (SELECT system_identifier FROM pg_control_system()),
+  (SELECT oid FROM pg_database WHERE datname = current_database()),
+  '{}'::regclass::oid)
+"""
+"""No transaction of that number has begun (a standby does not know), and then what names one table in the world: of
+which cluster, which database of it, and which table there. A copy, however it was restored, is another one."""
 
-    Where there may be none, that is one more, of NULLs.
+_UNHEARD_OF: Final = "SELECT FROM {}.pairs WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+_FED_ANEW: Final = (
+    "UPDATE {}.pairs SET txid = pg_current_xact_id() WHERE txid >= pg_snapshot_xmax(pg_current_snapshot())"
+)
+"""A log that was dumped and restored brings the numbers of another cluster's transactions. Where this one's have not
+got so far, what they put would be fed when they have, behind what is newer: so it is fed now, in key order."""
+
+
+class Statements:
+    """The statements on one log. Each takes a number first, and answers with rows of a number and two of ``bytea``.
+
+    One of the rows has the number that it was given; whoever asks knows by it that this is the answer. Where there may
+    be none, that is one more, of NULLs. What becomes of batches is one string of the number of each that was not
+    written, the length of a key that differs, and that key, where the length is 0 if another transaction has a lock.
 
     Args:
         schema: the log's, whose name needs no escape within quotes.
@@ -110,29 +157,40 @@ class Statements:
 
     def __init__(self, schema: str) -> None:
         pairs = f'"{schema}".pairs'
-        echo = "SELECT %s::bigint, NULL::bytea, NULL::bytea UNION ALL "
-        page = (
-            f"{echo}(SELECT r.n, p.key, p.value FROM unnest(%s, %s) WITH ORDINALITY AS r(low, high, n) "
-            f"CROSS JOIN LATERAL (SELECT key, value FROM {pairs} WHERE key >= r.low AND key < r.high "
-            "ORDER BY key{0} LIMIT %s) p ORDER BY r.n, p.key{0} LIMIT %s)"
-        )
-        self.get = f"{echo}SELECT 0, key, value FROM {pairs} WHERE key = ANY(%s)"
-        self.forward = page.format("")
-        self.backward = page.format(" DESC")
+
+        def answering(rows: str) -> bytes:
+            return f"SELECT $1::bigint, NULL::bytea, NULL::bytea UNION ALL ({rows})".encode()
+
+        def page(order: str) -> bytes:
+            return answering(
+                "SELECT r.n, p.key, p.value FROM unnest($2::bytea[], $3::bytea[]) WITH ORDINALITY AS r(low, high, n) "
+                f"CROSS JOIN LATERAL (SELECT key, value FROM {pairs} WHERE key >= r.low AND key < r.high "
+                f"ORDER BY key{order} LIMIT $4::bigint) p ORDER BY r.n, p.key{order} LIMIT $4::bigint"
+            )
+
+        self.get = answering(f"SELECT 0, key, value FROM {pairs} WHERE key = ANY($2::bytea[])")
+        self.forward = page("")
+        self.backward = page(" DESC")
         self.feed = (
-            "SELECT %s::bigint, NULL::xid8::text, NULL::bytea UNION ALL "
-            f"(SELECT 0, p.txid::text, p.key FROM {pairs} p WHERE p.txid IS NOT NULL "
-            "AND (p.txid, p.key) > (%s::xid8, %s) AND p.txid < pg_snapshot_xmin(pg_current_snapshot()) "
-            "ORDER BY p.txid, p.key LIMIT %s)"
+            f"SELECT $1::bigint, NULL::bytea, convert_to({_OF_FEED.format(pairs)}, 'UTF8') UNION ALL "
+            f"(SELECT p.txid::text::bigint, p.key, NULL FROM {pairs} p WHERE p.txid IS NOT NULL "
+            "AND (p.txid, p.key) > ($2::text::xid8, $3::bytea) AND p.txid < pg_snapshot_xmin(pg_current_snapshot()) "
+            "ORDER BY p.txid, p.key LIMIT $4::bigint)"
+        ).encode()
+        self.commit = (
+            f'SELECT $1::bigint, "{schema}".commit($2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], '
+            "$6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::boolean, $11::bigint), NULL::bytea"
+        ).encode()
+        self.flush = f'SELECT $1::bigint, int8send("{schema}".flush()), NULL::bytea'.encode()
+        self.is_flushed = (
+            b"SELECT $1::bigint, int4send((pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn())::int), "
+            b"NULL::bytea"
         )
-        self.commit = f'SELECT %s::bigint, "{schema}".commit(%s::bigint[], %s, %s, %s, %s, %s, %s::bytea, %s, %s::int)'
-        self.flush = f'SELECT %s::bigint, "{schema}".flush()'
-        self.is_flushed = "SELECT %s::bigint, pg_current_wal_insert_lsn() <= pg_current_wal_flush_lsn()"
-        self.size = f"SELECT %s::bigint, pg_total_relation_size('{pairs}')"
+        self.size = f"SELECT $1::bigint, int8send(pg_total_relation_size('{pairs}')), NULL::bytea".encode()
 
 
 def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) -> None:
-    """See that the log is there and of this format; unless `readonly`, make it, and bring its functions up to date.
+    """See that the log is there and of this format; unless `readonly`, make it, and bring it up to date.
 
     Raises:
         FormatError: no log there, something else, or a newer format.
@@ -145,7 +203,7 @@ def open_schema(server: Server, place: Place, *, readonly: bool, is_full: bool) 
             found = _found(connection, quoted)
             if readonly and not found:
                 raise FormatError(f"no log at {place.shown}; check the URL, or open it without readonly to create one")
-            if not readonly and _is_wanting(found):
+            if not readonly and _is_wanting(connection, quoted, found):
                 found = _made(connection, place, quoted)
         except psycopg.Error as error:
             raise server.translated(error) from error
@@ -180,9 +238,15 @@ def _found(connection: Connection, quoted: str) -> dict[str, int]:
     return found
 
 
-def _is_wanting(found: dict[str, int]) -> bool:
-    """Whether the log is to be made, or its functions are: never those of a newer format."""
-    return not found or (found["format"] == FORMAT and found["functions"] < FUNCTIONS)
+def _is_wanting(connection: Connection, quoted: str, found: dict[str, int]) -> bool:
+    """Whether the log is to be made, or its functions or its feed are: never those of a newer format."""
+    if not found or found["format"] != FORMAT:
+        return not found
+    return found["functions"] < FUNCTIONS or _is_from_elsewhere(connection, quoted)
+
+
+def _is_from_elsewhere(connection: Connection, quoted: str) -> bool:
+    return connection.execute(_UNHEARD_OF.format(quoted).encode()).fetchone() is not None
 
 
 def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
@@ -191,7 +255,7 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
         found = _found(connection, quoted)
-        if not _is_wanting(found):  # another process was first
+        if not _is_wanting(connection, quoted, found):  # another process was first
             return found
         if not found:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}".encode())
@@ -203,4 +267,5 @@ def _made(connection: Connection, place: Place, quoted: str) -> dict[str, int]:
                 ) from error
         connection.execute(views_of(quoted).encode())
         connection.execute(_FUNCTIONS.format(quoted).encode())
+        connection.execute(_FED_ANEW.format(quoted).encode())
         return _found(connection, quoted)

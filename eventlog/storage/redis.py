@@ -72,7 +72,8 @@ class RedisStorage:
 
     None of them survives a failover: a replica gets what was committed a moment later, and if it takes over before,
     what was acknowledged is gone. (``WAIT`` narrows that, and does not close it.) Nor do they survive a server that
-    evicts: any ``maxmemory-policy`` but ``noeviction`` is refused.
+    evicts: any ``maxmemory-policy`` but ``noeviction`` is refused. Where its memory is full, a log is opened, read and
+    deleted from, and nothing is added.
 
     A log lies in one slot of a cluster: many logs spread over its servers, one log does not. A batch has at most
     300,000 keys and 512 MiB; while the server writes it, everybody waits: 15 to 30 µs for each key.
@@ -204,7 +205,9 @@ class RedisStorage:
         log_id = self._links.log_id
         rest = position.removeprefix(log_id)
         if len(position) != len(log_id) + _PLACE_MS + _PLACE_N or len(rest) == len(position):
-            raise InvalidInputError(f"{position!r} is no position in the feed of {self._location}; begin at b''")
+            raise InvalidInputError(
+                f"{position.hex()} is no position in the feed of {self._location}; begin without one"
+            )
         return int.from_bytes(rest[:_PLACE_MS], "big"), int.from_bytes(rest[_PLACE_MS:], "big")
 
     def _position(self, place: tuple[int, int]) -> bytes:
@@ -216,7 +219,7 @@ class RedisStorage:
             count = _PAGE_PAIRS if left is None else min(left, _PAGE_PAIRS)
             entries, last = self._read(FEED, [self._names.feed], [b"(%d-%d" % place, b"%d" % count])
             if place > _numbers(last):
-                why = "the server lost what was committed up to there; begin at b''"
+                why = "the server lost what was committed up to there; begin without one"
                 raise InvalidInputError(f"a position lies beyond the end of the feed of {self._location}: {why}")
             for at, (_, rest) in entries:
                 place = _numbers(at)

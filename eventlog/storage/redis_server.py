@@ -217,7 +217,7 @@ class Links:
         try:
             yield link
         except CapacityError:
-            with suppress(Unreached):  # it has what a new one would not be given: a lane, to delete by
+            with suppress(Unreached):  # it is good still, and a new one would take memory for another lane
                 link.call()
                 self._give_back(link)
             raise

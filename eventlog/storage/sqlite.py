@@ -26,7 +26,7 @@ from eventlog.errors import (
 )
 from eventlog.storage import sqlite_file as files
 from eventlog.storage.base import FED, MAX_KEY_BYTES, check_keys, check_starts
-from eventlog.storage.fed import in_commit, place_bytes, read_place, spread, unknown_place
+from eventlog.storage.fed import in_commit, place_bytes, place_in, read_place, spread, unknown_place
 from eventlog.storage.locks import LOCK_POLL_S
 from eventlog.storage.sqlite_file import Connections, Wal, file_id, roll_back
 from eventlog.storage.worker import Worker
@@ -204,13 +204,13 @@ class SqliteStorage:
             InvalidInputError: `after` is no position of its feed.
             FormatError: opened readonly, and the file has no feed yet; otherwise as `get`.
         """
-        number, index = read_place(after)
-        last = self._read(lambda connection: files.last_fed(connection, self._path))
+        log_id, last = self._read(lambda connection: files.last_fed(connection, self._path))
+        number, index = read_place(place_in(log_id, after))
         if number or index > last[0] + last[2]:
             raise unknown_place(after)
-        return islice(self._fed(index), limit and max(limit, 0))
+        return islice(self._fed(log_id, index), limit and max(limit, 0))
 
-    def _fed(self, index: int) -> Iterator[Pair]:
+    def _fed(self, log_id: bytes, index: int) -> Iterator[Pair]:
         begin = -1
         while index > begin:
             begin = index
@@ -218,7 +218,7 @@ class SqliteStorage:
             for place, first, count in page:
                 for key in spread(first, count, index - place):
                     index += 1
-                    yield place_bytes(0, index), key
+                    yield place_bytes(log_id, 0, index), key
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What `work` reads with a connection; it may run again."""

@@ -8,6 +8,7 @@ it again would drop the locks that SQLite holds for this process.
  user_version     2          the format; 1 had no table of what is fed
  pairs            key, value as the storage engine was given them
  fed              place, key, count: stretches of keys in the order of their commits, see `fed`; place: keys before it
+ log              id: what the positions of its feed begin with; a file that has none gets one with its feed
 ```
 """
 
@@ -30,7 +31,7 @@ from eventlog.errors import (
     StorageError,
 )
 from eventlog.storage.base import FED
-from eventlog.storage.fed import behind, stretches
+from eventlog.storage.fed import LOG_ID_BYTES, behind, stretches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -48,8 +49,11 @@ _TABLE: Final = "CREATE TABLE pairs (key BLOB NOT NULL PRIMARY KEY, value BLOB N
 where a value over a tenth of a page takes pages of its own: twice the bytes for events of some hundred bytes. One table
 per kind of key made the file no smaller, and every commit write more pages."""
 _FED_TABLE: Final = "CREATE TABLE fed (place INTEGER NOT NULL PRIMARY KEY, key BLOB NOT NULL, count INTEGER NOT NULL)"
+_LOG_TABLE: Final = "CREATE TABLE IF NOT EXISTS log (id BLOB NOT NULL)"
+_PUT_LOG_ID: Final = "INSERT INTO log SELECT ? WHERE NOT EXISTS (SELECT 1 FROM log)"
 _LAST_FED: Final = "SELECT place, key, count FROM fed ORDER BY place DESC LIMIT 1"
 _PUT_FED: Final = "INSERT OR REPLACE INTO fed VALUES (?, ?, ?)"
+_IS_THERE: Final = "SELECT 1 FROM sqlite_master WHERE name = ?"
 _TO_BE_FED: Final = "SELECT key FROM pairs WHERE key >= ? AND key < ? ORDER BY key"
 _PAGE_BYTES: Final = 2048
 """A commit writes whole pages to the WAL: a third fewer bytes than with the usual 4096, in a file hardly larger."""
@@ -257,8 +261,8 @@ def make_or_check(connection: sqlite3.Connection, path: Path, synchronous: str, 
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute(f"PRAGMA synchronous={synchronous}")
     version = _check_format(connection, path)
-    if not readonly and version < _FORMAT_VERSION:
-        _upgrade(connection)
+    if not readonly and not _is_fed(connection):
+        _upgrade(connection, version)
     if not readonly and connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
         raise StorageError(f"{path}: SQLite cannot keep a WAL there; a log needs a local disk")
 
@@ -268,6 +272,7 @@ def _make(connection: sqlite3.Connection) -> None:
     if _is_empty(connection):  # else another process was first
         connection.execute(_TABLE)
         connection.execute(_FED_TABLE)
+        _name_log(connection)
         connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={_FORMAT_VERSION}")
     connection.execute("COMMIT")
@@ -279,11 +284,18 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(query).fetchone() == (0, 0, 0))
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """Give a file of format 1 its feed: what it holds, in key order, for nobody knows another."""
+def _name_log(connection: sqlite3.Connection) -> None:
+    """Give a log its id, unless it has one."""
+    connection.execute(_LOG_TABLE)
+    connection.execute(_PUT_LOG_ID, (os.urandom(LOG_ID_BYTES),))
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """Give a file its id, and one of format 1 its feed: what it holds, in key order, for nobody knows another."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_fed(connection):  # else another process was first
+        _name_log(connection)
+        if version < _FORMAT_VERSION and connection.execute(_IS_THERE, ("fed",)).fetchone() is None:
             connection.execute(_FED_TABLE)
             keys = connection.execute(_TO_BE_FED, (FED, bytes([FED[0] + 1])))
             put_fed(connection, (key for (key,) in keys))
@@ -295,18 +307,20 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 
 
 def _is_fed(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA user_version").fetchone()[0] >= _FORMAT_VERSION)
+    has_feed = connection.execute("PRAGMA user_version").fetchone()[0] >= _FORMAT_VERSION
+    return has_feed and connection.execute(_IS_THERE, ("log",)).fetchone() is not None
 
 
-def last_fed(connection: sqlite3.Connection, path: Path) -> Stretch:
-    """The last stretch of keys that are fed: how many are before it, the first key, how many they are.
+def last_fed(connection: sqlite3.Connection, path: Path) -> tuple[bytes, Stretch]:
+    """The log's id, and the last stretch of keys that are fed: how many are before it, the first key, how many.
 
     Raises:
-        FormatError: the file is of format 1 still.
+        FormatError: the file has no feed yet.
     """
     if not _is_fed(connection):
         raise FormatError(f"{path} was written before there was a feed; open it once for writing")
-    return _last_fed(connection)
+    log_id: bytes = connection.execute("SELECT id FROM log").fetchone()[0]
+    return log_id, _last_fed(connection)
 
 
 def _last_fed(connection: sqlite3.Connection) -> Stretch:

@@ -45,7 +45,7 @@ from eventlog import (
 )
 from eventlog.codec import MSGPACK
 from tests.counting import CountingStorage, everything, patience
-from tests.strict import strictly_equal
+from tests.strict import named, strictly_equal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -440,7 +440,7 @@ LOSSLESS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", LOSSLESS, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize("value", LOSSLESS, ids=named)
 def test_13_lossless(log: EventLog, run: Run, value: Any) -> None:
     run.append({"a": value})
     run.append({"messages": Extend([value]), "d": Merge({"k": value})})
@@ -458,7 +458,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("value", BAD, ids=named)
 def test_13_unserializable_names_the_path(run: Run, refuses: Refuses, value: Any) -> None:
     more = ".callback" if isinstance(value, Card) else ""
     state = dict(run.state)
@@ -497,7 +497,7 @@ def test_13_a_registered_encoder_that_fails(run: Run, refuses: Refuses) -> None:
         unregister(Own)
 
 
-@pytest.mark.parametrize("wrong", [-1, 2**64 - 1, 1.5, True, 0, b"x", ["e"], object()], ids=repr)
+@pytest.mark.parametrize("wrong", [-1, 2**64 - 1, 1.5, True, 0, b"x", ["e"], object()], ids=named)
 def test_15_expected_is_no_event(run: Run, refuses: Refuses, wrong: Any) -> None:
     for use in (
         lambda: run.append({"n": 1}, expected=wrong),

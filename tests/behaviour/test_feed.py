@@ -75,6 +75,20 @@ class TestFeed:
         with pytest.raises(InvalidInputError):
             list(storage.feed(position))
 
+    def test_a_position_of_another_log_is_refused(self, every_engine):
+        logs = [*every_engine().values(), *every_engine().values()]
+        for storage in logs:
+            put(storage, numbered(1, 0))
+            put(storage, numbered(1, 1))
+        positions = [next(storage.feed())[0] for storage in logs]
+        for mine, storage in enumerate(logs):
+            for whose, position in enumerate(positions):
+                if whose == mine:
+                    assert fed(storage, position) == [numbered(1, 1)]
+                else:
+                    with pytest.raises(InvalidInputError, match="no position"):
+                        list(storage.feed(position))
+
     def test_is_lazy(self, storage):
         for n in range(MANY):
             put(storage, numbered(1, n))

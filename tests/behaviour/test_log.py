@@ -33,7 +33,7 @@ from eventlog import (
 from eventlog.codec import MSGPACK
 from eventlog.events import auto_id
 from tests.counting import CountingStorage, everything, patience
-from tests.strict import Note, strictly_equal
+from tests.strict import Note, named, strictly_equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,7 +201,7 @@ class TestAppend:
             {"l": Extend(5)}, {"d": Merge([("a", 1)])}, {"new": Merge([("a", 1)])}, {"d": Merge({"k": Merge(5)})},
             {"t": AppendText(b"x")}, {"d": Merge({"k": Update(1)})}, ["l"], None, {1: 2}, {"l": object()},
         ],
-        ids=repr,
+        ids=named,
     )  # fmt: skip
     def test_what_cannot_be_applied_is_refused(self, run: Run, counted: CountingStorage, writes: Any) -> None:
         run.append({"l": [1], "d": {"k": 1, "m": {"n": 1}}, "n": 1, "t": "x"})

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from eventlog import EventLog, Extend, TaskWrite
-from eventlog.errors import ConflictError, StorageError
+from eventlog.errors import ConflictError, InvalidInputError, StorageError
 from eventlog.shipping import Shipper
 from tests.counting import CountingStorage, everything
 from tests.engines import LOCATIONS, SLOW
@@ -184,6 +184,15 @@ class Stopping(CountingStorage):
         super().commit(*args, **options)
 
 
+class Forgetful(CountingStorage):
+    """Knows no position of its feed any more, as after a restore."""
+
+    def feed(self, after=b"", *, limit=None):
+        if after:
+            raise InvalidInputError("restored")
+        return super().feed(after, limit=limit)
+
+
 class TestStopped:
     @pytest.mark.parametrize("seed", range(3))
     def test_it_goes_on_where_it_was_and_the_target_is_sound_at_every_step(self, logs, seed):
@@ -281,6 +290,34 @@ class TestFollow:
             follower._shipper.run(run._branches.run, whole=True)
             assert [event.step for event in target.run("a").events()] == list(range(20, 60))
             assert target.run("a").at("30")["list"] == list(range(31))
+            until_level(follower)
+            assert same(source, target)
+
+    @pytest.mark.parametrize("left", range(4))
+    def test_a_turn_that_failed_is_made_up_for(self, left):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            away = Stopping(target._storage, 1000)
+            follower = source.follow_to(EventLog(away))
+            follower.begin(lambda *_: None)
+            until_level(follower)
+            author = Author(source, left)
+            for _ in range(20):
+                author.act()
+            away.left = left
+            for _ in range(3):
+                with pytest.raises(StorageError):
+                    follower.turn(1.0)
+                assert not follower.is_level
+            away.left = 1000
+            until_level(follower)
+            assert same(source, target)
+
+    def test_a_source_that_lost_its_feed_is_followed_on(self):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            follower = EventLog(Forgetful(source._storage)).follow_to(target)
+            source.run("a").append({"x": 1})
+            follower.begin(lambda *_: None)
+            source.run("a").append({"x": 2})
             until_level(follower)
             assert same(source, target)
 

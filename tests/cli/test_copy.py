@@ -11,6 +11,7 @@ import pytest
 
 from eventlog import EventLog
 from eventlog.cli.main import main
+from tests import redis_server, servers
 from tests.counting import everything
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,11 @@ def filled(where, runs=20, events=200):
 def spawn(*args):
     command = [sys.executable, "-m", "eventlog", "copy", *map(str, args)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def are_equal(source, target):
+    with EventLog.open(source, readonly=True) as one, EventLog.open(target, readonly=True) as other:
+        return everything(one._storage) == everything(other._storage)
 
 
 def same(source, target):
@@ -104,3 +110,69 @@ def test_a_follower_is_killed_and_interrupted_beside_a_writer(tmp_path):
         following.kill()
         following.communicate()
     assert same(source, target)
+
+
+def test_a_follower_whose_target_another_took_over_ends_and_leaves_it_alone(tmp_path):
+    source, target = tmp_path / "source", f"file://{tmp_path}/objects"
+    filled(source, 1, 1)
+    following = spawn("--follow", "--interval", 0.02, source, target)
+    assert following.stdout.readline().startswith("level after")
+    with EventLog.open(target) as other:
+        with EventLog.open(source) as log:
+            log.run("run 0").append({"x": "ours"})
+        _, err = following.communicate(timeout=20)
+        assert following.returncode == 3
+        assert "took it over" in err
+        other.run("run 0").append({"x": "theirs"})
+
+
+_HASTY = """
+import sys
+from eventlog.cli.main import main
+from eventlog.storage.{engine} import {name}
+{name}.__init__.__kwdefaults__["timeout_s"] = 0.3
+sys.exit(main(["copy", "--follow", "--interval", "0.02", *sys.argv[1:]]))
+"""
+"""Follows, and finds soon that a server is away."""
+
+
+@pytest.fixture(params=["redis", "postgres"])
+def server(request):
+    server = {"redis": redis_server.Server, "postgres": servers.OwnPostgres}[request.param]()
+    yield request.param, server
+    server.stop()
+
+
+@pytest.mark.parametrize("is_source", [False, True], ids=["its target", "its source"])
+def test_a_follower_waits_for_a_server_that_is_away(tmp_path, server, is_source):
+    engine, server = server
+    url, local = server.url(), f"sqlite:///{tmp_path}/log.db"
+    source, target = (url, local) if is_source else (local, url)
+    filled(source, 3, 50)
+    program = _HASTY.format(engine=engine, name=f"{engine.capitalize()}Storage")
+    following = subprocess.Popen(
+        [sys.executable, "-c", program, source, target],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout.readline().startswith("level after")
+    for _ in range(2):
+        server.kill()
+        if not is_source:
+            with EventLog.open(source) as log:
+                log.run("run 1").append({"x": "meanwhile"})
+        assert "going on when it is back" in following.stderr.readline()
+        server.start()
+        if is_source:
+            with EventLog.open(source) as log:
+                log.run("run 1").append({"x": "meanwhile"})
+        while following.stdout.readline().startswith("level after") and not are_equal(source, target):
+            pass  # it was level before that was written
+        assert same(source, target)
+    server.kill()
+    assert "going on when it is back" in following.stderr.readline()  # no more was said of the outages before
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=20)[1] == "interrupted\n"
+    assert following.returncode == 130

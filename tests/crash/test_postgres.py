@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,8 @@ import pytest
 from eventlog import EventLog
 from eventlog.errors import ExpectationError, StorageError
 from eventlog.storage.postgres import PostgresStorage
-from tests.crash.together import Processes
+from tests.crash.together import PROCESSES, Follower, Processes, acknowledged, checked
+from tests.engines import DEEP
 from tests.proxy import FAULTS, Proxy
 from tests.servers import OwnPostgres
 
@@ -124,3 +127,22 @@ class TestNetwork:
                 storage.get([A])
             storage.commit([(A, b"3")], expect={A: b"1"})
             assert storage.get([A]) == [b"3"]
+
+    def test_of_faults_while_threads_commit_together_every_append_ends_as_done(self, server, proxy, schema):
+        """An answer that is lost is that of several."""
+        rng = random.Random(2)
+
+        def append(number: int) -> list[str]:
+            run, ids = log.run(f"run {number}"), []
+            for step in range(30 * DEEP):
+                proxy.fault = rng.choice([*FAULTS, None])
+                ids.append(run.append({"step": step}).id)
+                proxy.deliver()
+            return ids
+
+        with EventLog.open(server.url_through(proxy.port, schema)) as log:
+            with ThreadPoolExecutor(PROCESSES) as pool:
+                ids = acknowledged(list(pool.map(append, range(PROCESSES))))
+            proxy.fault = None
+        with Follower(server.url(schema)) as follower:
+            checked(server.url(schema), [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))

@@ -6,8 +6,7 @@ import multiprocessing
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +18,13 @@ from eventlog.storage import open_storage
 from tests.engines import DEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from multiprocessing.pool import AsyncResult
     from typing import Self
 
 PROCESSES = 8
 EACH = 40 * DEEP
+_LONGEST_S = 120 * DEEP
 _FORK = multiprocessing.get_context("fork")
 _IS_KILLING = _FORK.Event()
 """Set while a server is yet to be killed; whoever writes goes on until then."""
@@ -96,10 +97,11 @@ class Follower:
         return self.keys
 
 
-def all_at_once(work: Callable[[str, int], list[str]], url: str) -> list[list[str]]:
-    """What each of the processes did."""
+@contextmanager
+def all_at_once(work: Callable[[str, int], list[str]], url: str) -> Iterator[AsyncResult[list[list[str]]]]:
+    """What each of the processes does; all of them are there when the block begins."""
     with _FORK.Pool(PROCESSES) as pool:
-        return pool.starmap(work, [(url, n) for n in range(PROCESSES)], chunksize=1)
+        yield pool.starmap_async(work, [(url, n) for n in range(PROCESSES)], chunksize=1)
 
 
 def acknowledged(done: list[list[str]]) -> list[str]:
@@ -138,24 +140,24 @@ class Processes:
     def test_on_a_run_each(self, url):
         EventLog.open(url).close()
         with Follower(url) as follower:
-            ids = acknowledged(all_at_once(on_a_run_of_its_own, url))
+            with all_at_once(on_a_run_of_its_own, url) as done:
+                ids = acknowledged(done.get(_LONGEST_S))
             checked(url, [f"run {n}" for n in range(PROCESSES)], ids, follower.end(len(ids)))
 
     def test_on_one_run_each_step_has_one_winner(self, url):
         EventLog.open(url).close()
         with Follower(url) as follower:
-            done = all_at_once(on_one_run, url)
-            assert all(len(ids) == EACH for ids in done)
-            ids = acknowledged(done)
+            with all_at_once(on_one_run, url) as done:
+                ids = acknowledged(done.get(_LONGEST_S))
+            assert len(ids) == PROCESSES * EACH
             checked(url, ["shared"], ids, follower.end(len(ids)))
 
     @pytest.mark.parametrize("work", [on_a_run_of_its_own, on_one_run])
     def test_while_the_server_is_killed_and_comes_back(self, server, url, work):
         EventLog.open(url).close()
         rng = random.Random(1)
-        with Follower(url) as follower, ThreadPoolExecutor(1) as pool:
-            _IS_KILLING.set()
-            done = pool.submit(all_at_once, work, url)
+        _IS_KILLING.set()
+        with Follower(url) as follower, all_at_once(work, url) as done:
             try:
                 for _ in range(self.kills * DEEP):
                     time.sleep(rng.uniform(0.1, 0.3))
@@ -163,6 +165,6 @@ class Processes:
                     server.start()
             finally:
                 _IS_KILLING.clear()
-            ids = acknowledged(done.result(120))
+            ids = acknowledged(done.get(_LONGEST_S))
             runs = ["shared"] if work is on_one_run else [f"run {n}" for n in range(PROCESSES)]
             checked(url, runs, ids, follower.end(len(ids)))

@@ -28,7 +28,7 @@ from savers.langgraph.packed import (
     unpacked,
 )
 from savers.tagged import OWN, split
-from tests.strict import json_values, strictly_equal, values
+from tests.strict import json_values, named, strictly_equal, values
 
 NOT_PLAIN = (TypeError, ValueError, OverflowError)
 
@@ -262,7 +262,7 @@ class Text(str):
 @pytest.mark.parametrize(
     "value",
     [(1,), [1, (2,)], {"a": (1,)}, {1, 2}, Text("x"), {Text("x"): 1}, datetime(2026, 1, 1, tzinfo=UTC), object()],
-    ids=repr,
+    ids=named,
 )
 def test_what_would_come_back_as_something_else_is_refused(value):
     with pytest.raises(NOT_PLAIN):

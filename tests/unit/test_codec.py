@@ -32,7 +32,7 @@ from eventlog import (
     unregister,
 )
 from eventlog.codec import MAX_DEPTH, MSGPACK, decode, decoded_all, encode, known_codec
-from tests.strict import Color, Level, Note, Point, Right, Word, strictly_equal, values
+from tests.strict import Color, Level, Note, Point, Right, Word, named, strictly_equal, values
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,7 +100,7 @@ class TestRoundTrip:
             {"$type": 1, "lc": 2, "type": "constructor", "id": ["a"], "$redacted": 1, "__class__": "x"},
             {"b": 1, "a": 2}, {(): {(): ()}},
         ],
-        ids=lambda value: repr(value)[:30],
+        ids=named,
     )  # fmt: skip
     def test_each_kind(self, value: Any) -> None:
         for wrapped in (value, [value], {"k": value}, (value,), Point(value), {"k": [({"k": value},)]}):
@@ -146,7 +146,7 @@ REFUSED = [
 
 
 class TestRefused:
-    @pytest.mark.parametrize("value", REFUSED, ids=lambda value: repr(value)[:30])
+    @pytest.mark.parametrize("value", REFUSED, ids=named)
     def test_with_the_path(self, value: Any) -> None:
         with pytest.raises(UnserializableError) as caught:
             encode([0, {"meta": {"callback": value}}], "messages")
@@ -155,7 +155,7 @@ class TestRefused:
             with pytest.raises(UnserializableError):
                 encode(wrapped)
 
-    @pytest.mark.parametrize("value", [memoryview(b"x"), "\ud800", object()], ids=repr)
+    @pytest.mark.parametrize("value", [memoryview(b"x"), "\ud800", object()], ids=named)
     def test_as_a_key_or_a_member(self, value: Any) -> None:
         for wrapped in ({value}, {value: 1}, {(value,): 1}, {Point(value)}, {ByIdentity(value)}, frozenset({(value,)})):
             with pytest.raises(UnserializableError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -338,8 +339,24 @@ class TestFeed:
         assert storage.is_flushed()
 
     def test_a_position_of_another_log(self, storage):
-        with pytest.raises(InvalidInputError, match="begin at"):
+        with pytest.raises(InvalidInputError, match="begin without"):
             storage.feed(b"x" * 16)
+
+    def test_a_position_of_what_the_store_lost(self, folder, tmp_path):
+        first = ObjectStoreStorage(folder)
+        first.commit([(E + b"1", b"")])
+        first.close()
+        shutil.copytree(tmp_path, tmp_path.with_suffix(".earlier"))
+        first = ObjectStoreStorage(folder)
+        first.commit([(E + b"2", b"")])
+        *_, (place, _) = first.feed()
+        first.close()
+        shutil.rmtree(tmp_path)
+        shutil.copytree(tmp_path.with_suffix(".earlier"), tmp_path)
+        again = ObjectStoreStorage(folder)
+        with pytest.raises(InvalidInputError, match="set back"):
+            list(again.feed(place))
+        again.close()
 
 
 class TestRefusals:

@@ -269,6 +269,53 @@ class TestCommits:
                 impatient.commit([(run, b"1")])
         assert storage.get([run, other]) == [None, b"1"]
 
+    def test_what_threads_commit_meanwhile_goes_together(self, storage, asked):
+        def commit(number: int) -> None:
+            for n in range(50):
+                key = A + b"run %04d" % number
+                storage.commit([(key, b"%d" % n), (b"E%04d-%04d" % (number, n), b"")], expect={key: last.get(key)})
+                last[key] = b"%d" % n
+
+        last: dict[bytes, bytes] = {}
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(commit, range(16)))
+        assert len(asked) < 16 * 50 / 2
+        assert storage.get([A + b"run %04d" % number for number in range(16)]) == [b"49"] * 16
+        assert len({key for _, key in storage.feed()}) == 16 * 50
+
+    def test_a_conflict_in_a_group_is_only_its_own(self, storage):
+        """Whatever is written together: each has its own answer."""
+        storage.commit([(A + b"taken---", b"1")])
+        barrier = threading.Barrier(8)
+
+        def commit(number: int) -> list[bytes]:
+            barrier.wait()
+            key, wrong = A + b"run %04d" % number, A + b"taken---"
+            try:
+                for n in range(20):
+                    storage.commit([(key, b"%d" % n)], expect={wrong: b"1" if number % 2 or n < 10 else b"2"})
+            except ExpectationError as error:
+                return error.keys
+            return []
+
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(commit, range(8)))
+        assert found == [[A + b"taken---"], []] * 4
+        assert storage.get([A + b"run %04d" % number for number in range(8)]) == [b"9", b"19"] * 4
+
+    def test_who_waits_for_a_run_holds_up_nobody(self, storage, admin):
+        run = b"\x0aRUN-ONE-"
+        with ThreadPoolExecutor(9) as pool:
+            with admin.transaction():
+                admin.execute("SELECT pg_advisory_xact_lock(%s)", storage._locks([run]))
+                waiting = pool.submit(storage.commit, [(run, b"1")])
+                others = [A + b"run %04d" % number for number in range(8)]
+                for key in others:
+                    pool.submit(storage.commit, [(key, b"1")]).result(20)
+                assert not waiting.done()
+            waiting.result(20)
+        assert storage.get([run, *others]) == [b"1"] * 9
+
     def test_two_that_expect_nothing_there_never_both_win(self, storage):
         """Also of keys that neither of them writes."""
         barrier = threading.Barrier(8)
@@ -333,6 +380,34 @@ class TestFeed:
             assert [key for _, key in fed] == [b"E1"]  # for E2 comes before E3
             slow.commit()
         assert [key for _, key in storage.feed(fed[-1][0])] == [b"E2", b"E3"]
+
+    def test_a_position_of_what_the_server_lost_is_refused(self, storage):
+        storage.commit([(b"E1", b"")])
+        ((position, _),) = storage.feed()
+        beyond = position[:8] + (1 << 60).to_bytes(8, "big") + position[16:]
+        with pytest.raises(InvalidInputError, match="the server lost"):
+            list(storage.feed(beyond))
+
+    def test_a_dump_restored_into_another_cluster_is_fed_whole_and_in_order(self, storage, schema, admin):
+        burn = "DO $$ BEGIN FOR i IN 1..2000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        other = servers.OwnPostgres()
+        try:
+            storage.commit([(b"E1", b"")])
+            admin.execute(burn)  # so that its transactions have numbers that the other's have not reached
+            storage.commit([(b"E3", b"")])
+            storage.commit([(b"E2", b"")])
+            positions = [position for position, _ in storage.feed()]
+            servers.restore(servers.dump(schema), other)
+            with closing(PostgresStorage(other.url(schema))) as restored:
+                restored.commit([(b"E0", b"")])
+                assert [key for _, key in restored.feed()] == [b"E1", b"E2", b"E3", b"E0"]
+                assert [key for _, key in restored.feed(list(restored.feed())[1][0])] == [b"E3", b"E0"]
+                for position in positions:
+                    with pytest.raises(InvalidInputError, match="another log gave it"):
+                        list(restored.feed(position))
+            assert [key for _, key in storage.feed(positions[0])] == [b"E3", b"E2"]
+        finally:
+            other.stop()
 
     @pytest.mark.parametrize("position", [b"x", b"12345678", b"12345678X", b"\xff" * 30])
     def test_what_is_no_position(self, storage, position):

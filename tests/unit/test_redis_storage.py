@@ -200,7 +200,7 @@ class TestSettings:
             ({"appendfsync": "always"}, {"off", "normal", "full"}),
             ({"appendfsync": "always", "no-appendfsync-on-rewrite": "yes"}, {"off", "normal"}),
         ],
-        ids=str,
+        ids=lambda value: str(sorted(value)),
     )
     def test_what_they_do_not_give_is_refused_and_it_is_said_what_to_set(self, server, opened, settings, gives):
         for name, value in settings.items():
@@ -277,6 +277,38 @@ class TestRefusals:
         assert stored(storage) == []
         server.client().config_set("maxmemory", 0)
         storage.commit([(A + b"2", b"v")], expect={A + b"2": None})
+
+    def test_memory_is_full_and_another_handle_deletes(self, server):
+        with EventLog.open(server.url()) as log:
+            for name in ("a", "b", "c"):
+                for n in range(50):
+                    log.run(name).append({"x": "v" * 1000}, id=f"{n:02}")
+            log.copy("b", "copy of b")
+        server.client().config_set("maxmemory", server.client().info("memory")["used_memory"] // 2)
+        with EventLog.open(server.url()) as log:
+            with pytest.raises(CapacityError):
+                log.run("a").append({"x": 1})
+            for name in ("a", "b", "copy of b"):
+                log.delete(name)
+            with pytest.raises(CapacityError):
+                log.run("c").append({"x": 1})
+            assert log.runs() == ["c"]
+            assert list(log.verify()) == []
+        assert server.client().zcard("{eventlog}:kind:45") == 50
+        server.client().config_set("maxmemory", 0)
+
+    def test_where_memory_is_full_only_what_hardly_takes_any_is_put(self, server, opened):
+        storage = opened()
+        storage.commit([(A + b"1", b"v"), (A + b"2", b"v"), (FED + b"1", b"v")])
+        server.client().config_set("maxmemory", server.client().info("memory")["used_memory"] // 2)
+        storage = opened()
+        for puts in ([(A + b"3", b"")], [(A + b"1", b"w"), (A + b"3", b"")], [(A + b"1", b"w" * 1000)]):
+            with pytest.raises(CapacityError):
+                storage.commit(puts, [A + b"2"])
+        storage.commit([(A + b"1", b"more"), (FED + b"1", b"more")], [A + b"2"], {A + b"1": b"v"})
+        assert stored(storage) == [(A + b"1", b"more")]
+        assert [key for _, key in storage.feed()] == [FED + b"1"]
+        server.client().config_set("maxmemory", 0)
 
     @pytest.mark.parametrize("command", ["xadd", "zadd", "zremrangebylex", "xdel", "rename"])
     def test_what_a_commit_needs_is_not_allowed(self, server, opened, command):
