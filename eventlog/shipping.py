@@ -3,7 +3,8 @@
 Owns the order in which a run is written elsewhere, so that who reads there meanwhile sees a state that the run had:
 first what is immutable and not reached yet (parts, snapshots, manifests, events, in the order of their events), then in
 one commit what points at it (heads, branches, ids, task writes), then what is gone, and the name last. What was written
-to the run after its heads were read waits for the next time.
+to the run after its heads were read waits for the next time. From the first to the last of these commits a mark stands
+at the run, so that who finds it looks at all of the run: what was brought there before it was stopped may be gone here.
 
 Events never change, and each digest covers what is before it: where a segment ends alike on both sides, its events are
 not looked at. Nobody else may write the target.
@@ -39,7 +40,7 @@ from eventlog.layout import (
     places,
     run_of,
     segment_key,
-    trunk_key,
+    transit_key,
 )
 from eventlog.naming import places_in
 from eventlog.pairs import NAMES, gaps, gaps_between
@@ -64,10 +65,11 @@ _TRIES: Final = 8
 
 
 class _Batches:
-    """Writes in commits of a bounded size, in the order in which they come."""
+    """Writes to a run in commits of a bounded size, in the order in which they come; each puts the mark."""
 
-    def __init__(self, target: Storage) -> None:
+    def __init__(self, target: Storage, run: int) -> None:
         self._target = target
+        self._mark = transit_key(run), b""
         self._puts: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self.keys = 0
@@ -83,7 +85,7 @@ class _Batches:
     def end(self) -> None:
         """Write what is left."""
         if self._puts:
-            self._target.commit(self._puts)
+            self._target.commit([self._mark, *self._puts])
         self._puts, self._bytes = [], 0
 
 
@@ -170,35 +172,43 @@ class Shipper:
             ConflictError: the target holds another event in the place of one.
             BusyError: the run is forked or pruned all the time; what was shipped of it is not reached yet.
         """
-        before = self.keys
-        ends, loose = self._ends(number), _Batches(self.target)
+        before, mark = self.keys, transit_key(number)
+        is_marked = self.target.get([mark])[0] is not None
+        there, batches = _pairs(self.target, number, (*_FIXED, HEAD)), _Batches(self.target, number)
+        ends, puts, deletes, whole = self._ship(number, there, batches, whole=whole or is_marked)
+        self.keys += batches.keys
+        if whole and (puts or deletes):
+            self._commit([(mark, b""), *puts], deletes)
+            puts, deletes = [], []
+        is_all = not whole or self._remove_rest(number, ends.fixed)
+        if is_all and (is_marked or self.keys > before):
+            deletes.append(mark)
+        self._commit(puts, deletes)
+        return self.keys > before
+
+    def _ship(
+        self, run: int, there: dict[bytes, bytes], batches: _Batches, *, whole: bool
+    ) -> tuple[_Ends, list[tuple[bytes, bytes]], list[bytes], bool]:
+        """Ship what nothing points at yet: how far that is, what points at it, and whether all of it was looked at."""
+        ends = self._ends(run)
         for _ in range(_TRIES):
-            whole = whole or self._is_pruned(number, ends)
-            self._ship_bodies(number, ends, whole=whole)
-            puts, deletes = self._loose(number, ends.lasts(), loose)
-            again = self._ends(number)
+            whole = whole or _has_lost(ends.fixed, there)
+            self._ship_bodies(run, ends, there, batches, whole=whole)
+            puts, deletes = self._loose(run, ends.lasts(), batches)
+            batches.end()
+            again = self._ends(run)
             if again.fixed == ends.fixed:
                 break
+            whole = whole or _has_lost(again.fixed, ends.fixed)
             ends = again  # forked, pruned, copied or deleted meanwhile
         else:
-            raise BusyError(f"run {number:016x} is forked or pruned too quickly to be shipped; try again")
-        there = _pairs(self.target, number, (*_FIXED, HEAD))
+            raise BusyError(f"run {run:016x} is forked or pruned too quickly to be shipped; try again")
         for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
             if ours is None:
                 deletes.append(key)
             elif ours != theirs:
                 puts.append((key, ours))
-        loose.end()
-        self.keys += loose.keys
-        self._commit(puts, deletes)
-        if whole:
-            self._remove_rest(number, ends.fixed)
-        return self.keys > before
-
-    def _is_pruned(self, run: int, ends: _Ends) -> bool:
-        """Whether the run begins elsewhere than the target's: with what was made whole for that, and less before."""
-        key = trunk_key(run)
-        return ends.fixed.get(key) != self.target.get([key])[0]
+        return ends, puts, deletes, whole
 
     def _commit(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
         if puts or deletes:
@@ -216,26 +226,21 @@ class Shipper:
 
     # --- what is immutable ----------------------------------------------------------------------------------------
 
-    def _ship_bodies(self, run: int, ends: _Ends, *, whole: bool) -> None:
-        batches, lasts = _Batches(self.target), ends.lasts()
+    def _ship_bodies(self, run: int, ends: _Ends, there: dict[bytes, bytes], batches: _Batches, *, whole: bool) -> None:
+        lasts = ends.lasts()
         if whole:
             self._ship_all(run, lasts, batches)
         elif not _is_grave(ends.fixed):
-            there = _pairs(self.target, run, (SEGMENT, HEAD))
             for segment, last in lasts.items():
                 keys = segment_key(run, segment), head_key(run, segment)
                 if keys[0] not in there or there.get(keys[1]) != ends.heads.get(keys[1]):
                     self._ship_segment((run, segment), last, there.get(keys[1]), batches)
-        batches.end()
-        self.keys += batches.keys
 
     def _ship_segment(self, of: tuple[int, int], last: int, head: bytes | None, batches: _Batches) -> None:
         """What a segment has beyond what the target has of it, events in their order."""
         first = 0 if head is None else read_head(head) + 1
         if head is not None and not self._has_event(of, head):
             raise self._foreign(event_key(*of, first - 1))
-        rest = self.target.scan([places(EVENT, *of, first, _LAST_SEQ)], reverse=True, limit=1)
-        first = max([first, *(place_of(event)[1] + 1 for event, _ in rest)])
         while first <= last:
             events = _some(self.source.scan([places(EVENT, *of, first, last)]))
             if not events:
@@ -269,17 +274,21 @@ class Shipper:
                     raise self._foreign(key)
                 batches.put(key, ours)
 
-    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> None:
+    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> bool:
         """Remove what the source has no more, pointers first, as long as the run begins as it was shipped.
 
         What goes from it since then, by a later prune or delete, is what the target still leans on.
+
+        Returns:
+            Whether that is all.
         """
         differing = gaps_between(self.source, self.target, *(all_of(kind, run) for kind in RUN_KINDS))
         gone = (key for key, ours, _ in differing if ours is None)
         while some := list(islice(gone, _BATCH_KEYS)):
             if _pairs(self.source, run, _FIXED) != fixed:
-                return
+                return False
             self._commit([], some)
+        return True
 
     # --- what changes ---------------------------------------------------------------------------------------------
 
@@ -332,6 +341,12 @@ def _is_grave(fixed: dict[bytes, bytes]) -> bool:
     """Whether a run was deleted: nothing is left of its beginning but a tombstone."""
     key = next((key for key in fixed if key[:1] == SEGMENT), None)
     return key is not None and not _segment_of(key) and not unseal_fields(key, fixed[key])
+
+
+def _has_lost(fixed: dict[bytes, bytes], before: dict[bytes, bytes]) -> bool:
+    """Whether something went from a run, by a prune or delete, and perhaps not all of what it leaves in the target."""
+    is_gone = any(key not in fixed for key in before if key[:1] in _FIXED)
+    return is_gone or any(fixed.get(key) != before.get(key) for key in {**fixed, **before} if key[:1] == TRUNK)
 
 
 def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:

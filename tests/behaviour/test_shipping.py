@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -211,6 +212,37 @@ class TestStopped:
                 continue
             break
         assert same(source, target)
+
+    @pytest.mark.parametrize("begins_anew", [False, True])
+    @pytest.mark.parametrize("left", range(8))
+    def test_what_was_deleted_since_is_gone_there_too(self, left, begins_anew):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            source.run("run").append_many({"n": n, "text": "t" * 300} for n in range(3000))
+            try:
+                source.copy_to(EventLog(Stopping(target._storage, left)), verify=False)
+            except StorageError:
+                assert left < 6
+            source.delete("run")
+            if begins_anew:
+                source.run("run").append({"x": 1})
+            source.copy_to(target, verify=False)
+            assert source.compare_to(target).problems == []
+            assert same(source, target)
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_what_went_in_whatever_way_is_gone_there_too(self, seed):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            author, shuffle = Author(source, seed), random.Random(seed)
+            for _ in range(8):
+                for _ in range(12):
+                    author.act()
+                with suppress(StorageError):
+                    source.copy_to(EventLog(Stopping(target._storage, shuffle.randrange(30))), verify=False)
+                for name in target.runs():
+                    assert dict(target.run(name).state) is not None
+            source.copy_to(target, verify=False)
+            derived = ("manifest", "snapshot")  # of these, what was dropped is found by who looks
+            assert [each for each in source.compare_to(target).problems if not each.where.startswith(derived)] == []
 
     def test_a_long_run_is_not_begun_again(self, logs):
         source, target = logs
