@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.catalog import read_listing
-from eventlog.errors import BusyError, ConflictError
+from eventlog.errors import BusyError, ConflictError, CorruptionError
 from eventlog.layout import (
     BRANCH,
     CHILD,
@@ -44,7 +44,7 @@ from eventlog.layout import (
 )
 from eventlog.naming import places_in
 from eventlog.pairs import NAMES, gaps, gaps_between
-from eventlog.records import read_head, unseal_fields, where
+from eventlog.records import is_sound, read_head, unseal_fields, where
 from eventlog.tasks import references
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class _Batches:
         self.keys = 0
 
     def put(self, key: bytes, record: bytes) -> None:
-        """Write a pair."""
+        """Write a pair; see `_check`."""
+        _check(key, record)
         self._puts.append((key, record))
         self.keys += 1
         self._bytes += len(key) + len(record)
@@ -120,7 +121,7 @@ class Shipper:
             ConflictError: it holds a run that the source never had, or one of that name which began otherwise.
         """
         for key, ours, theirs in gaps_between(self.source, self.target, NAMES):
-            if theirs is None:
+            if theirs is None or not all(is_sound(key, record) for record in (ours, theirs) if record is not None):
                 continue
             there = read_listing(key, theirs)
             here = None if ours is None else read_listing(key, ours)
@@ -148,18 +149,19 @@ class Shipper:
         bounds = kind + (run + 1).to_bytes(8, "big"), bytes([kind[0] + 1])
         return next((run_of(key) for key, _ in self.source.scan([bounds], limit=1)), None)
 
-    def names(self) -> None:
-        """Ship all names that differ, each behind the runs that it names."""
-        for gap in gaps_between(self.source, self.target, NAMES):
-            self.name(gap)
+    def names(self) -> Iterator[Gap]:
+        """All names that differ."""
+        return gaps_between(self.source, self.target, NAMES)
 
     def name(self, gap: Gap) -> None:
         """Ship a name, behind the run that it names and what it names no more."""
         key, ours, theirs = gap
         if ours is not None:
-            listings = [read_listing(key, record) for record in (ours, theirs) if record is not None]
+            known = [theirs] if theirs is not None and is_sound(key, theirs) else []
+            listings = [read_listing(key, record) for record in (ours, *known)]
             for number in {listing.number for listing in listings}:
                 self.run(number, whole=theirs is not None)
+            _check(key, ours)
             self._commit([(key, ours)], [])
 
     def run(self, number: int, *, whole: bool = False) -> bool:
@@ -170,6 +172,7 @@ class Shipper:
 
         Raises:
             ConflictError: the target holds another event in the place of one.
+            CorruptionError: the source holds what is damaged; of this run the target is what it was.
             BusyError: the run is forked or pruned all the time; what was shipped of it is not reached yet.
         """
         before, mark = self.keys, transit_key(number)
@@ -208,6 +211,8 @@ class Shipper:
                 deletes.append(key)
             elif ours != theirs:
                 puts.append((key, ours))
+        for pair in puts:
+            _check(*pair)
         return ends, puts, deletes, whole
 
     def _commit(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
@@ -270,7 +275,7 @@ class Shipper:
             for key, ours, theirs in gaps_between(self.source, self.target, all_of(kind, run)):
                 if ours is None or not _is_within(place_of(key), lasts):
                     continue
-                if theirs is not None and kind == EVENT:
+                if theirs is not None and kind == EVENT and is_sound(key, ours) and is_sound(key, theirs):
                     raise self._foreign(key)
                 batches.put(key, ours)
 
@@ -309,6 +314,12 @@ class Shipper:
                         batches.put(*pair)
                     puts = []
         return puts, deletes
+
+
+def _check(key: bytes, record: bytes) -> None:
+    """Refuse to ship what is damaged in the source, over what may be the only sound copy."""
+    if not is_sound(key, record):
+        raise CorruptionError(where(key), "its checksum differs, and it was not shipped")
 
 
 def _pairs(storage: Storage, run: int, kinds: Iterable[bytes]) -> dict[bytes, bytes]:

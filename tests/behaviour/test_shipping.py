@@ -10,7 +10,8 @@ from itertools import count
 import pytest
 
 from eventlog import EventLog, Extend, TaskWrite
-from eventlog.errors import ConflictError, InvalidInputError, StorageError
+from eventlog.errors import ConflictError, CorruptionError, InvalidInputError, StorageError
+from eventlog.layout import run_of
 from eventlog.shipping import Shipper
 from tests.counting import CountingStorage, everything
 from tests.engines import LOCATIONS, SLOW
@@ -183,6 +184,66 @@ class Stopping(CountingStorage):
             raise StorageError("stopped")
         self.left -= 1
         super().commit(*args, **options)
+
+
+def flip(log, key):
+    record = log._storage.get([key])[0]
+    middle = len(record) // 2
+    log._storage.commit([(key, record[:middle] + bytes([record[middle] ^ 1]) + record[middle + 1 :])])
+
+
+class TestDamage:
+    def test_a_flipped_bit_of_the_copy_is_found_and_mended(self, logs):
+        source, target = logs
+        source.run("run").append_many({"x": n} for n in range(3))
+        source.copy_to(target)
+        flip(target, next(key for key in everything(target._storage) if key[:1] == b"E"))
+        (problem,) = source.compare_to(target).problems
+        assert problem.run == "run"
+        assert "another record" in problem.what
+        assert source.copy_to(target).problems == []
+        assert same(source, target)
+
+    @pytest.mark.parametrize("kind", "NSBEPIMVWOT")
+    def test_whatever_record_of_the_copy_it_is(self, kind):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            author = Author(source, 3)
+            for _ in range(120):
+                author.act()
+            source.run("large").append({"x": "v" * 200_000})
+            source.copy_to(target)
+            follower = source.follow_to(target)
+            for _ in range(2):
+                flip(target, next(key for key in everything(target._storage) if key[:1] == kind.encode()))
+                assert len(source.compare_to(target).problems) == 1
+                follower.begin(lambda *_: None)
+                until_level(follower)
+                assert same(source, target)
+                follower = source.follow_to(target)
+
+    @pytest.mark.parametrize("kind", "SEPV")
+    def test_what_is_damaged_in_the_source_is_not_put_over_the_copy(self, kind):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            runs = [source.run(name) for name in ("a", "b", "c")]
+            for run in runs:
+                run.append_many({"x": f"{n}" * 50, "l": Extend([n] * 9)} for n in range(200))
+                run.append({"x": "v" * 200_000})
+            source.copy_to(target)
+            follower = source.follow_to(target)
+            follower.begin(lambda *_: None)
+            key = next(key for key in everything(source._storage) if key[:1] == kind.encode())
+            before = target._storage.get([key])
+            flip(source, key)
+            for run in runs:
+                if run._branches.run != run_of(key):
+                    run.append({"y": "more"})
+            for ship in (lambda: source.copy_to(target), lambda: follower.turn(1.0), lambda: follower.turn(1.0)):
+                with pytest.raises(CorruptionError, match="differs"):
+                    ship()
+                assert not follower.is_level
+            assert target._storage.get([key]) == before
+            assert list(target.verify()) == []
+            assert sorted(target.run(name).step for name in ("a", "b", "c")) == [200, 201, 201]
 
 
 class Forgetful(CountingStorage):
