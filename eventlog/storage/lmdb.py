@@ -207,6 +207,11 @@ class LmdbStorage:
                 yield from fed_of(after, found, unpacked(record), skip if found == number else 0)
             number, skip = records[-1][0] + 1, 0
 
+    def check_file(self) -> None:
+        """Refuse to go on where the file no longer has its name: what others write is in another one."""
+        self._check_open()
+        self._shared.check_file()
+
     def log_id(self) -> bytes:
         """What the positions of its feed begin with.
 
@@ -599,7 +604,7 @@ class _Shared:
             self.open()
         self._lock.acquire(timeout_s)
         try:
-            self._check_file()
+            self.check_file()
             while not self._is_committed(batch):
                 pass
         finally:
@@ -714,7 +719,7 @@ class _Shared:
             if os.stat(self._data_path).st_size < need_bytes:  # noqa: PTH116 (once per commit)
                 os.truncate(self._data_path, need_bytes)
 
-    def _check_file(self) -> None:
+    def check_file(self) -> None:
         """Refuse to write into a file that no longer has a name: LMDB would acknowledge, and nobody could read it."""
         if _file_id(self._data_path) != self.file_id:
             msg = f"{self._data_path} was deleted or replaced while open; nothing was written; close and open again"
