@@ -255,6 +255,20 @@ class Forgetful(CountingStorage):
         return super().feed(after, limit=limit)
 
 
+class Interrupted(CountingStorage):
+    """Does something else in the middle of a feed."""
+
+    def __init__(self, inner, act):
+        super().__init__(inner)
+        self.act = act
+
+    def feed(self, after=b"", *, limit=None):
+        for n, pair in enumerate(super().feed(after, limit=limit)):
+            if n == 400:
+                self.act()
+            yield pair
+
+
 class TestStopped:
     @pytest.mark.parametrize("seed", range(3))
     def test_it_goes_on_where_it_was_and_the_target_is_sound_at_every_step(self, logs, seed):
@@ -413,6 +427,20 @@ class TestFollow:
             source.run("a").append({"x": 2})
             until_level(follower)
             assert same(source, target)
+
+    def test_a_reader_of_the_feed_of_the_copy_misses_nothing(self):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            source.run("long").append_many({"n": n} for n in range(3000))
+            with pytest.raises(StorageError):
+                source.copy_to(EventLog(Stopping(target._storage, 3)))
+
+            source.run("after").append({"x": 1})
+            seen, position = [], None
+            for log in (EventLog(Interrupted(target._storage, lambda: source.copy_to(target))), target):
+                for position, run, event in log.feed(position):
+                    seen.append((run, event.step))
+                source.copy_to(target)
+            assert sorted(seen) == [("after", 0), *(("long", n) for n in range(3000))]
 
     def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
         where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")
