@@ -435,12 +435,11 @@ class TestFollow:
                 source.copy_to(EventLog(Stopping(target._storage, 3)))
 
             source.run("after").append({"x": 1})
-            seen, position = [], None
-            for log in (EventLog(Interrupted(target._storage, lambda: source.copy_to(target))), target):
-                for position, run, event in log.feed(position):
-                    seen.append((run, event.step))
-                source.copy_to(target)
-            assert sorted(seen) == [("after", 0), *(("long", n) for n in range(3000))]
+            interrupted = EventLog(Interrupted(target._storage, lambda: source.copy_to(target)))
+            found = list(interrupted.feed())
+            source.copy_to(target)
+            found += target.feed(found[-1].position if found else None)
+            assert sorted((each.run, each.event.step) for each in found) == [("after", 0), *(("long", n) for n in range(3000))]
 
     def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
         where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")
