@@ -439,7 +439,8 @@ class TestFollow:
             found = list(interrupted.feed())
             source.copy_to(target)
             found += target.feed(found[-1].position if found else None)
-            assert sorted((each.run, each.event.step) for each in found) == [("after", 0), *(("long", n) for n in range(3000))]
+            told = sorted((each.run, each.event.step) for each in found)
+            assert told == [("after", 0), *(("long", n) for n in range(3000))]
 
     def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
         where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")
