@@ -195,6 +195,7 @@ class Shipper:
         """Ship what nothing points at yet: how far that is, what points at it, and whether all of it was looked at."""
         ends = self._ends(run)
         for _ in range(_TRIES):
+            self._check_ahead(run, ends, there)
             whole = whole or _has_lost(ends.fixed, there)
             self._ship_bodies(run, ends, there, batches, whole=whole)
             puts, deletes = self._loose(run, ends.lasts(), batches)
@@ -264,10 +265,20 @@ class Shipper:
         found = self.source.scan([places(EVENT, *of, seq, _LAST_SEQ)], limit=1)
         return all(place_of(key)[1] > seq or record[1:17] == head[8:] for key, record in found)
 
+    def _check_ahead(self, run: int, ends: _Ends, there: dict[bytes, bytes]) -> None:
+        """Refuse a target that has what the source has not yet: its segments only grow, and the last one stays."""
+        for key, head in there.items():
+            if key in ends.heads and read_head(head) > read_head(ends.heads[key]):
+                raise self._foreign(event_key(run, _segment_of(key), read_head(head)))
+        here = max((key for key in ends.fixed if key[:1] == SEGMENT), default=b"")
+        newest = max((key for key in there if key[:1] == SEGMENT), default=b"")
+        if newest > here and not _is_grave(ends.fixed):
+            raise self._foreign(newest)
+
     def _foreign(self, key: bytes) -> ConflictError:
         return ConflictError(
-            f"{self.target.location} has another {where(key)} than {self.source.location}: somebody wrote to the "
-            "copy, or the source lost what was shipped; give a new place"
+            f"{self.target.location}: its {where(key)} is not from {self.source.location}: somebody wrote to the copy, "
+            "the source lost what was shipped, or the two were taken for each other; give a new place"
         )
 
     def _ship_all(self, run: int, lasts: dict[int, int], batches: _Batches) -> None:
@@ -374,4 +385,5 @@ def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:
 def _is_earlier(there: Listing, here: Listing) -> bool:
     """Whether a name's record may be what another one was before."""
     is_same = there.incarnation == here.incarnation and there.created_ns == here.created_ns
+    is_same = is_same and (there.is_alive or not here.is_alive)
     return there.parts == here.parts and (is_same or there.incarnation < here.incarnation)

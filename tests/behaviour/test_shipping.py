@@ -158,6 +158,27 @@ class TestCopy:
         with pytest.raises(ConflictError, match="somebody wrote to the copy"):
             source.copy_to(target)
 
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda log: log.run("run").append({"x": 2}),
+            lambda log: log.run("run").fork(0, "branch"),
+            lambda log: log.delete("run"),
+            lambda log: log.run("another").append({"x": 2}),
+        ],
+        ids=["an event more", "a branch more", "a run less", "a run more"],
+    )
+    def test_a_log_is_not_put_back_to_what_its_copy_is(self, act):
+        with EventLog.open("memory:") as live, EventLog.open("memory:") as copy:
+            live.run("run").append({"x": 1})
+            live.copy_to(copy)
+            act(live)
+            before = everything(live._storage)
+            for ship in (copy.copy_to, lambda log: copy.follow_to(log).begin(lambda *_: None)):
+                with pytest.raises(ConflictError, match="not from"):
+                    ship(live)
+            assert everything(live._storage) == before
+
     def test_a_difference_is_named(self, logs):
         source, target = logs
         source.run("run").append_many({"x": n} for n in range(3))
