@@ -15,7 +15,7 @@ from eventlog.burial import is_buried
 from eventlog.codec import known_codec
 from eventlog.errors import InvalidInputError, NotFoundError, UnknownTypeError
 from eventlog.events import Fed
-from eventlog.layout import owner_key, place_of, run_of
+from eventlog.layout import owner_key, place_of, run_of, transit_key
 from eventlog.lineage import Lineage
 from eventlog.owners import read_owner
 from eventlog.records import read_event
@@ -52,9 +52,16 @@ def _events(storage: Storage, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[
         runs.forget()
         records = storage.get([key for _, key in page])
         for (position, key), record in zip(page, records, strict=True):
-            event = None if record is None else runs.event(key, record)
+            try:
+                event = None if record is None else runs.event(key, record)
+            except _OnItsWayError:  # whatever comes after it would be fed before it
+                return
             if event is not None:
                 yield Fed(position.hex(), event.run, event)
+
+
+class _OnItsWayError(Exception):
+    """In a copy of another log: an event that nothing points at yet."""
 
 
 class _Runs:
@@ -72,16 +79,26 @@ class _Runs:
             self._lineages.clear()
 
     def event(self, key: bytes, record: bytes) -> Event | None:
-        """The event of a record; None if its run was deleted."""
+        """The event of a record; None if its run was deleted.
+
+        Raises:
+            _OnItsWayError: see there.
+        """
+        for _ in range(2):
+            with suppress(NotFoundError):
+                return self._found(key, record)
+            if self._storage.get([transit_key(run_of(key))])[0] is not None:
+                raise _OnItsWayError
+        return None  # deleted at this moment; it has not arrived at this moment, either
+
+    def _found(self, key: bytes, record: bytes) -> Event | None:
         run, at = run_of(key), place_of(key)
-        with suppress(NotFoundError):  # deleted at this moment
-            lineage = self._lineages.get(run) or self._lineages.setdefault(run, Lineage(self._storage, run))
-            place = run, lineage.segment(at[0]).owner
-            if place not in self._branches:
-                self._branches[place] = None if is_buried(self._storage, *place) else self._opened(lineage, *place)
-            branches = self._branches[place]
-            return None if branches is None else branches.event_of(at, read_event(key, record))
-        return None
+        lineage = self._lineages.get(run) or self._lineages.setdefault(run, Lineage(self._storage, run))
+        place = run, lineage.segment(at[0]).owner
+        if place not in self._branches:
+            self._branches[place] = None if is_buried(self._storage, *place) else self._opened(lineage, *place)
+        branches = self._branches[place]
+        return None if branches is None else branches.event_of(at, read_event(key, record))
 
     def _opened(self, lineage: Lineage, run: int, owner: int) -> Branches:
         parts, incarnation, codec = lineage.segment(0).origin[:3]

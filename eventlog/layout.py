@@ -19,6 +19,7 @@ caller-given event id ends its index key, because it is read in id order.
  U  run[8] id[8] task[8]            the same, of an event that is to come: by the id that it will be given
  O  run[8] owner[4]                 owner: a name that shares the run; 0 stands for the one that began it
  T  run[8]                          tombstone of what was pruned: where the run begins since
+ X  run[8]                          in a copy of another log: what nothing points at may be there of the run
 ```
 
 What an owner other than the first one names has the owner in it, as a zero and ``owner[4]``: before the id in its key,
@@ -51,6 +52,7 @@ TASK_WRITE: Final = b"W"
 WAITING: Final = b"U"
 OWNER: Final = b"O"
 TRUNK: Final = b"T"
+TRANSIT: Final = b"X"
 
 RUN_KINDS: Final = (
     *(BRANCH, HEAD, ID, TASK_WRITE, WAITING, MANIFEST, SNAPSHOT, PART, EVENT, CHILD),
@@ -127,6 +129,11 @@ def owner_key(run: int, owner: int) -> bytes:
 def trunk_key(run: int) -> bytes:
     """Key of what says where a pruned run begins."""
     return _run(TRUNK, run)
+
+
+def transit_key(run: int) -> bytes:
+    """Key of what says that a run is on its way here, or was when that was stopped."""
+    return _run(TRANSIT, run)
 
 
 def _of(owner: int) -> bytes:

@@ -270,7 +270,7 @@ class EventLog:
         none, whatever writers, threads and processes do meanwhile. Positions may be kept for as long as the log is;
         another handle, or another process, goes on from one as well. An event of a deleted run is left out, and one
         that was pruned. What was written before releases that feed comes first, in another order. Task writes are no
-        events, and a copy of a run brings none.
+        events, and a copy of a run brings none. In a copy of a whole log it waits for a run that is on its way there.
 
         Args:
             after: a position that this log gave; by default the beginning.

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.catalog import plain_name
-from eventlog.errors import InvalidInputError, NotFoundError
+from eventlog.errors import CorruptionError, InvalidInputError, NotFoundError
 from eventlog.events import Problem
 from eventlog.layout import NAME, name_key, run_of
 from eventlog.lineage import Lineage
@@ -77,28 +78,67 @@ def _problem(source: Storage, gap: Gap) -> Problem:
 def _name_of(storage: Storage, run: int) -> RunName | None:
     try:
         return plain_name(tuple(Lineage(storage, run).segment(0).origin[0]))
-    except NotFoundError:  # it was deleted, or has no events yet
+    except (NotFoundError, CorruptionError):  # it was deleted, has no events yet, or nobody can say
         return None
 
 
 def copy(source: Storage, target: Storage, *, verify: bool, progress: Callable[[str, int], None]) -> Comparison | None:
     """Make `target` what `source` is; see `EventLog.copy_to`."""
     shipper = Shipper(source, target)
-    shipper.check()
-    for count, run in enumerate(shipper.runs(), 1):
-        shipper.run(run)
-        progress("copied", count)
-    shipper.names()
+    _copy(shipper, progress)
     found = None
     for turn in range(_TRIES if verify else 0):
         found = compared(source, target, lambda keys: progress("verified", keys))
         if not found.problems or turn == _TRIES - 1:
             break
+        damage = _Damage()
         for run in found.runs:
-            shipper.run(run, whole=True)
-        shipper.names()
+            with damage.apart():
+                shipper.run(run, whole=True)
+        _ship_names(shipper, damage)
+        damage.tell()
     target.flush()
     return found
+
+
+def _copy(shipper: Shipper, progress: Callable[[str, int], None]) -> None:
+    shipper.check()
+    damage = _Damage()
+    for count, run in enumerate(shipper.runs(), 1):
+        with damage.apart():
+            shipper.run(run)
+        progress("copied", count)
+    _ship_names(shipper, damage)
+    damage.tell()
+
+
+def _ship_names(shipper: Shipper, damage: _Damage) -> None:
+    for gap in shipper.names():
+        with damage.apart():
+            shipper.name(gap)
+
+
+class _Damage:
+    """Keeps the damage of one run from the others: it is told when they are done."""
+
+    def __init__(self) -> None:
+        self._untold: list[CorruptionError] = []
+        self.count = 0
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Note damage that is found within."""
+        try:
+            yield
+        except CorruptionError as error:
+            self._untold.append(error)
+            self.count += 1
+
+    def tell(self) -> None:
+        """Raise the first that was found since it was last told."""
+        untold, self._untold = self._untold, []
+        if untold:
+            raise untold[0]
 
 
 class Follower:
@@ -122,6 +162,7 @@ class Follower:
         self._began: int | None = None
         self._found = 0
         self._level: int | None = None
+        self._damage, self._damaged = _Damage(), 0
         self.is_level = False
         """Whether the last round through the source found nothing to ship, and nothing was written since it began."""
 
@@ -139,13 +180,14 @@ class Follower:
         """
         for position, _ in self._source.feed():
             self._fed = position
-        copy(self._source, self._target, verify=False, progress=progress)
+        _copy(self._shipper, progress)
 
     def turn(self, budget_s: float) -> None:
         """Ship what was written since, and read on through the source for a while.
 
         Raises:
             ConflictError: the target holds what is not from the source.
+            CorruptionError: something is damaged; all other runs were shipped.
             BusyError: a run is forked or pruned all the time.
             StorageError: one of the two is away, or full.
         """
@@ -160,13 +202,16 @@ class Follower:
         except BaseException:
             self.is_level, self._fed, self._round, self._level = False, fed, None, None
             raise
+        self._damage.tell()
 
     def _ship_new(self) -> None:
         fed = self._new_events()
         for run in [*fed, *(run for run in self._recent if run not in fed)]:
-            self._ship(run)
+            with self._damage.apart():
+                self._ship(run)
         for run in fed:
-            self._name(run)
+            with self._damage.apart():
+                self._name(run)
             self._recent[run] = None
             self._recent.move_to_end(run)
         while len(self._recent) > _RECENT_RUNS:
@@ -202,13 +247,14 @@ class Follower:
 
     def _read_on(self, until: float) -> None:
         if self._round is None:
-            self._began, self._found = self._source.position(), self.keys
+            self._began, self._found, self._damaged = self._source.position(), self.keys, self._damage.count
             self._round = self._reading()
         for _ in self._round:
             if time.monotonic() > until:
                 return
         self._round = None
-        self.is_level = self.keys == self._found and self._began == self._source.position()
+        is_same = self.keys == self._found and self._damage.count == self._damaged
+        self.is_level = is_same and self._began == self._source.position()
         self._level = self._began if self.is_level else None
 
     def _reading(self) -> Iterator[None]:
@@ -218,10 +264,12 @@ class Follower:
             there = self._target.get([key for key, _ in some])
             for (key, ours), theirs in zip(some, there, strict=True):
                 if ours != theirs:
-                    self._shipper.name(Gap(key, ours, theirs))
+                    with self._damage.apart():
+                        self._shipper.name(Gap(key, ours, theirs))
             yield
         for run in self._shipper.runs():
-            self._look_at(run)
+            with self._damage.apart():
+                self._look_at(run)
             yield
 
     def _look_at(self, run: int) -> None:

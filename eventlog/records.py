@@ -36,6 +36,7 @@ FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
+_BARE: Final = (b"H", b"C")
 INT64: Final = 1 << 63
 _LARGE: Final = 1 << 14
 """From so many bytes on, to put two of them together costs more than to hash them one after the other."""
@@ -186,6 +187,15 @@ def unseal_fields(key: bytes, record: bytes) -> list[Any]:
     """The fields of `seal_fields`; raises as `read_event`."""
     fields: list[Any] = msgpack.unpackb(unseal(key, record), use_list=True)
     return fields
+
+
+def is_sound(key: bytes, record: bytes) -> bool:
+    """Whether a record is what was written under that key, as far as it says; heads and bare keys say nothing."""
+    if key[:1] in _BARE:
+        return True
+    is_event = key[:1] == b"E"
+    found = xxh3_128_digest(key + record[17:]) if is_event else xxh3_64_digest(key + record[9:])
+    return record[: 1 + len(found)] == _VERSION + found
 
 
 def payload_digest(payload: bytes) -> bytes:

@@ -3,7 +3,8 @@
 Owns the order in which a run is written elsewhere, so that who reads there meanwhile sees a state that the run had:
 first what is immutable and not reached yet (parts, snapshots, manifests, events, in the order of their events), then in
 one commit what points at it (heads, branches, ids, task writes), then what is gone, and the name last. What was written
-to the run after its heads were read waits for the next time.
+to the run after its heads were read waits for the next time. From the first to the last of these commits a mark stands
+at the run, so that who finds it looks at all of the run: what was brought there before it was stopped may be gone here.
 
 Events never change, and each digest covers what is before it: where a segment ends alike on both sides, its events are
 not looked at. Nobody else may write the target.
@@ -15,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.catalog import read_listing
-from eventlog.errors import BusyError, ConflictError
+from eventlog.errors import BusyError, ConflictError, CorruptionError
 from eventlog.layout import (
     BRANCH,
     CHILD,
@@ -39,11 +40,11 @@ from eventlog.layout import (
     places,
     run_of,
     segment_key,
-    trunk_key,
+    transit_key,
 )
 from eventlog.naming import places_in
 from eventlog.pairs import NAMES, gaps, gaps_between
-from eventlog.records import read_head, unseal_fields, where
+from eventlog.records import is_sound, read_head, unseal_fields, where
 from eventlog.tasks import references
 
 if TYPE_CHECKING:
@@ -64,16 +65,18 @@ _TRIES: Final = 8
 
 
 class _Batches:
-    """Writes in commits of a bounded size, in the order in which they come."""
+    """Writes to a run in commits of a bounded size, in the order in which they come; each puts the mark."""
 
-    def __init__(self, target: Storage) -> None:
+    def __init__(self, target: Storage, run: int) -> None:
         self._target = target
+        self._mark = transit_key(run), b""
         self._puts: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self.keys = 0
 
     def put(self, key: bytes, record: bytes) -> None:
-        """Write a pair."""
+        """Write a pair; see `_check`."""
+        _check(key, record)
         self._puts.append((key, record))
         self.keys += 1
         self._bytes += len(key) + len(record)
@@ -83,7 +86,7 @@ class _Batches:
     def end(self) -> None:
         """Write what is left."""
         if self._puts:
-            self._target.commit(self._puts)
+            self._target.commit([self._mark, *self._puts])
         self._puts, self._bytes = [], 0
 
 
@@ -118,7 +121,7 @@ class Shipper:
             ConflictError: it holds a run that the source never had, or one of that name which began otherwise.
         """
         for key, ours, theirs in gaps_between(self.source, self.target, NAMES):
-            if theirs is None:
+            if theirs is None or not all(is_sound(key, record) for record in (ours, theirs) if record is not None):
                 continue
             there = read_listing(key, theirs)
             here = None if ours is None else read_listing(key, ours)
@@ -146,18 +149,19 @@ class Shipper:
         bounds = kind + (run + 1).to_bytes(8, "big"), bytes([kind[0] + 1])
         return next((run_of(key) for key, _ in self.source.scan([bounds], limit=1)), None)
 
-    def names(self) -> None:
-        """Ship all names that differ, each behind the runs that it names."""
-        for gap in gaps_between(self.source, self.target, NAMES):
-            self.name(gap)
+    def names(self) -> Iterator[Gap]:
+        """All names that differ."""
+        return gaps_between(self.source, self.target, NAMES)
 
     def name(self, gap: Gap) -> None:
         """Ship a name, behind the run that it names and what it names no more."""
         key, ours, theirs = gap
         if ours is not None:
-            listings = [read_listing(key, record) for record in (ours, theirs) if record is not None]
+            known = [theirs] if theirs is not None and is_sound(key, theirs) else []
+            listings = [read_listing(key, record) for record in (ours, *known)]
             for number in {listing.number for listing in listings}:
                 self.run(number, whole=theirs is not None)
+            _check(key, ours)
             self._commit([(key, ours)], [])
 
     def run(self, number: int, *, whole: bool = False) -> bool:
@@ -168,37 +172,49 @@ class Shipper:
 
         Raises:
             ConflictError: the target holds another event in the place of one.
+            CorruptionError: the source holds what is damaged; of this run the target is what it was.
             BusyError: the run is forked or pruned all the time; what was shipped of it is not reached yet.
         """
-        before = self.keys
-        ends, loose = self._ends(number), _Batches(self.target)
+        before, mark = self.keys, transit_key(number)
+        is_marked = self.target.get([mark])[0] is not None
+        there, batches = _pairs(self.target, number, (*_FIXED, HEAD)), _Batches(self.target, number)
+        ends, puts, deletes, whole = self._ship(number, there, batches, whole=whole or is_marked)
+        self.keys += batches.keys
+        if whole and (puts or deletes):
+            self._commit([(mark, b""), *puts], deletes)
+            puts, deletes = [], []
+        is_all = not whole or self._remove_rest(number, ends.fixed)
+        if is_all and (is_marked or self.keys > before):
+            deletes.append(mark)
+        self._commit(puts, deletes)
+        return self.keys > before
+
+    def _ship(
+        self, run: int, there: dict[bytes, bytes], batches: _Batches, *, whole: bool
+    ) -> tuple[_Ends, list[tuple[bytes, bytes]], list[bytes], bool]:
+        """Ship what nothing points at yet: how far that is, what points at it, and whether all of it was looked at."""
+        ends = self._ends(run)
         for _ in range(_TRIES):
-            whole = whole or self._is_pruned(number, ends)
-            self._ship_bodies(number, ends, whole=whole)
-            puts, deletes = self._loose(number, ends.lasts(), loose)
-            again = self._ends(number)
+            self._check_ahead(run, ends, there)
+            whole = whole or _has_lost(ends.fixed, there)
+            self._ship_bodies(run, ends, there, batches, whole=whole)
+            puts, deletes = self._loose(run, ends.lasts(), batches)
+            batches.end()
+            again = self._ends(run)
             if again.fixed == ends.fixed:
                 break
+            whole = whole or _has_lost(again.fixed, ends.fixed)
             ends = again  # forked, pruned, copied or deleted meanwhile
         else:
-            raise BusyError(f"run {number:016x} is forked or pruned too quickly to be shipped; try again")
-        there = _pairs(self.target, number, (*_FIXED, HEAD))
+            raise BusyError(f"run {run:016x} is forked or pruned too quickly to be shipped; try again")
         for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
             if ours is None:
                 deletes.append(key)
             elif ours != theirs:
                 puts.append((key, ours))
-        loose.end()
-        self.keys += loose.keys
-        self._commit(puts, deletes)
-        if whole:
-            self._remove_rest(number, ends.fixed)
-        return self.keys > before
-
-    def _is_pruned(self, run: int, ends: _Ends) -> bool:
-        """Whether the run begins elsewhere than the target's: with what was made whole for that, and less before."""
-        key = trunk_key(run)
-        return ends.fixed.get(key) != self.target.get([key])[0]
+        for pair in puts:
+            _check(*pair)
+        return ends, puts, deletes, whole
 
     def _commit(self, puts: list[tuple[bytes, bytes]], deletes: list[bytes]) -> None:
         if puts or deletes:
@@ -216,26 +232,21 @@ class Shipper:
 
     # --- what is immutable ----------------------------------------------------------------------------------------
 
-    def _ship_bodies(self, run: int, ends: _Ends, *, whole: bool) -> None:
-        batches, lasts = _Batches(self.target), ends.lasts()
+    def _ship_bodies(self, run: int, ends: _Ends, there: dict[bytes, bytes], batches: _Batches, *, whole: bool) -> None:
+        lasts = ends.lasts()
         if whole:
             self._ship_all(run, lasts, batches)
         elif not _is_grave(ends.fixed):
-            there = _pairs(self.target, run, (SEGMENT, HEAD))
             for segment, last in lasts.items():
                 keys = segment_key(run, segment), head_key(run, segment)
                 if keys[0] not in there or there.get(keys[1]) != ends.heads.get(keys[1]):
                     self._ship_segment((run, segment), last, there.get(keys[1]), batches)
-        batches.end()
-        self.keys += batches.keys
 
     def _ship_segment(self, of: tuple[int, int], last: int, head: bytes | None, batches: _Batches) -> None:
         """What a segment has beyond what the target has of it, events in their order."""
         first = 0 if head is None else read_head(head) + 1
         if head is not None and not self._has_event(of, head):
             raise self._foreign(event_key(*of, first - 1))
-        rest = self.target.scan([places(EVENT, *of, first, _LAST_SEQ)], reverse=True, limit=1)
-        first = max([first, *(place_of(event)[1] + 1 for event, _ in rest)])
         while first <= last:
             events = _some(self.source.scan([places(EVENT, *of, first, last)]))
             if not events:
@@ -254,10 +265,20 @@ class Shipper:
         found = self.source.scan([places(EVENT, *of, seq, _LAST_SEQ)], limit=1)
         return all(place_of(key)[1] > seq or record[1:17] == head[8:] for key, record in found)
 
+    def _check_ahead(self, run: int, ends: _Ends, there: dict[bytes, bytes]) -> None:
+        """Refuse a target that has what the source has not yet: its segments only grow, and the last one stays."""
+        for key, head in there.items():
+            if key in ends.heads and read_head(head) > read_head(ends.heads[key]):
+                raise self._foreign(event_key(run, _segment_of(key), read_head(head)))
+        here = max((key for key in ends.fixed if key[:1] == SEGMENT), default=b"")
+        newest = max((key for key in there if key[:1] == SEGMENT), default=b"")
+        if newest > here and not _is_grave(ends.fixed):
+            raise self._foreign(newest)
+
     def _foreign(self, key: bytes) -> ConflictError:
         return ConflictError(
-            f"{self.target.location} has another {where(key)} than {self.source.location}: somebody wrote to the "
-            "copy, or the source lost what was shipped; give a new place"
+            f"{self.target.location}: its {where(key)} is not from {self.source.location}: somebody wrote to the copy, "
+            "the source lost what was shipped, or the two were taken for each other; give a new place"
         )
 
     def _ship_all(self, run: int, lasts: dict[int, int], batches: _Batches) -> None:
@@ -265,21 +286,25 @@ class Shipper:
             for key, ours, theirs in gaps_between(self.source, self.target, all_of(kind, run)):
                 if ours is None or not _is_within(place_of(key), lasts):
                     continue
-                if theirs is not None and kind == EVENT:
+                if theirs is not None and kind == EVENT and is_sound(key, ours) and is_sound(key, theirs):
                     raise self._foreign(key)
                 batches.put(key, ours)
 
-    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> None:
+    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> bool:
         """Remove what the source has no more, pointers first, as long as the run begins as it was shipped.
 
         What goes from it since then, by a later prune or delete, is what the target still leans on.
+
+        Returns:
+            Whether that is all.
         """
         differing = gaps_between(self.source, self.target, *(all_of(kind, run) for kind in RUN_KINDS))
         gone = (key for key, ours, _ in differing if ours is None)
         while some := list(islice(gone, _BATCH_KEYS)):
             if _pairs(self.source, run, _FIXED) != fixed:
-                return
+                return False
             self._commit([], some)
+        return True
 
     # --- what changes ---------------------------------------------------------------------------------------------
 
@@ -300,6 +325,12 @@ class Shipper:
                         batches.put(*pair)
                     puts = []
         return puts, deletes
+
+
+def _check(key: bytes, record: bytes) -> None:
+    """Refuse to ship what is damaged in the source, over what may be the only sound copy."""
+    if not is_sound(key, record):
+        raise CorruptionError(where(key), "its checksum differs, and it was not shipped")
 
 
 def _pairs(storage: Storage, run: int, kinds: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -334,6 +365,12 @@ def _is_grave(fixed: dict[bytes, bytes]) -> bool:
     return key is not None and not _segment_of(key) and not unseal_fields(key, fixed[key])
 
 
+def _has_lost(fixed: dict[bytes, bytes], before: dict[bytes, bytes]) -> bool:
+    """Whether something went from a run, by a prune or delete, and perhaps not all of what it leaves in the target."""
+    is_gone = any(key not in fixed for key in before if key[:1] in _FIXED)
+    return is_gone or any(fixed.get(key) != before.get(key) for key in {**fixed, **before} if key[:1] == TRUNK)
+
+
 def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:
     """The events that a pair points at."""
     if key[:1] == ID:
@@ -348,4 +385,5 @@ def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:
 def _is_earlier(there: Listing, here: Listing) -> bool:
     """Whether a name's record may be what another one was before."""
     is_same = there.incarnation == here.incarnation and there.created_ns == here.created_ns
+    is_same = is_same and (there.is_alive or not here.is_alive)
     return there.parts == here.parts and (is_same or there.incarnation < here.incarnation)

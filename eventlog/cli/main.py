@@ -90,6 +90,8 @@ def _move(args: Namespace) -> int:
 
 def _copy(args: Namespace) -> int:
     opened = _open if args.only_verify else EventLog.open
+    if os.path.realpath(args.source) == os.path.realpath(args.target):
+        raise CommandError("SOURCE and TARGET are the same log; give another place")
     if args.follow:
         places = partial(_open, args.source), partial(EventLog.open, args.target)
         return shipping.follow(*places, args.interval, sys.stdout)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from eventlog.cli.exits import DIFFERS, OK, USAGE, CommandError
 from eventlog.cli.moving import Progress
 from eventlog.diff import printable
-from eventlog.errors import BusyError, ConflictError, StorageError, TakenOverError
+from eventlog.errors import BusyError, ConflictError, CorruptionError, StorageError, TakenOverError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,12 +98,15 @@ class _Watch:
         self._were_there = False
         self._pause_s = 0.0
         self._told = -1
+        self._said = ""
 
     def follow(self, follower: Follower) -> NoReturn:
         """Ship what is written until something fails."""
         self._were_there, progress = True, Progress(sys.stderr, "so far")
         try:
             follower.begin(progress)
+        except CorruptionError as error:
+            self._say(f"{error}; going on with the others")
         finally:
             progress.end()
         while True:
@@ -117,9 +120,15 @@ class _Watch:
         try:
             follower.turn(_SHARE * self._interval_s)
             self._pause_s = 0.0
-        except BusyError as error:
-            print(f"eventlog: {printable(str(error))}; trying again", file=sys.stderr)
+        except (BusyError, CorruptionError) as error:
+            self._say(f"{error}; going on with the others")
         time.sleep(max(self._interval_s - (time.monotonic() - began), 0.0))
+
+    def _say(self, what: str) -> None:
+        """Tell what goes wrong, unless that was the last thing told."""
+        if what != self._said:
+            print(f"eventlog: {printable(what)}", file=sys.stderr, flush=True)
+        self._said = what
 
     def wait(self, error: StorageError) -> None:
         """Say why, once for each outage, and rest for a while: longer and longer, up to a bound.
@@ -130,7 +139,8 @@ class _Watch:
         if not self._were_there:
             raise error
         if not self._pause_s:
-            print(f"eventlog: {printable(str(error))}; going on when it is back", file=sys.stderr, flush=True)
+            self._said = ""  # another outage may have the same words
+            self._say(f"{error}; going on when it is back")
             self._pause_s, self._told = _PAUSE_S, -1
         time.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)

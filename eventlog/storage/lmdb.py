@@ -210,6 +210,11 @@ class LmdbStorage:
                 yield from fed_of(after, found, unpacked(record), skip if found == number else 0)
             number, skip = records[-1][0] + 1, 0
 
+    def check_file(self) -> None:
+        """Refuse to go on where the file no longer has its name: what others write is in another one."""
+        self._check_open()
+        self._shared.check_file()
+
     def log_id(self) -> bytes:
         """What the positions of its feed begin with.
 
@@ -606,7 +611,7 @@ class _Shared:
         try:
             if self._options.is_readonly:
                 self._become_writable()  # only now, for it costs most of an opening, and most logs are only read
-            self._check_file()
+            self.check_file()
             while not self._is_committed(batch):
                 pass
         finally:
@@ -739,7 +744,7 @@ class _Shared:
             if os.stat(self._data_path).st_size < need_bytes:  # noqa: PTH116 (once per commit)
                 os.truncate(self._data_path, need_bytes)
 
-    def _check_file(self) -> None:
+    def check_file(self) -> None:
         """Refuse to write into a file that no longer has a name: LMDB would acknowledge, and nobody could read it."""
         if _file_id(self._data_path) != self.file_id:
             msg = f"{self._data_path} was deleted or replaced while open; nothing was written; close and open again"
@@ -844,9 +849,9 @@ def _checked_or_created(env: lmdb.Environment) -> Databases:
 def _checked_readonly(env: lmdb.Environment) -> Databases:
     meta = _meta(env, None)
     with env.begin() as txn:
-        version = _checked_format(txn.get(b"format", db=meta))
+        is_fed = _checked_format(txn.get(b"format", db=meta)) == _FORMAT_VERSION and txn.get(_LOG_ID, db=meta)
     databases = _databases(lambda name: env.open_db(name, create=False), meta)
-    return databases if version < _FORMAT_VERSION else [*databases, env.open_db(_FED, create=False)]
+    return [*databases, env.open_db(_FED, create=False)] if is_fed else databases
 
 
 def _feed_all(txn: Transaction, dbs: Databases) -> None:

@@ -314,8 +314,15 @@ class LocalStorage:
         self._files.forget(min(folded, self._layers[0].number - 1))
 
     def position(self) -> int:
-        """See ``Storage.position``: where the journal ends, with what ``"off"`` keeps back."""
+        """See ``Storage.position``: where the journal ends, with what ``"off"`` keeps back.
+
+        Raises:
+            ClosedError: the storage was closed.
+            StorageError: opened readonly, and the directory was deleted or moved: nobody writes what this handle reads.
+        """
         self._check_usable()
+        if self._readonly:  # who writes finds it out by writing
+            self._lmdb.check_file()
         if isinstance(self._words, list):
             self._look_for_writer()
         return self._words[END] + len(self._pending)

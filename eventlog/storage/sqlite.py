@@ -322,8 +322,15 @@ class SqliteStorage:
             time.sleep(LOCK_POLL_S)
 
     def position(self) -> None:
-        """None: to ask SQLite whether anybody committed costs as much as to read a value."""
+        """None: to ask SQLite whether anybody committed costs as much as to read a value.
+
+        Raises:
+            ClosedError: the storage was closed.
+            StorageError: opened readonly, and the file was deleted or moved: nobody writes what this handle reads.
+        """
         self._check_usable()
+        if self._readonly:  # who writes finds it out by writing
+            self._check_place("nobody writes what is read here")
 
     # --- flushing -------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import suppress
 from itertools import count
 
 import pytest
 
 from eventlog import EventLog, Extend, TaskWrite
-from eventlog.errors import ConflictError, InvalidInputError, StorageError
+from eventlog.errors import ConflictError, CorruptionError, InvalidInputError, StorageError
+from eventlog.layout import run_of
 from eventlog.shipping import Shipper
 from tests.counting import CountingStorage, everything
 from tests.engines import LOCATIONS, SLOW
@@ -156,6 +158,27 @@ class TestCopy:
         with pytest.raises(ConflictError, match="somebody wrote to the copy"):
             source.copy_to(target)
 
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda log: log.run("run").append({"x": 2}),
+            lambda log: log.run("run").fork(0, "branch"),
+            lambda log: log.delete("run"),
+            lambda log: log.run("another").append({"x": 2}),
+        ],
+        ids=["an event more", "a branch more", "a run less", "a run more"],
+    )
+    def test_a_log_is_not_put_back_to_what_its_copy_is(self, act):
+        with EventLog.open("memory:") as live, EventLog.open("memory:") as copy:
+            live.run("run").append({"x": 1})
+            live.copy_to(copy)
+            act(live)
+            before = everything(live._storage)
+            for ship in (copy.copy_to, lambda log: copy.follow_to(log).begin(lambda *_: None)):
+                with pytest.raises(ConflictError, match="not from"):
+                    ship(live)
+            assert everything(live._storage) == before
+
     def test_a_difference_is_named(self, logs):
         source, target = logs
         source.run("run").append_many({"x": n} for n in range(3))
@@ -184,6 +207,66 @@ class Stopping(CountingStorage):
         super().commit(*args, **options)
 
 
+def flip(log, key):
+    record = log._storage.get([key])[0]
+    middle = len(record) // 2
+    log._storage.commit([(key, record[:middle] + bytes([record[middle] ^ 1]) + record[middle + 1 :])])
+
+
+class TestDamage:
+    def test_a_flipped_bit_of_the_copy_is_found_and_mended(self, logs):
+        source, target = logs
+        source.run("run").append_many({"x": n} for n in range(3))
+        source.copy_to(target)
+        flip(target, next(key for key in everything(target._storage) if key[:1] == b"E"))
+        (problem,) = source.compare_to(target).problems
+        assert problem.run == "run"
+        assert "another record" in problem.what
+        assert source.copy_to(target).problems == []
+        assert same(source, target)
+
+    @pytest.mark.parametrize("kind", "NSBEPIMVWOT")
+    def test_whatever_record_of_the_copy_it_is(self, kind):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            author = Author(source, 3)
+            for _ in range(120):
+                author.act()
+            source.run("large").append({"x": "v" * 200_000})
+            source.copy_to(target)
+            follower = source.follow_to(target)
+            for _ in range(2):
+                flip(target, next(key for key in everything(target._storage) if key[:1] == kind.encode()))
+                assert len(source.compare_to(target).problems) == 1
+                follower.begin(lambda *_: None)
+                until_level(follower)
+                assert same(source, target)
+                follower = source.follow_to(target)
+
+    @pytest.mark.parametrize("kind", "SEPV")
+    def test_what_is_damaged_in_the_source_is_not_put_over_the_copy(self, kind):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            runs = [source.run(name) for name in ("a", "b", "c")]
+            for run in runs:
+                run.append_many({"x": f"{n}" * 50, "l": Extend([n] * 9)} for n in range(200))
+                run.append({"x": "v" * 200_000})
+            source.copy_to(target)
+            follower = source.follow_to(target)
+            follower.begin(lambda *_: None)
+            key = next(key for key in everything(source._storage) if key[:1] == kind.encode())
+            before = target._storage.get([key])
+            flip(source, key)
+            for run in runs:
+                if run._branches.run != run_of(key):
+                    run.append({"y": "more"})
+            for ship in (lambda: source.copy_to(target), lambda: follower.turn(1.0), lambda: follower.turn(1.0)):
+                with pytest.raises(CorruptionError, match="differs"):
+                    ship()
+                assert not follower.is_level
+            assert target._storage.get([key]) == before
+            assert list(target.verify()) == []
+            assert sorted(target.run(name).step for name in ("a", "b", "c")) == [200, 201, 201]
+
+
 class Forgetful(CountingStorage):
     """Knows no position of its feed any more, as after a restore."""
 
@@ -191,6 +274,20 @@ class Forgetful(CountingStorage):
         if after:
             raise InvalidInputError("restored")
         return super().feed(after, limit=limit)
+
+
+class Interrupted(CountingStorage):
+    """Does something else in the middle of a feed."""
+
+    def __init__(self, inner, act):
+        super().__init__(inner)
+        self.act = act
+
+    def feed(self, after=b"", *, limit=None):
+        for n, pair in enumerate(super().feed(after, limit=limit)):
+            if n == 400:
+                self.act()
+            yield pair
 
 
 class TestStopped:
@@ -211,6 +308,37 @@ class TestStopped:
                 continue
             break
         assert same(source, target)
+
+    @pytest.mark.parametrize("begins_anew", [False, True])
+    @pytest.mark.parametrize("left", range(8))
+    def test_what_was_deleted_since_is_gone_there_too(self, left, begins_anew):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            source.run("run").append_many({"n": n, "text": "t" * 300} for n in range(3000))
+            try:
+                source.copy_to(EventLog(Stopping(target._storage, left)), verify=False)
+            except StorageError:
+                assert left < 6
+            source.delete("run")
+            if begins_anew:
+                source.run("run").append({"x": 1})
+            source.copy_to(target, verify=False)
+            assert source.compare_to(target).problems == []
+            assert same(source, target)
+
+    @pytest.mark.parametrize("seed", range(12))
+    def test_what_went_in_whatever_way_is_gone_there_too(self, seed):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            author, shuffle = Author(source, seed), random.Random(seed)
+            for _ in range(8):
+                for _ in range(12):
+                    author.act()
+                with suppress(StorageError):
+                    source.copy_to(EventLog(Stopping(target._storage, shuffle.randrange(30))), verify=False)
+                for name in target.runs():
+                    assert dict(target.run(name).state) is not None
+            source.copy_to(target, verify=False)
+            derived = ("manifest", "snapshot")  # of these, what was dropped is found by who looks
+            assert [each for each in source.compare_to(target).problems if not each.where.startswith(derived)] == []
 
     def test_a_long_run_is_not_begun_again(self, logs):
         source, target = logs
@@ -320,6 +448,20 @@ class TestFollow:
             source.run("a").append({"x": 2})
             until_level(follower)
             assert same(source, target)
+
+    def test_a_reader_of_the_feed_of_the_copy_misses_nothing(self):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            source.run("long").append_many({"n": n} for n in range(3000))
+            with pytest.raises(StorageError):
+                source.copy_to(EventLog(Stopping(target._storage, 3)))
+
+            source.run("after").append({"x": 1})
+            interrupted = EventLog(Interrupted(target._storage, lambda: source.copy_to(target)))
+            found = list(interrupted.feed())
+            source.copy_to(target)
+            found += target.feed(found[-1].position if found else None)
+            told = sorted((each.run, each.event.step) for each in found)
+            assert told == [("after", 0), *(("long", n) for n in range(3000))]
 
     def test_it_begins_again_after_either_side_was_closed(self, tmp_path):
         where = LOCATIONS["lmdb"](tmp_path / "source"), LOCATIONS["sqlite"](tmp_path / "target")

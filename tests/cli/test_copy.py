@@ -1,6 +1,7 @@
 """`eventlog copy`, run as people run it: whole, verified, followed, killed in the middle."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,29 @@ def test_a_follower_whose_target_another_took_over_ends_and_leaves_it_alone(tmp_
         assert following.returncode == 3
         assert "took it over" in err
         other.run("run 0").append({"x": "theirs"})
+
+
+def test_a_log_is_no_copy_of_itself(tmp_path, capsys):
+    source = tmp_path / "source"
+    filled(source, 1, 1)
+    (tmp_path / "other").symlink_to(source)
+    for how in ([], ["--follow"], ["--verify"]):
+        assert main(["copy", str(source), str(tmp_path / "other"), *how]) == 2
+        assert "the same log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["{}/source/log", "sqlite:///{}/source/log.db"], ids=["lmdb", "sqlite"])
+def test_a_follower_notices_that_its_source_is_another_log_now(tmp_path, source):
+    source, target = source.format(tmp_path), f"{tmp_path}/target"
+    filled(source, 1, 1)
+    following = spawn("--follow", "--interval", 0.02, source, target)
+    assert following.stdout.readline().startswith("level after")
+    shutil.rmtree(tmp_path / "source")
+    with EventLog.open(source) as log:
+        log.run("another").append({"x": 1})
+        _, err = following.communicate(timeout=20)
+    assert following.returncode in {2, 3}  # it may look while there is none
+    assert "deleted or replaced" in err
 
 
 _HASTY = """
