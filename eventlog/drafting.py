@@ -7,7 +7,6 @@ draft is written is the branches' business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from eventlog import delta
@@ -115,14 +114,27 @@ class Drafts:
 
     def taken_over(self, encoded: Mapping[str, bytes]) -> tuple[list[Any], list[tuple[str, delta.Write]]]:
         """The writes that set channels to bytes of the run's codec: small ones as in an event's body, and others."""
-        if not (_STR.issuperset(map(type, encoded)) and self._channels.issuperset(encoded)):
-            for channel in encoded:
+        plain: list[Any] = []
+        channels, are_small = self._channels, self._limits.value_bytes >= INLINE
+        for channel, payload in encoded.items():
+            if type(channel) is not str or channel not in channels:
                 self._check_channel(channel)
-        if max(map(len, encoded.values())) <= INLINE <= self._limits.value_bytes:
-            return [*chain.from_iterable(zip(encoded, repeat(delta.SET), encoded.values()))], []
+            if len(payload) > INLINE:
+                are_small = False
+            plain += channel, delta.SET, payload
+        if are_small:
+            return plain, []
         found = [(channel, delta.Write(delta.SET, payload, len(payload))) for channel, payload in encoded.items()]
         self._check_limits(found)
         return [], found
+
+    def of_bytes(self, tip: Tip, encoded: Mapping[str, bytes], step: int | None, event_id: str | None) -> Draft:
+        """As `one`, of an event that only takes over values that are encoded."""
+        plain, found = self.taken_over(encoded)
+        if event_id is not None:
+            check_id("event id", event_id)
+        next_step = tip.step + 1 if step is None else _given_step(tip, step)
+        return _new(Draft, (plain, found, next_step, self._clock(), None, event_id, None, False, False))
 
     def _check_channel(self, channel: str) -> None:
         if channel not in self._channels or type(channel) is not str:

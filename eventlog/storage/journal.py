@@ -165,9 +165,14 @@ change_head: Final = _CHANGE.pack
 """What stands before a key and a value in a body: their lengths; `REMOVED` as the value's to remove the key."""
 
 
+batch_head: Final = _FRAME.pack
+"""What stands before a body: its length, and its checksum at its position."""
+batch_checksum: Final = xxh3_64_intdigest
+
+
 def batch(body: bytes, at: int) -> bytes:
     """The bytes of a batch at a position."""
-    return _FRAME.pack(len(body), xxh3_64_intdigest(body, at)) + body
+    return batch_head(len(body), batch_checksum(body, at)) + body
 
 
 SEAL_BYTES: Final = _FRAME.size
