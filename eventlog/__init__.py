@@ -41,6 +41,7 @@ from eventlog.events import (
     TaskWrite,
     Update,
 )
+from eventlog.identity import Kept
 from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.log import EventLog
 from eventlog.query import blame, history
@@ -71,6 +72,7 @@ __all__ = [
     "IdConflictError",
     "InvalidIdError",
     "InvalidInputError",
+    "Kept",
     "Limits",
     "Merge",
     "MissingExtraError",

@@ -730,11 +730,14 @@ class Branches:
 
     def _put_references(self, batch: _Batch, tip: Tip, at: tuple[int, int], draft: Draft) -> None:
         """What tasks wrote is kept once: by the event, where it says the same."""
-        payloads = {
-            channel: (n, payload)
-            for n, (channel, _, payload, _) in enumerate(draft.changes)
-            if len(payload) >= REFERRED
-        }
+        plain, writes = draft[:2]
+        payloads: dict[str, tuple[int, bytes]] = {}
+        for n, (channel, payload) in enumerate(zip(plain[::3], plain[2::3], strict=True)):
+            if len(payload) >= REFERRED:
+                payloads[channel] = (n, payload)
+        for n, (channel, write) in enumerate(writes, len(plain) // 3):
+            if len(write[1]) >= REFERRED:
+                payloads[channel] = (n, write[1])
         for kept in tip.kept.values() if payloads else ():
             pair = refer(kept, at, payloads)
             if pair is not None:

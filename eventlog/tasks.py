@@ -471,12 +471,12 @@ def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]
         at: the event's segment and seq.
         payloads: per channel, the number of the event's write and its payload.
     """
-    slots: Slots = {}
+    slots: Slots | None = None
     for slot, (channel, payload, path) in kept.slots.items():
-        n, written = payloads.get(channel, (0, b""))
-        slots[slot] = (channel, payload, path)
-        if isinstance(payload, bytes) and len(payload) >= REFERRED and written:
+        if channel in payloads and isinstance(payload, bytes) and len(payload) >= REFERRED:
+            n, written = payloads[channel]
             pieces = patch(written, payload)
             if pieces is not None:
+                slots = dict(kept.slots) if slots is None else slots
                 slots[slot] = (channel, [*at, n, pieces], path)
-    return None if slots == kept.slots else (kept.key, _record(kept.key, Anchor(at, None), kept.task, slots))
+    return None if slots is None else (kept.key, _record_of(kept.key, None, kept.task, slots))

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
@@ -29,6 +28,7 @@ from eventlog import (
     Delete,
     EventLogError,
     Extend,
+    Kept,
     NotFoundError,
     TooLargeError,
     UnserializableError,
@@ -94,7 +94,7 @@ class _Known:
         stored: the run's channels that are there, with their bytes, None where those are not known.
         newest: the greatest of the versions, None where that is not known.
         veil: hides the names of the run's channels, where they are to be hidden.
-        lists: the items of lists that were put, where lists are told apart by their items' identity.
+        lists: the items of lists that were put, where lists are told apart by those.
         size: bytes of the state as encoded, or more.
     """
 
@@ -106,7 +106,7 @@ class _Known:
         self.versions: dict[str, Any] = {}
         self.seen: dict[str, dict[str, Any] | None] = {}
         self.stored: dict[str, bytes | None] = {}
-        self.lists: dict[str, list[Any]] = {}
+        self.lists: dict[str, Kept] = {}
         self.size = 0
         if state is not None:
             self.size = state.size_bytes
@@ -124,7 +124,7 @@ class _Changes:
         newest: the version of what moved, if it is greater than all before; else None.
         encoded: channels of the run that are set, with their bytes.
         writes: those of which the engine finds what changed, and those that go away.
-        lists: the items of lists that are told apart by their items' identity.
+        lists: of lists that are told apart by their items' identity, those of before and those that came.
     """
 
     __slots__ = ("encoded", "known", "lists", "newest", "writes")
@@ -134,7 +134,7 @@ class _Changes:
         self.newest = newest
         self.encoded: dict[str, bytes] = {}
         self.writes: dict[str, Any] = {}
-        self.lists: dict[str, list[Any]] = {}
+        self.lists: dict[str, tuple[Kept, list[Any]]] = {}
 
     def put(self, name: str, payload: bytes) -> None:
         """Set a channel of the run, if its bytes are others than known."""
@@ -149,11 +149,14 @@ class _Changes:
     def put_list(self, name: str, items: list[Any]) -> None:
         """Set a channel to a list that has the items of the one before, if they are the same objects, and more."""
         before = self.known.lists.get(name)
-        if before is None or len(items) < len(before) or not all(map(is_, before, items)):
+        if before is None or not before.begin(items):
             self.writes[name] = Update(items)
-        elif len(items) > len(before):
-            self.writes[name] = Extend(items[len(before) :])
-        self.lists[name] = list(items)
+            self.lists[name] = (Kept([]), list(items))
+            return
+        added = items[len(before.objects) :]
+        if added:
+            self.writes[name] = Extend(added)
+        self.lists[name] = (before, added)
 
     def accept(self) -> None:
         """Bring what is known up to date: they are written."""
@@ -170,7 +173,9 @@ class _Changes:
         if lists:
             for name in self.encoded:
                 lists.pop(name, None)
-        lists.update(self.lists)
+        for name, (before, added) in self.lists.items():
+            before.add(Kept(added))
+            lists[name] = before
 
 
 class Made(NamedTuple):
