@@ -128,13 +128,15 @@ class Drafts:
         self._check_limits(found)
         return [], found
 
-    def of_bytes(self, tip: Tip, encoded: Mapping[str, bytes], step: int | None, event_id: str | None) -> Draft:
-        """As `one`, of an event that only takes over values that are encoded."""
+    def of_bytes(
+        self, tip: Tip, encoded: Mapping[str, bytes], step: int | None, event_id: str | None, is_under_id: bool
+    ) -> Draft:
+        """As `one`, of an event that only takes over values that are encoded, and replaces what has its id."""
         plain, found = self.taken_over(encoded)
         if event_id is not None:
             check_id("event id", event_id)
         next_step = tip.step + 1 if step is None else _given_step(tip, step)
-        return _new(Draft, (plain, found, next_step, self._clock(), None, event_id, None, False, False))
+        return _new(Draft, (plain, found, next_step, self._clock(), None, event_id, None, True, is_under_id))
 
     def _check_channel(self, channel: str) -> None:
         if channel not in self._channels or type(channel) is not str:
@@ -267,7 +269,7 @@ def value_at(branches: Branches, tip: Tip, channel: str) -> Any:
 def _given_step(tip: Tip, step: int) -> int:
     if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
         raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
-    if not tip.is_empty and step <= tip.step:
+    if step <= tip.step and not tip.is_empty:
         raise InvalidInputError(f"step {step} does not follow step {tip.step} of the head; steps grow along a branch")
     return step
 

@@ -429,14 +429,13 @@ class Run:
             if step is not None and tip.at[1] >= 0 and step <= tip.step:
                 step = None
             if encoded and writes == _NOTHING and task is None and not meta:
-                draft = self._drafts.of_bytes(tip, encoded, step, id)
-                plain, found = draft[:2]
-            else:
-                draft = self._drafts.one(self._branches, tip, writes, state, task, step, id, meta)
-                plain, found = draft[:2]
-                if encoded:
-                    more, larger = self._drafts.taken_over(encoded)
-                    plain, found = plain + more, found + larger
+                draft = self._drafts.of_bytes(tip, encoded, step, id, is_under_id)
+                return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None))
+            draft = self._drafts.one(self._branches, tip, writes, state, task, step, id, meta)
+            plain, found = draft[:2]
+            if encoded:
+                more, larger = self._drafts.taken_over(encoded)
+                plain, found = plain + more, found + larger
             draft = _new(Draft, (plain, found, *draft[2:7], True, is_under_id))
             return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None))
 
@@ -475,7 +474,7 @@ class Run:
         """Write what `prepare` made; raises as `append`."""
         tip, at, draft, may_fork = prepared
         with self._lock:
-            if tip.at == at and not (may_fork and self._is_followed(at)):
+            if tip.at == at and (at == self._tip.at or not (may_fork and self._is_followed(at))):
                 try:
                     return self._write_draft(tip, draft)
                 except ConflictError:
