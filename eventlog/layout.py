@@ -192,13 +192,13 @@ def task_writes_start(run: int, anchor: tuple[int, int]) -> bytes:
 
 
 def task_digest(task: str) -> bytes:
-    """What stands for a task at the end of its keys; computed anew, for each is needed once."""
+    """What stands for a task at the end of its keys, or for another id; computed anew, for each is needed once."""
     return blake2b(task.encode(), digest_size=8).digest()
 
 
 def waiting_start(run: int, event_id: str) -> bytes:
     """What the keys of `waiting_key` begin with; `task_digest` follows, where there is no mark."""
-    return _run(WAITING, run) + _id_digest(event_id)
+    return _run(WAITING, run) + task_digest(event_id)
 
 
 def waiting_key(run: int, event_id: str, task: str, mark: bytes = b"") -> bytes:

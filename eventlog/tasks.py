@@ -118,7 +118,7 @@ class TaskWrites:
         self._epoch: bytes | None = None  # the record of it, as known
         self._epoch_key = owner_key(run, 0)
         self._channels: set[str] = set()  # names that were checked
-        self._waits = ("", b"")
+        self._waits = ("", b"")  # an event's id, and what the keys of writes that wait for it begin with
         self._codec = codec
         self._max_bytes = max_bytes
         self._payload_of = payload_of
@@ -273,7 +273,11 @@ class TaskWrites:
         The hot path, which looks things up once.
         """
         at, event_id = anchor
-        waiting = None if event_id is None else self._waiting_at(event_id)
+        waiting = None
+        if event_id is not None:
+            if self._waits[0] != event_id:
+                self._waits = (event_id, waiting_start(self.run, event_id))
+            waiting = self._waits[1]
         start = waiting if at is None else task_writes_start(self.run, at)
         assert start is not None
         expect: dict[bytes, bytes | None] = {alive[0]: alive[1], self._epoch_key: None}
@@ -295,13 +299,6 @@ class TaskWrites:
         if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
             self._storage.commit(puts, (), expect, is_settled=False)
         return kept
-
-    def _waiting_at(self, event_id: str) -> bytes:
-        """What the keys of writes that wait for an event begin with; kept for the other tasks of its superstep."""
-        known = self._waits
-        if known[0] != event_id:
-            known = self._waits = (event_id, waiting_start(self.run, event_id))
-        return known[1]
 
     def _commit(
         self,

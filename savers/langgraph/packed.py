@@ -159,8 +159,21 @@ _UUID_BYTES: Final = 16
 
 def short_time(time: str, own: str) -> str | int:
     """The time of the checkpoint whose id is `own`, as it is packed."""
-    short = _microseconds(time)
-    if short is None:
+    minute, digits = time[:_MINUTE_CHARS], time[17:19] + time[20:26]
+    began = _minutes.get(minute)
+    if (
+        began is not None
+        and time[26:] == "+00:00"
+        and time[19] == "."
+        and digits.isascii()
+        and digits.isdecimal()
+        and digits < "60"
+        and digits[2:] != "000000"
+    ):
+        short = began + int(digits)
+    elif _is_written_so(time):
+        short = _microseconds(time)
+    else:
         return time
     beside = short - _time_of(own)
     if -_NEAR < beside < _NEAR:
@@ -168,20 +181,13 @@ def short_time(time: str, own: str) -> str | int:
     return time if -_NEAR < short < _NEAR else short
 
 
-def _microseconds(time: str) -> int | None:
-    """Since 1970; None of a time that ``isoformat`` does not write so in UTC."""
-    minute, digits = time[:_MINUTE_CHARS], time[17:19] + time[20:26]
-    if time[19:20] == "." and time[26:] == "+00:00" and digits.isascii() and digits.isdecimal():
-        began = _minutes.get(minute)
-        if began is not None and digits < "60" and digits[2:] != "000000":
-            return began + int(digits)
-    if not _is_written_so(time):
-        return None
+def _microseconds(time: str) -> int:
+    """Since 1970."""
     moment = dt.datetime.fromisoformat(time)
     since = moment - _EPOCH
     short = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     _minutes.clear()
-    _minutes[minute] = short - (moment.second * 1_000_000 + moment.microsecond)
+    _minutes[time[:_MINUTE_CHARS]] = short - (moment.second * 1_000_000 + moment.microsecond)
     return short
 
 

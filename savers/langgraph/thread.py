@@ -122,16 +122,18 @@ class _Changes:
     Attributes:
         known: what it is compared with.
         newest: the version of what moved, if it is greater than all before; else None.
+        updated: the channels that have that version, and a value.
         encoded: channels of the run that are set, with their bytes.
         writes: those of which the engine finds what changed, and those that go away.
         lists: of lists that are told apart by their items' identity, those of before and those that came.
     """
 
-    __slots__ = ("encoded", "known", "lists", "newest", "writes")
+    __slots__ = ("encoded", "known", "lists", "newest", "updated", "writes")
 
     def __init__(self, known: _Known, newest: str | None) -> None:
         self.known = known
         self.newest = newest
+        self.updated: list[str] = []
         self.encoded: dict[str, bytes] = {}
         self.writes: dict[str, Any] = {}
         self.lists: dict[str, tuple[Kept, list[Any]]] = {}
@@ -295,7 +297,7 @@ class Thread:
             try:
                 self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
                 seen = self._put_seen(changes, checkpoint["versions_seen"])
-                step = self._put_rest(changes, parent, checkpoint, metadata, moved)
+                step = self._put_rest(changes, parent, checkpoint, metadata)
             except (TypeError, ValueError, OverflowError) as error:  # what is ours to pack, and cannot be
                 if isinstance(error, EventLogError):
                     raise
@@ -388,11 +390,11 @@ class Thread:
         """A state by the names that its writer knows."""
         return state if self.sealed is None else Unveiled(state, self.sealed)
 
-    def _put_values(  # noqa: C901 (the hot path calls little)
+    def _put_values(  # noqa: C901, PLR0912 (the hot path calls little)
         self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
-        stored, is_open = changes.known.stored, changes.known.veil is None
+        stored, is_open, newest = changes.known.stored, changes.known.veil is None, changes.newest
         last, packed_version = None, _NO_VERSION  # nearly always one version for all
         for channel in moved:
             name = escaped(channel) if channel.startswith(MARK) else channel
@@ -404,7 +406,12 @@ class Thread:
             if version is not last:
                 last, packed_version = version, packed(short_version(version))
             value = values.get(channel, _MISSING)
-            data = b"" if value is _MISSING else self._small(value, channel)
+            if value is _MISSING:
+                data: bytes | None = b""
+            else:
+                data = self._small(value, channel)
+                if version == newest:
+                    changes.updated.append(channel)
             was = stored.get(name) or b""
             start = start_of_value(was)
             is_new = data != was[start:] if start else value is not _MISSING
@@ -448,19 +455,14 @@ class Thread:
         return new
 
     def _put_rest(
-        self,
-        changes: _Changes,
-        parent: str | None,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        moved: Iterable[str],
+        self, changes: _Changes, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata
     ) -> int | None:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
         own = checkpoint["id"]
         rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
         updated = AMONG_REST
         if "updated_channels" in rest:
-            updated = _updated_as(checkpoint, moved, changes.newest)
+            updated = _updated_as(rest["updated_channels"], changes)
             if updated != AMONG_REST:
                 del rest["updated_channels"]
         time: Any = checkpoint.get("ts")
@@ -679,14 +681,11 @@ def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any
     return {"updated_channels": sorted(name for name, each in versions.items() if each == newest and name in values)}
 
 
-def _updated_as(checkpoint: Checkpoint, moved: Iterable[str], newest: str | None) -> int:
-    """How `_updated` will say what the checkpoint does; only what `moved` can have the `newest` version."""
-    versions, values = checkpoint["channel_versions"], checkpoint.get("channel_values") or {}
-    said = checkpoint["updated_channels"]
-    if said is None or newest is None:
+def _updated_as(said: Any, changes: _Changes) -> int:
+    """How `_updated` will say what the checkpoint does; only what moved can have the newest version."""
+    if said is None or changes.newest is None:
         return NONE if said is None else AMONG_REST
-    usual = sorted([channel for channel in moved if versions[channel] == newest and channel in values])
-    is_usual = type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    is_usual = type(said) is list and said == sorted(changes.updated) and _STR.issuperset(map(type, said))
     return BY_VERSIONS if is_usual else AMONG_REST
 
 
