@@ -707,7 +707,7 @@ class LocalStorage:
                 if patience_s:
                     self._flush.wait_for(lambda: head.flushed >= end or self._is_unusable, patience_s)
                 self._waiting += 1
-                if self._waiting >= self._company:
+                if 1 < self._company <= self._waiting:  # else nobody gathers
                     self._arrivals.notify()
                 try:
                     while self._is_flushing and head.flushed < end:
