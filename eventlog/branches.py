@@ -247,7 +247,7 @@ class Branches:
         self.name = plain_name(parts)
         self.lineage = Lineage(storage, run, owner)
         self._root = root(MAIN, parts, incarnation, codec.name)
-        self._id_start = id_key(run, "")
+        self._id_start, self._epoch_key = id_key(run, ""), owner_key(run, 0)
         self._written = (-1, b"", b"")  # the segment written last, its head's key, and what its events' keys begin with
 
     # --- finding ------------------------------------------------------------------------------------------------
@@ -743,7 +743,7 @@ class Branches:
             if pair is not None:
                 batch.puts.append(pair)
                 batch.expect[kept.key] = kept.record
-                batch.expect[owner_key(self.run, 0)] = None  # a copy must not lean on what is not before it
+                batch.expect[self._epoch_key] = None  # a copy must not lean on what is not before it
 
     def _check_write(
         self, error: ExpectationError, tip: Tip, segment: Segment, drafts: Sequence[Draft], *, fork: bool

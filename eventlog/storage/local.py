@@ -583,7 +583,7 @@ class LocalStorage:
                 at = self._end
                 end = at + self._files.write(_frame(len(body), _checksum(body, at)) + body, at)  # as `batch`
                 if end > self._room:
-                    self._room = self._files.make_room(end)
+                    self._room = self._files.make_room(end, with_window=self._mode != "full")
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
                 values = self._layers[-1].values
                 with self._state:
