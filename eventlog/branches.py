@@ -19,6 +19,7 @@ from eventlog.events import Event, auto_id
 from eventlog.ids import packed_id
 from eventlog.layout import (
     BRANCH,
+    SEQ_BYTES,
     all_of,
     branch_key,
     child_key,
@@ -246,6 +247,8 @@ class Branches:
         self.name = plain_name(parts)
         self.lineage = Lineage(storage, run, owner)
         self._root = root(MAIN, parts, incarnation, codec.name)
+        self._id_start, self._epoch_key = id_key(run, ""), owner_key(run, 0)
+        self._written = (-1, b"", b"")  # the segment written last, its head's key, and what its events' keys begin with
 
     # --- finding ------------------------------------------------------------------------------------------------
 
@@ -534,15 +537,19 @@ class Branches:
         head, progress = tip.head, tip.loaded
         if head is None or progress is None:
             return self.write(tip, (draft,))[0]
-        run, segment, parent = self.run, tip.segment, tip.digest
+        segment, parent = tip.segment, tip.digest
         number, seq = tip.at
         at = (number, seq := seq + 1)
         entries, since, manifest, segments = progress
-        batch, end_key = _new(_Batch, ([], {})), head_key(run, number)
+        keys = self._written
+        if keys[0] != number:
+            self._written = keys = (number, head_key(self.run, number), event_key(self.run, number, 0)[:-SEQ_BYTES])
+        _, end_key, start = keys
+        batch = _new(_Batch, ([], {end_key: head}))
         packed = None if event_id is None else packed_id(event_id)
         body = [time_ns if time_ns < INT64 else time_field(time_ns), step, task, packed, meta, *plain]
         changes = self._put_changes(batch, at, body, writes) if writes else None
-        key = event_key(run, number, seq)
+        key = start + seq.to_bytes(SEQ_BYTES, "big")
         record, digest = event_record(key, parent, scalars(body))
         cost, changed = len(record) + READ_COST, None
         if changes is not None:
@@ -552,7 +559,6 @@ class Branches:
             return self.write(tip, (draft,))[0]
         end = head_record(seq, digest)
         batch.puts.extend(((key, record), (end_key, end)))
-        batch.expect[end_key] = head
         if is_under_id and tip.named is not None:
             batch.expect[tip.named[0]] = tip.named[1]
         anchored = named = None
@@ -717,24 +723,27 @@ class Branches:
             batch.expect.update(renamed.expect)
             batch.puts.append(renamed.put)
             return renamed.anchor
-        key = id_key(self.run, event_id)
+        key = self._id_start + event_id.encode()
         batch.expect[key] = None
         batch.puts.append((key, seal_fields(key, [*at, *at])))
         return at
 
     def _put_references(self, batch: _Batch, tip: Tip, at: tuple[int, int], draft: Draft) -> None:
         """What tasks wrote is kept once: by the event, where it says the same."""
-        payloads = {
-            channel: (n, payload)
-            for n, (channel, _, payload, _) in enumerate(draft.changes)
-            if len(payload) >= REFERRED
-        }
+        plain, writes = draft[:2]
+        payloads: dict[str, tuple[int, bytes]] = {}
+        for n, (channel, payload) in enumerate(zip(plain[::3], plain[2::3], strict=True)):
+            if len(payload) >= REFERRED:
+                payloads[channel] = (n, payload)
+        for n, (channel, write) in enumerate(writes, len(plain) // 3):
+            if len(write[1]) >= REFERRED:
+                payloads[channel] = (n, write[1])
         for kept in tip.kept.values() if payloads else ():
             pair = refer(kept, at, payloads)
             if pair is not None:
                 batch.puts.append(pair)
                 batch.expect[kept.key] = kept.record
-                batch.expect[owner_key(self.run, 0)] = None  # a copy must not lean on what is not before it
+                batch.expect[self._epoch_key] = None  # a copy must not lean on what is not before it
 
     def _check_write(
         self, error: ExpectationError, tip: Tip, segment: Segment, drafts: Sequence[Draft], *, fork: bool

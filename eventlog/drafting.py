@@ -7,7 +7,6 @@ draft is written is the branches' business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from eventlog import delta
@@ -115,14 +114,29 @@ class Drafts:
 
     def taken_over(self, encoded: Mapping[str, bytes]) -> tuple[list[Any], list[tuple[str, delta.Write]]]:
         """The writes that set channels to bytes of the run's codec: small ones as in an event's body, and others."""
-        if not (_STR.issuperset(map(type, encoded)) and self._channels.issuperset(encoded)):
-            for channel in encoded:
+        plain: list[Any] = []
+        channels, are_small = self._channels, self._limits.value_bytes >= INLINE
+        for channel, payload in encoded.items():
+            if type(channel) is not str or channel not in channels:
                 self._check_channel(channel)
-        if max(map(len, encoded.values())) <= INLINE <= self._limits.value_bytes:
-            return [*chain.from_iterable(zip(encoded, repeat(delta.SET), encoded.values()))], []
+            if len(payload) > INLINE:
+                are_small = False
+            plain += channel, delta.SET, payload
+        if are_small:
+            return plain, []
         found = [(channel, delta.Write(delta.SET, payload, len(payload))) for channel, payload in encoded.items()]
         self._check_limits(found)
         return [], found
+
+    def of_bytes(
+        self, tip: Tip, encoded: Mapping[str, bytes], step: int | None, event_id: str | None, is_under_id: bool
+    ) -> Draft:
+        """As `one`, of an event that only takes over values that are encoded, and replaces what has its id."""
+        plain, found = self.taken_over(encoded)
+        if event_id is not None:
+            check_id("event id", event_id)
+        next_step = tip.step + 1 if step is None else _given_step(tip, step)
+        return _new(Draft, (plain, found, next_step, self._clock(), None, event_id, None, True, is_under_id))
 
     def _check_channel(self, channel: str) -> None:
         if channel not in self._channels or type(channel) is not str:
@@ -255,7 +269,7 @@ def value_at(branches: Branches, tip: Tip, channel: str) -> Any:
 def _given_step(tip: Tip, step: int) -> int:
     if type(step) is not int or not -_MAX_STEP < step < _MAX_STEP:
         raise InvalidInputError(f"step is an integer of at most 62 bits, not {step!r}")
-    if not tip.is_empty and step <= tip.step:
+    if step <= tip.step and not tip.is_empty:
         raise InvalidInputError(f"step {step} does not follow step {tip.step} of the head; steps grow along a branch")
     return step
 

@@ -13,6 +13,7 @@ from eventlog.errors import InvalidIdError
 
 MAX_ID_BYTES = 255
 _UUID_CHARS = 36
+_UUID_BYTES = 16
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -34,6 +35,8 @@ def check_id(what: str, value: object, max_bytes: int = MAX_ID_BYTES) -> str:
     """
     if type(value) is not str:
         raise InvalidIdError(what, f"must be a str, not {type(value).__name__}")
+    if 0 < len(value) <= max_bytes and value.isascii() and value.isprintable():  # nearly all, and quicker than a cache
+        return value
     why = _known_why_not(value, max_bytes) if len(value) <= MAX_ID_BYTES else _why_not(value, max_bytes)
     if why:
         raise InvalidIdError(what, why)
@@ -63,12 +66,13 @@ _known_why_not = lru_cache(4096)(_why_not)
 @lru_cache(1024)
 def packed_id(text: str) -> str | bytes:
     """An id as it stands in a record: a UUID, written as UUIDs are, as its 16 bytes; anything else as it is."""
-    if len(text) == _UUID_CHARS and text[8] == "-":
+    if len(text) == _UUID_CHARS and text[8] == text[13] == text[18] == text[23] == "-":
+        digits = text.replace("-", "")
         try:
-            packed = bytes.fromhex(text.replace("-", ""))
+            packed = bytes.fromhex(digits)
         except ValueError:
             return text
-        if unpacked_id(packed) == text:
+        if packed.hex() == digits and len(packed) == _UUID_BYTES:
             return packed
     return text
 

@@ -61,6 +61,8 @@ RUN_KINDS: Final = (
 """Kinds that belong to one run, in the order in which deleting it removes them: pointers before what they point at."""
 
 MAX_SEQ: Final = (1 << 63) - 1
+SEQ_BYTES: Final = 8
+"""How a seq stands at the end of an event's key: big-endian."""
 
 _place = struct.Struct(">cQIQ").pack
 numbered_key: Final = struct.Struct(">cQIQI").pack
@@ -191,6 +193,21 @@ def task_write_key(run: int, anchor: tuple[int, int], task: str, mark: bytes = b
     return _task(TASK_WRITE, run, *anchor, _id_digest(task, mark))
 
 
+def task_writes_start(run: int, anchor: tuple[int, int]) -> bytes:
+    """What the keys of `task_write_key` begin with; `task_digest` follows, where there is no mark."""
+    return _place(TASK_WRITE, run, *anchor)
+
+
+def task_digest(task: str) -> bytes:
+    """What stands for a task at the end of its keys, or for another id; computed anew, for each is needed once."""
+    return blake2b(task.encode(), digest_size=8).digest()
+
+
+def waiting_start(run: int, event_id: str) -> bytes:
+    """What the keys of `waiting_key` begin with; `task_digest` follows, where there is no mark."""
+    return _run(WAITING, run) + task_digest(event_id)
+
+
 def waiting_key(run: int, event_id: str, task: str, mark: bytes = b"") -> bytes:
     """Key of what a task wrote in the superstep after an event that is to come."""
     return _waiting(WAITING, run, _id_digest(event_id), _id_digest(task, mark))
@@ -198,12 +215,12 @@ def waiting_key(run: int, event_id: str, task: str, mark: bytes = b"") -> bytes:
 
 def waiting_on(run: int, event_id: str) -> Range:
     """All that tasks wrote in the superstep after an event that is to come; another id may have the same hash."""
-    return _prefix(_run(WAITING, run) + _id_digest(event_id))
+    return _prefix(waiting_start(run, event_id))
 
 
 def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:
     """All that tasks wrote in the superstep after the event at `anchor`."""
-    return _prefix(_place(TASK_WRITE, run, *anchor))
+    return _prefix(task_writes_start(run, anchor))
 
 
 def places(kind: bytes, run: int, segment: int, first: int, last: int) -> Range:

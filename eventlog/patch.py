@@ -20,6 +20,8 @@ def patch(source: bytes, target: bytes) -> list[bytes | int] | None:
     """Pieces that make `target` of `source`; None if they would not be clearly smaller than `target`."""
     if len(target) <= _LEAST:
         return None
+    if source == target:
+        return [0, len(target)]
     pieces = _pieces(source, target, _DEPTH)
     kept = sum(len(piece) if isinstance(piece, bytes) else 4 for piece in pieces)
     return pieces if kept * 2 <= len(target) else None
@@ -78,19 +80,14 @@ def _stretch(source: bytes, target: bytes) -> tuple[int, int, int] | None:
 
 
 def _common_start(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with, found by halving."""
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """How many bytes both begin with: as numbers, they differ from there on."""
+    size = min(len(one), len(other))
+    differing = int.from_bytes(one[:size], "big") ^ int.from_bytes(other[:size], "big")
+    return size - (differing.bit_length() + 7) // 8
 
 
 def _common_end(one: bytes, other: bytes) -> int:
     """How many bytes both end with."""
-    return _common_start(one[::-1], other[::-1])
+    size = min(len(one), len(other))
+    differing = int.from_bytes(one[len(one) - size :], "little") ^ int.from_bytes(other[len(other) - size :], "little")
+    return size - (differing.bit_length() + 7) // 8

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _UNSEEN: Any = object()
+_NOTHING: dict[str, Any] = {}
 _STR = frozenset({str})
 _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
@@ -85,7 +86,10 @@ class Prepared(NamedTuple):
     def payload_bytes(self) -> int:
         """Bytes of what the event says, as encoded: the state grows by no more."""
         plain, writes = self.draft[:2]
-        return len(b"".join(plain[2::3])) + sum(len(write.payload) for _, write in writes)
+        size = sum(map(len, plain[2::3]))
+        for _, write in writes:
+            size += len(write[1])
+        return size
 
     @property
     def state_bytes(self) -> int:
@@ -216,6 +220,10 @@ class Run:
     def head_id(self) -> str | None:
         """The head's id; as ``head.id``, without reading the event."""
         return self._tip.head_id
+
+    def stands_at(self, event: Event) -> bool:
+        """Whether an event that this handle wrote is the head, as far as it knows."""
+        return event is self._newest and event.digest == self._tip.digest
 
     @property
     def step(self) -> int:
@@ -432,8 +440,11 @@ class Run:
             tip = self._tip
             if at is not None and (at is not self._newest or self._newest.digest != tip.digest):
                 tip = self._tip_at(self._place(at))
-            if step is not None and not tip.is_empty and step <= tip.step:
+            if step is not None and tip.at[1] >= 0 and step <= tip.step:
                 step = None
+            if encoded and writes == _NOTHING and task is None and not meta:
+                draft = self._drafts.of_bytes(tip, encoded, step, id, is_under_id)
+                return _new(Prepared, (tip, tip.at, draft, may_fork and at is not None))
             draft = self._drafts.one(self._branches, tip, writes, state, task, step, id, meta)
             plain, found = draft[:2]
             if encoded:
@@ -477,7 +488,7 @@ class Run:
         """Write what `prepare` made; raises as `append`."""
         tip, at, draft, may_fork = prepared
         with self._lock:
-            if tip.at == at and not (may_fork and self._is_followed(at)):
+            if tip.at == at and (at == self._tip.at or not (may_fork and self._is_followed(at))):
                 try:
                     return self._write_draft(tip, draft)
                 except ConflictError:
@@ -885,18 +896,23 @@ class Run:
             writes: what was written; values as in `append`.
         """
         with self._lock:
-            self._ensure_created()
+            if self._is_new:
+                self._ensure_created()
             if not self._put_at_once(where, writes):
                 self._put_looking(where, writes)
         self._storage.settle()  # not within the lock: an event of this run may be what it waits for
 
     def _put_at_once(self, where: Where, writes: Sequence[TaskWrite]) -> bool:
         """Whether it was written without looking: at the head, if its id names it still; or for what is to come."""
-        tip, tasks = self._tip, self._tasks()
-        if tip.anchored is not None and where == tip.anchored[0]:
+        tip, tasks = self._tip, self._task_writes
+        if tasks is None or tasks.run != self._branches.run:
+            tasks = self._tasks()
+        anchored = tip.anchored
+        if anchored is not None and where == anchored[0]:
             alive = tip.named or (head_key(self._branches.run, tip.segment.number), tip.head)
-            kept = tasks.put_once(Anchor(tip.anchored[1], tip.anchored[0]), writes, alive)
-            tip.kept.update((record.key, record) for record in kept or ())
+            kept = tasks.put_once(_new(Anchor, (anchored[1], anchored[0])), writes, alive)
+            for record in kept or ():
+                tip.kept[record.key] = record
             return kept is not None
         if self._branches.owner or not isinstance(where, str) or _AUTO_ID.fullmatch(where):
             return False

@@ -81,7 +81,7 @@ class ListShadow:
 
     def is_held_by(self, values: list[Any], codec: Codec) -> bool:
         """Whether a list begins with the objects that these items were, and they hold what they held."""
-        return self.kept.are(values[: len(self.items)]) and all(block.is_held(codec) for block in self.blocks)
+        return self.kept.begin(values) and all(block.is_held(codec) for block in self.blocks if block.weight)
 
     def known_by(self, held: list[bool]) -> list[Any]:
         """Per item the object that is equal to it, where its block holds what it held; else `UNKNOWN`."""

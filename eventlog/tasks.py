@@ -36,10 +36,13 @@ from eventlog.layout import (
     all_of,
     owner_key,
     places,
+    task_digest,
     task_write_key,
     task_writes_at,
+    task_writes_start,
     waiting_key,
     waiting_on,
+    waiting_start,
 )
 from eventlog.owners import read_owner
 from eventlog.patch import patch, patched
@@ -55,12 +58,13 @@ if TYPE_CHECKING:
     Range = tuple[bytes, bytes]
     Payload = bytes | list[Any]
     Slots = dict[int, tuple[str, Payload, str]]
-    Given = tuple[int, tuple[str, Payload, str]]
     Pair = tuple[bytes, bytes]
 
 _TRIES = 100
 _MAX_SLOT = 1 << 31
 _PATH_BYTES = 4096
+_MAX_CHANNELS = 1 << 16
+_NO_TASK: Final = object()
 REFERRED: Final = 64
 """Payloads of so many bytes are worth a reference; it has about half as many."""
 
@@ -115,6 +119,9 @@ class TaskWrites:
         self.run = run
         self._owners = owners
         self._epoch: bytes | None = None  # the record of it, as known
+        self._epoch_key = owner_key(run, 0)
+        self._channels: set[str] = set()  # names that were checked
+        self._waits = ("", b"")  # an event's id, and what the keys of writes that wait for it begin with
         self._codec = codec
         self._max_bytes = max_bytes
         self._payload_of = payload_of
@@ -223,21 +230,25 @@ class TaskWrites:
         unnamed: bytes | None = None,
     ) -> list[Kept] | None:
         """As `put`, if these tasks wrote nothing there, `alive` holds, and the key `unnamed` is absent; else None."""
+        encoded = self._encoded(writes)
         try:
-            return self._commit(anchor, self._encoded(writes), alive, is_known=False, unnamed=unnamed)
+            if self._epoch is None and not self._owners.owner:
+                return self._commit_first(anchor, encoded, alive, unnamed)
+            return self._commit(anchor, encoded, alive, is_known=False, unnamed=unnamed)
         except ExpectationError:
             return None
 
-    def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, list[Given]]:
+    def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, Slots]:
         """What each task wrote."""
-        encoded: dict[str, list[Given]] = {}
-        encode, max_bytes = self._codec.encode, self._max_bytes
-        last = given = None
+        encoded: dict[str, Slots] = {}
+        encode, max_bytes, channels = self._codec.encode, self._max_bytes, self._channels
+        last: Any = _NO_TASK
+        slots: Slots = {}
         for task, slot, channel, value, path in writes:
-            if task is not last or given is None:
-                given = encoded.setdefault(check_id("task", task), [])
-                last = task
-            check_id("channel", channel)
+            if task is not last:
+                slots, last = encoded.setdefault(check_id("task", task), {}), task
+            if type(channel) is not str or channel not in channels:
+                self._check_channel(channel)
             if path:
                 check_id("task path", path, _PATH_BYTES)
             if type(slot) is not int or not -_MAX_SLOT <= slot < _MAX_SLOT:
@@ -245,13 +256,58 @@ class TaskWrites:
             payload = encode(value, channel)
             if len(payload) > max_bytes:
                 raise TooLargeError(f"{channel}: value bytes", len(payload), max_bytes)
-            given.append((slot, (channel, payload, path)))
+            if slot < 0 or slot not in slots:
+                slots[slot] = (channel, payload, path)
         return encoded
+
+    def _check_channel(self, channel: str) -> None:
+        if len(self._channels) >= _MAX_CHANNELS:
+            self._channels.clear()
+        self._channels.add(check_id("channel", channel))
+
+    def _commit_first(
+        self,
+        anchor: Anchor,
+        encoded: dict[str, Slots],
+        alive: tuple[bytes, bytes | None],
+        unnamed: bytes | None,
+    ) -> list[Kept]:
+        """As `_commit`, of tasks that are not known to have written, in a run that is not known to have copies.
+
+        The hot path, which looks things up once.
+        """
+        at, event_id = anchor
+        waiting = None
+        if event_id is not None:
+            if self._waits[0] != event_id:
+                self._waits = (event_id, waiting_start(self.run, event_id))
+            waiting = self._waits[1]
+        start = waiting if at is None else task_writes_start(self.run, at)
+        assert start is not None
+        expect: dict[bytes, bytes | None] = {alive[0]: alive[1], self._epoch_key: None}
+        if unnamed is not None:
+            expect[unnamed] = None
+        puts: list[Pair] = []
+        kept: list[Kept] = []
+        to_come = event_id if at is None else None
+        for task, slots in encoded.items():
+            hashed = task_digest(task)
+            key = start + hashed
+            record = _record_of(key, to_come, task, slots)
+            if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in slots.values()):
+                kept.append(Kept(key, record, task, slots))
+            puts.append((key, record))
+            expect[key] = None
+            if waiting is not None:
+                expect[waiting + hashed] = None
+        if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
+            self._storage.commit(puts, (), expect, is_settled=False)
+        return kept
 
     def _commit(
         self,
         anchor: Anchor,
-        encoded: dict[str, list[Given]],
+        encoded: dict[str, Slots],
         alive: tuple[bytes, bytes | None],
         *,
         is_known: bool,
@@ -262,7 +318,7 @@ class TaskWrites:
         The key `unnamed`, if any, must not be there.
         """
         puts: list[Pair] = []
-        epoch_key = owner_key(self.run, 0)
+        epoch_key = self._epoch_key
         if is_known or self._owners.owner:
             self._epoch = self._storage.get([epoch_key])[0]
         mark = self._mark(epoch_key)
@@ -300,7 +356,7 @@ class TaskWrites:
 
         What waited for the event comes to stand at it; or all goes, unless it is to be kept or the run was copied.
         """
-        epoch_key = owner_key(self.run, 0)
+        epoch_key = self._epoch_key
         self._epoch = self._storage.get([epoch_key])[0]
         mark = self._mark(epoch_key)
         pairs = list(self._storage.scan(self._ranges(anchor)))
@@ -353,9 +409,9 @@ class TaskWrites:
         return waiting if anchor.at is None else [task_write_key(self.run, anchor.at, task, mark), *waiting]
 
 
-def _merged(slots: Slots, given: Iterable[Given]) -> Slots:
+def _merged(slots: Slots, given: Slots) -> Slots:
     merged = dict(slots)
-    for slot, write in given:
+    for slot, write in given.items():
         if slot < 0 or slot not in merged:
             merged[slot] = write
     return merged
@@ -364,13 +420,17 @@ def _merged(slots: Slots, given: Iterable[Given]) -> Slots:
 _mark = struct.Struct(">xIQ")
 
 
-def _record(key: bytes, anchor: Anchor, task: str, slots: Slots, mark: bytes = b"") -> bytes:
+def _record_of(key: bytes, event_id: Any, task: str, slots: Slots) -> bytes:
     path = next(iter(slots.values()))[2] if slots else ""
-    event_id = anchor.id if anchor.at is None else None
-    fields: list[Any] = [[*_mark.unpack(mark), event_id] if mark else event_id, packed_id(task), path]
+    fields: list[Any] = [event_id, packed_id(task), path]
     for slot, (channel, payload, own_path) in slots.items():
         fields += slot if own_path == path else [slot, own_path], channel, payload
     return seal_fields(key, fields)
+
+
+def _record(key: bytes, anchor: Anchor, task: str, slots: Slots, mark: bytes = b"") -> bytes:
+    event_id = anchor.id if anchor.at is None else None
+    return _record_of(key, [*_mark.unpack(mark), event_id] if mark else event_id, task, slots)
 
 
 def _read(key: bytes, record: bytes) -> _Stored:
@@ -412,12 +472,12 @@ def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]
         at: the event's segment and seq.
         payloads: per channel, the number of the event's write and its payload.
     """
-    slots: Slots = {}
+    slots: Slots | None = None
     for slot, (channel, payload, path) in kept.slots.items():
-        n, written = payloads.get(channel, (0, b""))
-        slots[slot] = (channel, payload, path)
-        if isinstance(payload, bytes) and len(payload) >= REFERRED and written:
+        if channel in payloads and isinstance(payload, bytes) and len(payload) >= REFERRED:
+            n, written = payloads[channel]
             pieces = patch(written, payload)
             if pieces is not None:
+                slots = dict(kept.slots) if slots is None else slots
                 slots[slot] = (channel, [*at, n, pieces], path)
-    return None if slots == kept.slots else (kept.key, _record(kept.key, Anchor(at, None), kept.task, slots))
+    return None if slots is None else (kept.key, _record_of(kept.key, None, kept.task, slots))

@@ -51,6 +51,11 @@ def parted(data: bytes) -> tuple[bytes | None, bytes]:
     return _OWN_HEAD + data[1:end], data[end:]
 
 
+def start_of_value(data: bytes) -> int:
+    """Where the tagged value begins behind the version that stands before it; 0 where none does."""
+    return data[0] - _VERSIONED + 1 if data and data[0] >= _VERSIONED else 0
+
+
 _VERSIONED_HEAD: Final = bytes((_VERSIONED,))
 _OWN_HEAD: Final = _HEADS[OWN]
 

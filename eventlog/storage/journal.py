@@ -165,9 +165,14 @@ change_head: Final = _CHANGE.pack
 """What stands before a key and a value in a body: their lengths; `REMOVED` as the value's to remove the key."""
 
 
+batch_head: Final = _FRAME.pack
+"""What stands before a body: its length, and its checksum at its position."""
+batch_checksum: Final = xxh3_64_intdigest
+
+
 def batch(body: bytes, at: int) -> bytes:
     """The bytes of a batch at a position."""
-    return _FRAME.pack(len(body), xxh3_64_intdigest(body, at)) + body
+    return batch_head(len(body), batch_checksum(body, at)) + body
 
 
 SEAL_BYTES: Final = _FRAME.size
@@ -360,11 +365,12 @@ class JournalFiles:
             raise _refused(self.directory, error) from error
         return size
 
-    def make_room(self, at: int) -> int:
+    def make_room(self, at: int, *, with_window: bool) -> int:
         """Write `ROOM_BYTES` zeros behind the end, and open a window on them; the caller holds the writers' lock.
 
-        A flush of bytes that the file has already spares the disk its new length, and a store is quicker than a call.
-        Nothing is lost where there is no room, or no window.
+        A flush of bytes that the file has already spares the disk its new length, and a store is quicker than a call;
+        but not where each store is flushed, for the system has to notice each anew. Nothing is lost where there is no
+        room, or no window.
 
         Returns:
             The position behind them.
@@ -374,7 +380,7 @@ class JournalFiles:
             fd, offset = self.fd(at >> OFFSET_BITS), at & OFFSET_MASK
             self._files.write(fd, bytes(ROOM_BYTES), offset)
             begin = offset - offset % WINDOW_STEP
-            window = self._files.window(fd, begin, offset + ROOM_BYTES - begin)
+            window = self._files.window(fd, begin, offset + ROOM_BYTES - begin) if with_window else None
             if window is not None:
                 self._window, self._window_at = window, at - offset + begin
                 self._window_bytes = offset + ROOM_BYTES - begin

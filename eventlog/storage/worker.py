@@ -19,7 +19,8 @@ _REST_S: Final = 60.0
 class Worker:
     """A thread that works for one handle, and does not keep it alive.
 
-    After each round it rests, so that one flush serves all commits of an interval; `hurry` ends the rest.
+    Once woken it rests before it works, so that one flush serves all commits of an interval, and none that begins a
+    burst is flushed in its midst; `hurry` ends the rest.
 
     Args:
         work: a method of the handle: one round. What it raises is its own to remember.
@@ -36,19 +37,17 @@ class Worker:
 
     def _run(self, of: Callable[[], Callable[[], None] | None]) -> None:
         while not self._is_stopped:
-            self.wake.wait(_REST_S)
+            if self.wake.wait(_REST_S):
+                self.hurry.wait(self._interval_s)
             work = of()
             if work is None or self._is_stopped:
                 return
-            is_woken = self.wake.is_set()
-            if is_woken:
+            if self.wake.is_set():
                 self.wake.clear()
                 self.hurry.clear()
                 with suppress(Exception):  # a failed flush has poisoned the handle; other work is tried again
                     work()
             del work  # an idle worker keeps no handle alive
-            if is_woken:
-                self.hurry.wait(self._interval_s)
 
     def stop(self) -> None:
         """End the thread, after what it does now."""

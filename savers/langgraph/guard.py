@@ -42,9 +42,14 @@ _is_secret = cast("Callable[[type], bool]", lru_cache(1024)(_hides))
 
 def dumps_of(serde: SerializerProtocol) -> Dumps:
     """What `serde.dumps_typed` does, but it raises where there is a secret in the value."""
-    if type(serde).dumps_typed is JsonPlusSerializer.dumps_typed:
+    if is_usual(serde):
         return _guarded_dumps or _looked_through(JsonPlusSerializer(allowed_msgpack_modules=None).dumps_typed)
     return _looked_through(serde.dumps_typed)
+
+
+def is_usual(serde: SerializerProtocol) -> bool:
+    """Whether LangGraph's own serializer writes the values."""
+    return type(serde).dumps_typed is JsonPlusSerializer.dumps_typed
 
 
 def runs_code(serde: SerializerProtocol, tag: str) -> bool:

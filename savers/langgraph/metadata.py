@@ -7,7 +7,7 @@ read as one.
 from __future__ import annotations
 
 from collections import ChainMap
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from langgraph.checkpoint.base import EXCLUDED_METADATA_KEYS
 
@@ -25,8 +25,13 @@ def described(config: RunnableConfig, metadata: CheckpointMetadata) -> Checkpoin
 
     Source: `langgraph.checkpoint.base.get_checkpoint_metadata`, which says the same.
     """
-    found = {key: value.replace("\0", "") if isinstance(value, str) else value for key, value in metadata.items()}
+    found: dict[str, Any] = dict(metadata)
+    for key, value in found.items():
+        if isinstance(value, str):
+            found[key] = value.replace("\0", "")
     for said in (config.get("metadata"), config.get("configurable")):
+        if said is None:
+            continue
         for each in _maps(said):
             for key, value in each.items():
                 if key in _EXCLUDED or key in found or key.startswith("__"):
@@ -35,11 +40,9 @@ def described(config: RunnableConfig, metadata: CheckpointMetadata) -> Checkpoin
                     found[key] = value.replace("\0", "")
                 elif isinstance(value, int | float):
                     found[key] = value
-    return cast("CheckpointMetadata", found)
+    return found  # type: ignore[return-value]  # what it was, and more
 
 
-def _maps(said: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+def _maps(said: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """The one map that a chain nearly always has; else whatever it is, as one."""
-    if not said:
-        return ()
     return said.maps if type(said) is ChainMap and len(said.maps) == 1 else (said,)

@@ -36,6 +36,8 @@ _MARK: Final = tagged(OWN, b"")
 
 _pack: Final = msgpack.Packer(strict_types=True).pack
 """Shared: strict, so it runs no Python code while it packs, and what is not plain is refused."""
+pack_scalar: Final = _pack
+"""The bytes of one string, integer, float or boolean, without a mark."""
 
 
 def packed(value: Any) -> bytes:
@@ -52,10 +54,18 @@ def unpacked(data: bytes) -> Any:
     return msgpack.unpackb(data, strict_map_key=False)
 
 
+def next_version(current: str | int | None) -> str:
+    """A version greater than `current`, unlike any other writer's."""
+    known = _shorts.get(current) if type(current) is str else None
+    if type(known) is list:
+        return new_version(known[0] + 1)
+    return new_version(1 if current is None else int(str(current).split(".")[0]) + 1)
+
+
 def new_version(number: int) -> str:
     """A version of that number, unlike any other writer's."""
     rest = random.getrandbits(32)
-    version = f"{number:032}.{rest:010}"
+    version = f"{str(number).zfill(32)}.{str(rest).zfill(10)}"
     if number < _INT64:
         _note(version, [number, rest])
     return version
@@ -129,7 +139,7 @@ _SMALL: Final = 256
 def short_parent(parent: str, own: str) -> str | bytes:
     """The id of a checkpoint's parent as it is packed."""
     short, beside = packed_id(parent), packed_id(own)
-    if isinstance(short, str) or isinstance(beside, str):
+    if type(short) is not bytes or type(beside) is not bytes:
         return short
     differing = int.from_bytes(short, "big") ^ int.from_bytes(beside, "big")
     return short[_UUID_BYTES - (differing.bit_length() + 7) // 8 :]
@@ -149,48 +159,65 @@ _UUID_BYTES: Final = 16
 
 def short_time(time: str, own: str) -> str | int:
     """The time of the checkpoint whose id is `own`, as it is packed."""
-    short = _short_time(time)
-    if isinstance(short, str):
-        return short
-    since = short - _time_of(own)
-    if -_NEAR < since < _NEAR:
-        return since
+    minute, digits = time[:_MINUTE_CHARS], time[17:19] + time[20:26]
+    began = _minutes.get(minute)
+    if (
+        began is not None
+        and time[26:] == "+00:00"
+        and time[19] == "."
+        and digits.isascii()
+        and digits.isdecimal()
+        and digits < "60"
+        and digits[2:] != "000000"
+    ):
+        short = began + int(digits)
+    elif _is_written_so(time):
+        short = _microseconds(time)
+    else:
+        return time
+    beside = short - _time_of(own)
+    if -_NEAR < beside < _NEAR:
+        return beside
     return time if -_NEAR < short < _NEAR else short
 
 
-@lru_cache(16)
+def _microseconds(time: str) -> int:
+    """Since 1970."""
+    moment = dt.datetime.fromisoformat(time)
+    since = moment - _EPOCH
+    short = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    _minutes.clear()
+    _minutes[time[:_MINUTE_CHARS]] = short - (moment.second * 1_000_000 + moment.microsecond)
+    return short
+
+
+def _is_written_so(time: str) -> bool:
+    """Whether ``isoformat`` writes a time in UTC so."""
+    try:
+        moment = dt.datetime.fromisoformat(time)
+    except ValueError:
+        return False
+    return moment.tzinfo is dt.UTC and moment.isoformat() == time
+
+
+_minutes: Final[dict[str, int]] = {}
+"""The last minute, as it is written, and when it began: times are of one, nearly always."""
+_MINUTE_CHARS: Final = 17
+
+
 def _time_of(own: str) -> int:
     """Microseconds since 1970 of the time in an id that is a UUID of version 6; 0 of any other."""
     packed = packed_id(own)
-    if isinstance(packed, str) or packed[6] >> 4 != _VERSION_6:
+    if type(packed) is not bytes or packed[6] >> 4 != _VERSION_6:
         return 0
-    high, low = int.from_bytes(packed[:6], "big"), int.from_bytes(packed[6:8], "big") & 0xFFF
-    return ((high << 12 | low) - _GREGORIAN) // 10
+    ticks = int.from_bytes(packed[:8], "big")
+    return ((ticks >> 16 << 12 | ticks & 0xFFF) - _GREGORIAN) // 10
 
 
 _VERSION_6: Final = 6
 _GREGORIAN: Final = 0x01B2_1DD2_1381_4000
 """1970 on the clock of UUIDs: ticks of 100 ns since 1582."""
 _NEAR: Final = 1 << 31
-
-
-def _short_time(time: str) -> str | int:
-    try:
-        moment = dt.datetime.fromisoformat(time)
-    except ValueError:
-        return time
-    if not (_is_usual(time) and moment.microsecond) and (moment.tzinfo is not dt.UTC or moment.isoformat() != time):
-        return time
-    since = moment - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _is_usual(time: str) -> bool:
-    """Whether a time is written as ``isoformat`` writes one in UTC with microseconds, if it can be read at all."""
-    return len(time) == _USUAL_CHARS and time[4:20:3] == "--T::." and time[26:] == "+00:00"
-
-
-_USUAL_CHARS: Final = 32
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _TICK: Final = dt.timedelta(microseconds=1)
 

@@ -32,7 +32,7 @@ from eventlog import (
 )
 from savers.langgraph.history import history_of
 from savers.langgraph.metadata import described
-from savers.langgraph.packed import new_version
+from savers.langgraph.packed import next_version
 from savers.langgraph.sealed import SealedCodec, codec_of, hidden
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Thread
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 _NAMESPACE_BYTES = 4096
 _PRUNE_TRIES = 10
 _Detection = Literal["sound", "identity"]
+_new = tuple.__new__  # makes a named tuple at half the cost
 
 
 class EventLogSaver(BaseCheckpointSaver[str]):
@@ -252,11 +253,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         checkpoint_id = _checkpoint_id(config)
         if checkpoint_id is None:
             raise InvalidIdError("checkpoint_id", "put_writes needs one")
-        kept = [
-            TaskWrite(task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path)
+        named = _thread_of(config)
+        kept: list[TaskWrite] = [
+            _new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path))
             for index, (channel, value) in enumerate(writes)
         ]
-        named = _thread_of(config)
         while True:
             thread = self._thread(*named)
             if thread.may_be_late(checkpoint_id):
@@ -512,8 +513,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def get_next_version(self, current: str | int | None, channel: None = None) -> str:  # noqa: ARG002 (LangGraph's)
         """A version greater than `current`, and different from one that another writer makes of it."""
-        number = int(str(current).split(".")[0]) if current is not None else 0
-        return new_version(number + 1)
+        return next_version(current)
 
     def run(self, thread_id: str, checkpoint_ns: str = "") -> Run:
         """The run behind a thread and namespace: to diff, replay or fork it. A handle of the caller's own.
@@ -553,7 +553,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _thread(self, thread_id: str, namespace: str) -> Thread:
         """A thread to write to; what was deleted meanwhile shows when it is written to."""
-        return self._threads.to_write(_run_name(thread_id, namespace), self._codec)
+        codec = self._last_codec
+        if codec.serde is not self.serde:
+            codec = self._codec
+        return self._threads.to_write((thread_id, namespace) if namespace else thread_id, codec)
 
     def _not_late(self, thread: Thread, checkpoint_id: str | None, *, may_begin: bool = False) -> Thread:
         """A thread that was deleted once, to write to; refuses what comes under a checkpoint that was deleted with it.
@@ -628,9 +631,11 @@ def _matches(thread: Thread, checkpoint_id: str, wanted: dict[str, Any] | None) 
 def _thread_of(config: RunnableConfig) -> tuple[str, str]:
     """Thread and namespace that a config names."""
     configurable = config.get("configurable") or {}
-    namespace = configurable.get("checkpoint_ns")
-    thread_id = _ident("thread_id", configurable.get("thread_id"))
-    return thread_id, "" if namespace is None else _check_namespace(namespace)
+    namespace, thread_id = configurable.get("checkpoint_ns"), configurable.get("thread_id")
+    thread_id = check_id("thread_id", str(thread_id) if type(thread_id) is int else thread_id)
+    if namespace is None or (type(namespace) is str and not namespace):
+        return thread_id, ""
+    return thread_id, _check_namespace(namespace)
 
 
 def _check_namespace(namespace: object) -> str:

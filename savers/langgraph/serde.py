@@ -15,8 +15,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from msgpack import unpackb
 
 from eventlog import CorruptionError, TooDeepError, UnknownTypeError, UnserializableError
-from savers.langgraph.guard import dumps_of, runs_code, where_secret
-from savers.langgraph.packed import unpacked
+from savers.langgraph.guard import dumps_of, is_usual, runs_code, where_secret
+from savers.langgraph.packed import pack_scalar, unpacked
 from savers.tagged import MAX_TAG_BYTES, OWN, check_open, split, tagged
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 CODEC: Final = "langgraph/1"
 _OWN_HEAD: Final = tagged(OWN, b"")
+_MSGPACK_HEAD: Final = tagged("msgpack", b"")
+_NULL: Final = tagged("null", b"")
+_SCALARS: Final = frozenset({str, int, float, bool})
+"""Of these LangGraph's serializer makes the bytes that MessagePack has for them; None it tags."""
 _BLOCKED: Final = frozenset({"msgpack_blocked", "msgpack_method_blocked"})
 
 
@@ -82,9 +86,20 @@ class SerdeCodec:
         self.serde = serde
         self._dumps = dumps_of(serde)
         self._reads_msgpack = type(serde).loads_typed is JsonPlusSerializer.loads_typed
+        self._scalars = _SCALARS if is_usual(serde) else frozenset[type]()
 
     def encode(self, value: Any, path: str = "value") -> bytes:
         """See `eventlog.Codec.encode`."""
+        if value is None and self._scalars:
+            return _NULL
+        if type(value) in self._scalars:
+            try:
+                return _MSGPACK_HEAD + pack_scalar(value)
+            except (ValueError, OverflowError):  # a large integer, a string without UTF-8 form
+                return self._encoded(value, path)
+        return self._encoded(value, path)
+
+    def _encoded(self, value: Any, path: str) -> bytes:
         try:
             tag, data = self._dumps(value)
         except RecursionError as error:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
@@ -29,6 +28,7 @@ from eventlog import (
     Delete,
     EventLogError,
     Extend,
+    Kept,
     NotFoundError,
     TooLargeError,
     UnserializableError,
@@ -55,7 +55,7 @@ from savers.langgraph.packed import (
 from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
 from savers.langgraph.writers import Exclusive, beside
 from savers.saver import MARK, escaped, is_users, plain
-from savers.tagged import parted, versioned
+from savers.tagged import parted, start_of_value, versioned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -78,8 +78,10 @@ _WHOLE_BYTES: Final = 384
 """Encoded values up to so many bytes stand behind their version, as one; the engine keeps them in one piece."""
 _STR: Final = frozenset({str})
 _MISSING: Final = object()
+_new: Final = tuple.__new__  # makes a named tuple at half the cost
 _MAX_STEP: Final = 1 << 62
 _MAX_VERSION_BYTES: Final = 64
+_NO_VERSION: Final = packed(None)
 
 
 class _Known:
@@ -88,11 +90,11 @@ class _Known:
     Attributes:
         event: the checkpoint's, None before the first one.
         versions: of its channels.
-        seen: what each node has seen.
+        seen: what each node has seen, if those are strings; else None.
         stored: the run's channels that are there, with their bytes, None where those are not known.
         newest: the greatest of the versions, None where that is not known.
         veil: hides the names of the run's channels, where they are to be hidden.
-        lists: the items of lists that were put, where lists are told apart by their items' identity.
+        lists: the items of lists that were put, where lists are told apart by those.
         size: bytes of the state as encoded, or more.
     """
 
@@ -102,14 +104,15 @@ class _Known:
         self.veil = veil
         self.event = None if state is None else state.event
         self.versions: dict[str, Any] = {}
-        self.seen: dict[str, dict[str, Any]] = {}
+        self.seen: dict[str, dict[str, Any] | None] = {}
         self.stored: dict[str, bytes | None] = {}
-        self.lists: dict[str, list[Any]] = {}
+        self.lists: dict[str, Kept] = {}
         self.size = 0
         if state is not None:
             self.size = state.size_bytes
             self.stored = {name: state.encoded(name) for name in state}
-            self.versions, self.seen, _ = _versions_of(state)
+            self.versions, seen, _ = _versions_of(state)
+            self.seen = {node: _comparable(each) for node, each in seen.items()}
         self.newest = _newest(self.versions)
 
 
@@ -119,19 +122,21 @@ class _Changes:
     Attributes:
         known: what it is compared with.
         newest: the version of what moved, if it is greater than all before; else None.
+        updated: the channels that have that version, and a value.
         encoded: channels of the run that are set, with their bytes.
         writes: those of which the engine finds what changed, and those that go away.
-        lists: the items of lists that are told apart by their items' identity.
+        lists: of lists that are told apart by their items' identity, those of before and those that came.
     """
 
-    __slots__ = ("encoded", "known", "lists", "newest", "writes")
+    __slots__ = ("encoded", "known", "lists", "newest", "updated", "writes")
 
     def __init__(self, known: _Known, newest: str | None) -> None:
         self.known = known
         self.newest = newest
+        self.updated: list[str] = []
         self.encoded: dict[str, bytes] = {}
         self.writes: dict[str, Any] = {}
-        self.lists: dict[str, list[Any]] = {}
+        self.lists: dict[str, tuple[Kept, list[Any]]] = {}
 
     def put(self, name: str, payload: bytes) -> None:
         """Set a channel of the run, if its bytes are others than known."""
@@ -146,11 +151,14 @@ class _Changes:
     def put_list(self, name: str, items: list[Any]) -> None:
         """Set a channel to a list that has the items of the one before, if they are the same objects, and more."""
         before = self.known.lists.get(name)
-        if before is None or len(items) < len(before) or not all(map(is_, before, items)):
+        if before is None or not before.begin(items):
             self.writes[name] = Update(items)
-        elif len(items) > len(before):
-            self.writes[name] = Extend(items[len(before) :])
-        self.lists[name] = list(items)
+            self.lists[name] = (Kept([]), list(items))
+            return
+        added = items[len(before.objects) :]
+        if added:
+            self.writes[name] = Extend(added)
+        self.lists[name] = (before, added)
 
     def accept(self) -> None:
         """Bring what is known up to date: they are written."""
@@ -167,7 +175,9 @@ class _Changes:
         if lists:
             for name in self.encoded:
                 lists.pop(name, None)
-        lists.update(self.lists)
+        for name, (before, added) in self.lists.items():
+            before.add(Kept(added))
+            lists[name] = before
 
 
 class Made(NamedTuple):
@@ -177,7 +187,7 @@ class Made(NamedTuple):
     base: Event | None
     changes: _Changes
     versions: dict[str, Any]
-    seen: dict[str, dict[str, Any]]
+    seen: dict[str, dict[str, Any] | None]
     size: int
 
 
@@ -255,7 +265,9 @@ class Thread:
 
     def may_be_late(self, checkpoint_id: str | None) -> bool:
         """Whether what comes under that checkpoint has to be asked about: the thread was deleted, or is not there."""
-        return self.deleted is not None or (checkpoint_id is not None and self.run.head_id is None)
+        if self.deleted is not None:
+            return True
+        return checkpoint_id is not None and self._known.event is None and self.run.head_id is None
 
     def is_stale(self) -> bool:
         """See `Run.is_stale`."""
@@ -280,12 +292,12 @@ class Thread:
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
             versions = dict(checkpoint["channel_versions"])
-            moved = _moved(known.versions, versions, new_versions if is_parent else None)
-            changes = _Changes(known, _newer(known, new_versions) if moved is new_versions else None)
+            moved, newest = _moved(known, versions, new_versions if is_parent else None)
+            changes = _Changes(known, newest)
             try:
                 self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
                 seen = self._put_seen(changes, checkpoint["versions_seen"])
-                step = self._put_rest(changes, parent, checkpoint, metadata, moved)
+                step = self._put_rest(changes, parent, checkpoint, metadata)
             except (TypeError, ValueError, OverflowError) as error:  # what is ours to pack, and cannot be
                 if isinstance(error, EventLogError):
                     raise
@@ -313,7 +325,7 @@ class Thread:
             size = event.state_bytes
             if size > self._max_bytes:
                 raise TooLargeError("checkpoint bytes", size, self._max_bytes)
-        return Made(event, base, changes, versions, seen, size)
+        return _new(Made, (event, base, changes, versions, seen, size))
 
     def make_at_once(
         self, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
@@ -359,7 +371,7 @@ class Thread:
         run, known = self.run, self._known
         if parent is not None:
             event = known.event
-            if event is not None and event.given_id == parent == run.head_id:
+            if event is not None and event.given_id == parent and run.stands_at(event):
                 return known, True
             with suppress(NotFoundError):
                 return self._known_of(run.at(parent)), True
@@ -378,13 +390,14 @@ class Thread:
         """A state by the names that its writer knows."""
         return state if self.sealed is None else Unveiled(state, self.sealed)
 
-    def _put_values(
+    def _put_values(  # noqa: C901, PLR0912 (the hot path calls little)
         self, changes: _Changes, values: Mapping[str, Any], moved: Iterable[str], versions: Mapping[str, Any]
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
-        last, packed_version = None, packed(None)  # nearly always one version for all
+        stored, is_open, newest = changes.known.stored, changes.known.veil is None, changes.newest
+        last, packed_version = None, _NO_VERSION  # nearly always one version for all
         for channel in moved:
-            name = escaped(channel)
+            name = escaped(channel) if channel.startswith(MARK) else channel
             if channel not in versions:
                 changes.delete(name)
                 changes.delete(_VERSION + channel)
@@ -393,22 +406,28 @@ class Thread:
             if version is not last:
                 last, packed_version = version, packed(short_version(version))
             value = values.get(channel, _MISSING)
-            data = self._small(value, channel)
-            was_version, was = parted(changes.known.stored.get(name) or b"")
-            is_whole = len(packed_version) <= _MAX_VERSION_BYTES and changes.known.veil is None
-            is_new = data != was if was_version is not None else value is not _MISSING
-            if data is not None and is_whole and is_new:
+            if value is _MISSING:
+                data: bytes | None = b""
+            else:
+                data = self._small(value, channel)
+                if version == newest:
+                    changes.updated.append(channel)
+            was = stored.get(name) or b""
+            start = start_of_value(was)
+            is_new = data != was[start:] if start else value is not _MISSING
+            if data is not None and is_new and is_open and len(packed_version) <= _MAX_VERSION_BYTES:
                 changes.encoded[name] = versioned(packed_version, data)
-                changes.delete(_VERSION + channel)
+                if _VERSION + channel in stored:
+                    changes.delete(_VERSION + channel)
                 continue
             changes.put(_VERSION + channel, packed_version)
-            if was_version is not None and data == was:
+            if start and not is_new:
                 continue
             if value is _MISSING:
                 changes.delete(name)
             elif data is not None:
                 changes.put(name, data)
-            elif was_version is not None:
+            elif start:
                 changes.encoded[name] = self._codec.encode(value, channel)
             elif self._by_identity and type(value) is list and value:
                 changes.put_list(name, value)
@@ -416,43 +435,42 @@ class Thread:
                 changes.writes[name] = Update(value)
 
     def _small(self, value: Any, channel: str) -> bytes | None:
-        """The bytes of a small value that is compared by them; no bytes for a missing one; None for any other."""
-        if value is _MISSING:
-            return b""
+        """The bytes of a small value that is compared by them; None for any other."""
         if type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
             data = self._codec.encode(value, channel)
             return data if len(data) <= _WHOLE_BYTES else None
         return None
 
-    def _put_seen(self, changes: _Changes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _put_seen(self, changes: _Changes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
         """What nodes have seen; returns what is new of it."""
         known = changes.known.seen
-        new = {node: dict(each) for node, each in seen.items() if not _are_same(known.get(node), each)}
-        for node, each in new.items():
-            payload = packed({channel: short_version(version) for channel, version in each.items()})
-            changes.put(_SEEN + node, payload)
-        if len(known.keys() | new.keys()) != len(seen):
+        new: dict[str, dict[str, Any] | None] = {}
+        for node, each in seen.items():
+            if known.get(node) != each:
+                new[node] = _comparable(each)
+                changes.put(_SEEN + node, packed({channel: short_version(each[channel]) for channel in each}))
+        if not known.keys() <= seen.keys():
             for node in known.keys() - seen.keys():
                 changes.delete(_SEEN + node)
         return new
 
     def _put_rest(
-        self,
-        changes: _Changes,
-        parent: str | None,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        moved: Iterable[str],
+        self, changes: _Changes, parent: str | None, checkpoint: Checkpoint, metadata: CheckpointMetadata
     ) -> int | None:
         """Everything else; returns the step that the metadata says, None if it says none that an event can have."""
-        described: dict[str, Any] = dict(metadata)
-        rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
         own = checkpoint["id"]
+        rest: dict[str, Any] = {key: value for key, value in checkpoint.items() if key not in _OWN_KEYS}
         updated = AMONG_REST
         if "updated_channels" in rest:
-            updated = _updated_as(checkpoint, moved, changes.newest)
+            updated = _updated_as(rest["updated_channels"], changes)
             if updated != AMONG_REST:
                 del rest["updated_channels"]
+        time: Any = checkpoint.get("ts")
+        if type(time) is str:
+            time = short_time(time, own)
+        elif "ts" in checkpoint:
+            rest["ts"], time = time, None
+        described: dict[str, Any] = dict(metadata)
         source: Any = described.get("source")
         place = _SOURCES.get(source, 0) if type(source) is str else 0
         if place:
@@ -462,14 +480,7 @@ class Thread:
             del described["step"]
         else:
             step = None
-        time: Any = checkpoint.get("ts")
-        if type(time) is str:
-            time = short_time(time, own)
-        elif "ts" in checkpoint:
-            rest["ts"], time = time, None
-        changes.put(_METADATA, self._bytes(described, "metadata"))
-        changes.put(_REST, self._bytes(rest, "checkpoint"))
-        base = changes.known.event
+        base, stored, encoded = changes.known.event, changes.known.stored, changes.encoded
         is_events = step is not None and base is not None and step > base.step  # the engine's grow along a branch
         said = [
             None if parent is None else short_parent(parent, own),
@@ -477,8 +488,14 @@ class Thread:
             True if is_events else step,
             3 * place + updated,
         ]
-        changes.put(_CHECKPOINT, packed(said))
-        return cast("int | None", step)
+        for name, payload in (
+            (_METADATA, self._bytes(described, "metadata")),
+            (_REST, self._bytes(rest, "checkpoint")),
+            (_CHECKPOINT, packed(said)),
+        ):
+            if stored.get(name) != payload:
+                encoded[name] = payload
+        return step  # type: ignore[no-any-return]  # an integer by now
 
     def _bytes(self, value: dict[str, Any], path: str) -> bytes:
         """What is plain is packed; anything else is the serializer's business."""
@@ -592,22 +609,32 @@ class Thread:
             return None
 
 
-def _moved(known: dict[str, Any], versions: dict[str, Any], new: ChannelVersions | None) -> Iterable[str]:
-    """Channels whose version is another one than known, is said to be `new`, or is gone; all, if that is not said."""
-    if new is not None and _are_same({**known, **new}, versions):
-        return new
+def _moved(known: _Known, versions: dict[str, Any], new: ChannelVersions | None) -> tuple[Iterable[str], str | None]:
+    """Channels whose version is another one than known, is said to be `new`, or is gone; all, if that is not said.
+
+    And the greatest of the new versions, if all are known to be strings, and it is greater than those known.
+    """
+    before = known.versions
+    if new and known.newest is not None and {**before, **new} == versions and _are_texts(new):
+        newest = max(map(str, new.values()))
+        return new, newest if newest > known.newest else None
     new = versions if new is None else new
     moved = [
         channel
         for channel, version in versions.items()
-        if channel in new or channel not in known or known[channel] != version or type(version) is not str
+        if channel in new or channel not in before or before[channel] != version or type(version) is not str
     ]
-    return moved + [channel for channel in known if channel not in versions]
+    return moved + [channel for channel in before if channel not in versions], None
 
 
-def _are_same(known: Mapping[str, Any] | None, versions: Mapping[str, Any]) -> bool:
-    """Whether versions are those known; never said of numbers, for Python calls 1 and True equal."""
-    return known == versions and _STR.issuperset(map(type, versions.values()))
+def _are_texts(versions: Mapping[str, Any]) -> bool:
+    """Whether all versions are strings; numbers are never called the same, for Python calls 1 and True equal."""
+    return _STR.issuperset(map(type, versions.values()))
+
+
+def _comparable(versions: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A copy of versions to compare others with; None if that would not tell whether they are the same."""
+    return dict(versions) if _are_texts(versions) else None
 
 
 def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
@@ -642,13 +669,7 @@ def _is_empty(payload: Any) -> bool:
 
 def _newest(versions: Mapping[str, Any]) -> str | None:
     """The greatest version; None if they are not all strings."""
-    return max(versions.values(), default="") if _STR.issuperset(map(type, versions.values())) else None
-
-
-def _newer(known: _Known, new: ChannelVersions) -> str | None:
-    """The greatest of new versions, if it is greater than all that are known; all of them are strings then."""
-    newest = str(max(new.values(), default=""))
-    return newest if known.newest is not None and newest > known.newest else None
+    return max(versions.values(), default="") if _are_texts(versions) else None
 
 
 def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str] | None]:
@@ -662,14 +683,11 @@ def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any
     return {"updated_channels": sorted([name for name, each in versions.items() if each == newest and name in values])}
 
 
-def _updated_as(checkpoint: Checkpoint, moved: Iterable[str], newest: str | None) -> int:
-    """How `_updated` will say what the checkpoint does; only what `moved` can have the `newest` version."""
-    versions, values = checkpoint["channel_versions"], checkpoint.get("channel_values") or {}
-    said = checkpoint["updated_channels"]
-    if said is None or newest is None:
+def _updated_as(said: Any, changes: _Changes) -> int:
+    """How `_updated` will say what the checkpoint does; only what moved can have the newest version."""
+    if said is None or changes.newest is None:
         return NONE if said is None else AMONG_REST
-    usual = sorted(channel for channel in moved if versions[channel] == newest and channel in values)
-    is_usual = type(said) is list and said == usual and _STR.issuperset(map(type, said))
+    is_usual = type(said) is list and said == sorted(changes.updated) and _STR.issuperset(map(type, said))
     return BY_VERSIONS if is_usual else AMONG_REST
 
 

@@ -21,6 +21,7 @@ from savers.langgraph.packed import (
     long_time,
     long_version,
     new_version,
+    next_version,
     packed,
     short_parent,
     short_time,
@@ -118,6 +119,19 @@ def test_new_versions_sort_as_their_numbers_and_differ():
     assert made[:-1] == sorted(made[:-1])
 
 
+@given(versions)
+def test_the_next_version_is_one_more_whether_its_number_is_remembered_or_not(version):
+    try:
+        number = int(str(version).split(".")[0])
+    except ValueError:
+        return
+    for _ in range(2):
+        following = next_version(version)
+        assert int(following.split(".")[0]) == number + 1
+        assert int(next_version(following).split(".")[0]) == number + 2
+        short_version(version)
+
+
 def test_more_versions_than_are_remembered():
     made = [f"{number:032}.{number:010}" for number in range(3 * module._KEPT)]
     assert [version_back(version) for version in made] == made
@@ -183,6 +197,24 @@ def test_the_time_at_which_the_id_was_made_takes_few_bytes():
     own, time = str(uuid6(clock_seq=3)), datetime.now(UTC).isoformat()
     assert len(packed(short_time(time, own))) <= 6
     assert time_back(time, own) == time
+
+
+MINUTE = "2026-11-26T12:34:"
+tails = st.one_of(
+    st.builds("{:02}.{:06}+00:00".format, st.integers(0, 99), st.integers(0, 999_999)),
+    st.text("0123456789+-:. _\u0660", min_size=14, max_size=16),
+    st.builds("{}+00:00".format, st.text("0123456789+-_. \u0661", min_size=9, max_size=9)),
+)
+
+
+@given(st.lists(tails, min_size=1, max_size=4), st.sampled_from(IDS_NEAR))
+@example(["05.000001+00:00", "05.000000+00:00", "60.000001+00:00", "+5.000001+00:00"], IDS_NEAR[0])
+@example(["59.999999+00:00", "\u0660\u0660.000001+00:00", "1_.000001+00:00", "05.00_001+00:00"], IDS_NEAR[0])
+def test_times_within_a_minute_that_is_known_come_back(ends, own):
+    short_time(MINUTE + "00.000001+00:00", own)
+    assert [time_back(MINUTE + end, own) for end in ends] == [MINUTE + end for end in ends]
+    module._minutes.clear()
+    assert [time_back(MINUTE + end, own) for end in ends] == [MINUTE + end for end in ends]
 
 
 @pytest.mark.parametrize("since", [-(2**31), 1 - 2**31, -1, 0, 1, 2**31 - 1, 2**31])

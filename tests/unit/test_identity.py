@@ -40,6 +40,16 @@ def test_the_same_objects_in_the_same_order(some: list[Any]) -> None:
     assert len(some) < 2 or not kept.are(some[::-1])
 
 
+@pytest.mark.parametrize("some", [[], [1], ["a", None, 2.5], [[], {}, ()], [Agreeable(), Agreeable()]])
+def test_others_begin_with_these(some: list[Any]) -> None:
+    kept = Kept(list(some))
+    assert kept.begin(some)
+    assert kept.begin([*some, None, *some])
+    assert not some or not kept.begin(some[:-1])
+    assert not some or not kept.begin([object(), *some])
+    assert not some or not kept.begin([*some[:-1], object()])
+
+
 def test_equal_ones_are_others() -> None:
     assert not Kept([[1]]).are([[1]])
     assert not Kept([Agreeable()]).are([Agreeable()])

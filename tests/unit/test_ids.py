@@ -1,7 +1,7 @@
 import pytest
 
 from eventlog.errors import EventLogError, InvalidIdError
-from eventlog.ids import check_id
+from eventlog.ids import check_id, packed_id, unpacked_id
 
 
 class LikeText(str):
@@ -52,3 +52,33 @@ def test_the_limit_is_the_callers():
     assert check_id("namespace", "x" * 4096, max_bytes=4096)
     with pytest.raises(InvalidIdError, match="3 bytes"):
         check_id("namespace", "éé", max_bytes=3)
+
+
+UUID = "0f5668e0-6d87-4122-e094-2ffd0b098f95"
+
+
+def test_an_id_that_is_a_uuid_takes_16_bytes():
+    assert packed_id(UUID) == bytes.fromhex(UUID.replace("-", ""))
+    assert unpacked_id(packed_id(UUID)) == UUID
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        UUID.upper(),
+        UUID.replace("-", ""),
+        UUID.replace("6d87", "6-87"),
+        UUID.replace("6d87", "6 87"),
+        UUID.replace("0f5668e0", "0f-66-e0"),
+        UUID.replace("0f5668e0", "0f 66 e0"),
+        UUID.replace("-6d87-", "6d87--"),
+        UUID.replace("0", "g"),
+        UUID.replace("0", "\u0660"),
+        "-" * 36,
+        UUID + "0",
+        "",
+    ],
+)
+def test_an_id_that_is_nearly_one_stays_as_it_is(other):
+    assert packed_id(other) == other
+    assert unpacked_id(other) == other
