@@ -29,12 +29,13 @@ from eventlog.errors import CorruptionError, FormatError
 from eventlog.ids import unpacked_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
+_WRITES: Final = 5
 INT64: Final = 1 << 63
 _new: Final = tuple.__new__  # makes a named tuple at half the cost
 
@@ -85,6 +86,17 @@ def event_record(key: bytes, parent: bytes, body: bytes) -> tuple[bytes, bytes]:
     return _VERSION + digest + parent + body, digest
 
 
+def event_records(keys: Iterable[bytes], parent: bytes, bodies: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The records of events that follow each other, and their digests."""
+    records, digests = [], []
+    for key, body in zip(keys, bodies, strict=True):
+        chained = parent + body
+        parent = xxh3_128_digest(key + chained)
+        records.append(_VERSION + parent + chained)
+        digests.append(parent)
+    return records, digests
+
+
 def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     """Digest, parent digest and body of an event.
 
@@ -103,6 +115,12 @@ def event_fields(key: bytes, record: bytes) -> list[Any]:
         raise CorruptionError(where(key), "checksum of the event differs")
     fields: list[Any] = msgpack.unpackb(record[_HEADER:])
     return fields
+
+
+def stored_writes(record: bytes) -> list[Any]:
+    """The writes in a record that this process made, as in `Body`."""
+    writes: list[Any] = msgpack.unpackb(record[_HEADER:])[_WRITES:]
+    return writes
 
 
 def event_of(digests: bytes, fields: list[Any]) -> tuple[bytes, bytes, Body]:

@@ -63,6 +63,8 @@ MAX_SEALED: Final = 4
 FLUSH_INTERVAL_S: Final = 0.5
 _SPILL_BYTES: Final = 1 << 18
 _FIRST_BYTES: Final = 1 << 14
+_LARGE_BYTES: Final = 1 << 16
+"""Who writes so much at once needs no room behind it: he waits for the disk to take it, not for a new length."""
 _PATIENCE_S: Final = 0.005
 _GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
@@ -573,7 +575,7 @@ class LocalStorage:
                     self._seal()
                 at = self._end
                 end = at + self._files.write(batch(body, at), at)
-                if end > self._room:
+                if end > self._room and end - at < _LARGE_BYTES:
                     self._room = self._files.make_room(end)
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
                 values = self._layers[-1].values
