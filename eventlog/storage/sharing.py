@@ -45,12 +45,16 @@ class SharedFlush:
         self._is_led = False
         self._waiters: list[_Waiter] = []
 
-    def reach(self, end: int, head: Head, flush: Callable[[Head], None], patience_s: float = 0) -> None:
+    def reach(
+        self, end: int, head: Head, check: Callable[[], None], flush: Callable[[Head], None], patience_s: float = 0
+    ) -> None:
         """Return when everything up to `end` is on stable storage.
 
         Args:
             end: a position up to which everything is committed.
             head: says how far everything is on stable storage.
+            check: looks, before each flush, whether one can be. It asks the system, and so has to wait its turn among
+                the threads that run; therefore those to be woken are woken after it.
             flush: brings all there that is committed when it is called; by one thread at a time. Who needs it sees what
                 it raises, each of his own call.
             patience_s: for how long to leave it to others to begin a flush.
@@ -62,8 +66,9 @@ class SharedFlush:
                 waits = not waiter.woken.acquire(timeout=patience_s) and not self._leads_now(waiter)
             if waits:
                 waiter.woken.acquire()
-            _wake(waiter.served)
             if waiter.leads and head.flushed < end:
+                check()
+                _wake(waiter.served)
                 flush(head)
         finally:
             _wake(waiter.served)

@@ -21,10 +21,13 @@ class Disk:
 
     def __init__(self) -> None:
         self.shared = SharedFlush()
-        self.end = self.flushed = self.flushes = 0
+        self.end = self.flushed = self.flushes = self.checks = 0
         self.gate = threading.Event()
         self.error: Exception | None = None
         self._at_work = threading.Lock()
+
+    def check(self) -> None:
+        self.checks += 1
 
     def flush(self, head: Any) -> None:
         assert head is self
@@ -32,6 +35,7 @@ class Disk:
         try:
             target = self.end
             self.flushes += 1
+            assert self.checks == self.flushes
             assert self.gate.wait(20)
             if self.error is not None:
                 raise self.error
@@ -44,7 +48,7 @@ class Disk:
         self.reach(self.end, patience_s)
 
     def reach(self, end: int, patience_s: float = 0) -> None:
-        self.shared.reach(end, self, self.flush, patience_s)  # type: ignore[arg-type]
+        self.shared.reach(end, self, self.check, self.flush, patience_s)  # type: ignore[arg-type]
         assert self.flushed >= end
 
     def waiting(self) -> int:
