@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SAVERS = (NO, NULL, OURS, OURS_FULL, IDENTITY, MEMORY, SQLITE, SQLITE_NORMAL, POSTGRES)
 _TASKS = 8
 _TAIL = 50
+_PARTS = 4
 
 
 def _counter() -> tuple[Any, Node, dict[str, Any]]:
@@ -174,6 +175,27 @@ def steps(directory: Path, workload: str, saver: str, n: int, is_timed: bool = F
         "steps": n,
         "curve_us": _curve(gaps),
     }
+
+
+def grown(directory: Path, workload: str, saver: str, n: int) -> dict[str, Any]:
+    """One thread of 2n supersteps: what the second n add to the disk, whatever the first state cost.
+
+    Closed after every quarter of n, so that everything is where it will stay. What that leaves free for the next time
+    to take is in both figures then; each part but the first begins with an input, one checkpoint more.
+
+    Returns:
+        `first` and `bytes`: bytes on disk per step after n and after 2n; `added`, those of a step between.
+    """
+    sizes = []
+    for part in range(2 * _PARTS):
+        reached, end = n * part // _PARTS, n * (part + 1) // _PARTS
+        with peers.opened(saver, directory) as opened:
+            graph, given = compiled(workload, opened.saver, end, [])
+            config = {"configurable": {"thread_id": "thread"}, "recursion_limit": n + 10}
+            graph.invoke({"count": reached} if part else given, config, durability="sync")
+        sizes.append(peers.stored(directory))
+    half, whole = sizes[_PARTS - 1], sizes[-1]
+    return {"first": half / n, "bytes": whole / n / 2, "added": (whole - half) / n}
 
 
 def _curve(gaps: list[float], points: int = 20) -> list[float]:

@@ -9,6 +9,7 @@ A `Tip` is where a writer stands: the head and the entries there. It changes onl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from eventlog import delta
@@ -26,10 +27,12 @@ from eventlog.layout import (
     child_of,
     children_at,
     event_key,
+    event_keys,
     head_key,
     id_key,
     owner_key,
     part_key,
+    place_of,
     segment_key,
     trunk_key,
 )
@@ -40,6 +43,7 @@ from eventlog.records import (
     INT64,
     ROOT_DIGEST,
     event_record,
+    event_records,
     head_record,
     payload_digest,
     read_event,
@@ -47,6 +51,7 @@ from eventlog.records import (
     scalars,
     seal,
     seal_fields,
+    stored_writes,
     time_field,
     triples,
     unseal_fields,
@@ -76,7 +81,7 @@ from eventlog.tasks import REFERRED, refer
 from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from eventlog.codec import Codec
     from eventlog.records import Body
@@ -189,6 +194,34 @@ class Draft(NamedTuple):
         """Its writes: channel, operation, payload, and by how much the value grows."""
         plain = [(channel, code, payload, len(payload)) for channel, code, payload in triples(self.plain)]
         return plain + [(channel, write.code, write.payload, write.growth) for channel, write in self.writes]
+
+
+class Alike(NamedTuple):
+    """Events that follow a draft, by the same task, and all set small values of the same channels: those of a loop.
+
+    Attributes:
+        plain: the writes of all of them, one event after another, each as in `Draft.plain`.
+        width: how many items of `plain` are one event's.
+        times_ns: when each was.
+    """
+
+    plain: list[Any]
+    width: int
+    times_ns: list[int]
+
+    @property
+    def channels(self) -> list[str]:
+        """Those they set."""
+        return self.plain[: self.width : 3]
+
+    def columns(self, step: int, task: str | None) -> list[Iterable[Any]]:
+        """The fields of their bodies, one after another, each of all events; `step` is the one before."""
+        times = [time if time < INT64 else time_field(time) for time in self.times_ns]
+        fields: list[Iterable[Any]] = [times, count(step + 1), repeat(task), repeat(None), repeat(None)]
+        for at in range(0, self.width, 3):
+            channel, code = self.plain[at : at + 2]
+            fields += repeat(channel), repeat(code), self.plain[at + 2 :: self.width]
+        return fields
 
 
 class _Batch(NamedTuple):
@@ -332,9 +365,11 @@ class Branches:
         return self.decoded_writes((event.segment, event.seq), self._stored_writes(event), channel).get(channel)
 
     def decoded_writes(
-        self, at: tuple[int, int], writes: list[Any] | Draft, only: str | None = None
+        self, at: tuple[int, int], writes: list[Any] | Draft | bytes, only: str | None = None
     ) -> Mapping[str, Any]:
-        """The operations of an event that was read, or drafted and written; of one channel `only`, if given."""
+        """The operations of an event that was read, or drafted and written, or of its record; of one channel `only`."""
+        if isinstance(writes, bytes):
+            writes = stored_writes(writes)
         if isinstance(writes, Draft):
             found = self.decoded_writes(at, writes.plain)
             return {
@@ -368,6 +403,8 @@ class Branches:
     def _stored_writes(self, event: Event) -> list[Any]:
         """An event's writes as its record has them; those of one that this process wrote may not have come from it."""
         writes = event.raw_writes
+        if isinstance(writes, bytes):
+            return stored_writes(writes)
         return writes if isinstance(writes, list) else self.event((event.segment, event.seq))[2].writes
 
     def decoded_meta(self, meta: bytes | None) -> Mapping[str, Any]:
@@ -584,10 +621,12 @@ class Branches:
         said = draft if writes else plain
         return Event(self, segment.branch, number, seq, digest, parent, step, time_ns, task, event_id, meta, said)
 
-    def write(self, tip: Tip, drafts: Sequence[Draft], *, fork: bool = False, tries: int = 0) -> list[Event]:
+    def write(
+        self, tip: Tip, drafts: Sequence[Draft], alike: Alike | None = None, *, fork: bool = False, tries: int = 0
+    ) -> list[Event]:
         """Append `drafts` at `tip`, all or none, and move the tip; on a new branch that begins there, if `fork`.
 
-        `tries` is how often it was in vain before.
+        Events that are `alike` the last draft follow it. `tries` is how often it was in vain before.
 
         Raises:
             ConflictError: the head is another one by now.
@@ -600,7 +639,7 @@ class Branches:
             else:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
-                after = self._fill(batch, tip, segment, drafts)
+                after = self._fill(batch, tip, segment, drafts, alike)
                 if drafts[0].is_under_id and tip.named is not None:
                     batch.expect[tip.named[0]] = tip.named[1]
                 anchored: tuple[str, tuple[int, int]] | None = None
@@ -631,15 +670,15 @@ class Branches:
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record})
 
-    def _fill(  # noqa: C901 (the hot path calls little)
-        self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft]
+    def _fill(  # noqa: C901, PLR0915 (the hot path calls little)
+        self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft], alike: Alike | None
     ) -> _After:
-        """Add the events of `drafts`. The tip stays as it is, for the commit may fail."""
+        """Add the events of `drafts`, and those after. The tip stays as it is, for the commit may fail."""
         run, number, branch, seq, digest = self.run, segment.number, segment.branch, tip.at[1], tip.digest
         entries, since, manifest, segments = tip.loaded or tip.progress
         fresh: list[list[Any]] | None = None  # None while the entries are the tip's own
         is_tips = segment is tip.segment
-        if len(drafts) > 1 or not is_tips:
+        if len(drafts) > 1 or alike is not None or not is_tips:
             entries, fresh, segments = dict(tip.entries), [], segments + (not is_tips)
         room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
         events: list[Event] = []
@@ -680,11 +719,41 @@ class Branches:
                 manifest = self._put_manifest(batch, (number, seq), entries)
                 fresh, since, segments = [], 0, 0
                 room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+        progress = _new(Progress, (entries, since, manifest, segments))
+        if alike is not None:
+            events += self._put_alike(batch, events[-1], alike)
+            put_fresh(entries, fresh or ())
+            progress, fresh = self._put_manifests(batch, alike, progress)
         key = head_key(run, number)
-        head = head_record(seq, digest)
+        head = head_record(events[-1].seq, events[-1].digest)
         batch.expect[key] = tip.head if is_tips else None
         batch.puts.append((key, head))
-        return _new(_After, (events, head, _new(Progress, (entries, since, manifest, segments)), fresh, changed))
+        return _new(_After, (events, head, progress, fresh, changed))
+
+    def _put_alike(self, batch: _Batch, before: Event, alike: Alike) -> Iterator[Event]:
+        """Add events that follow a draft's; column by column, since a long batch is many of them."""
+        times, first, n = alike.times_ns, before.seq + 1, len(alike.times_ns)
+        bodies = map(scalars, map(list, zip(*alike.columns(before.step, before.task), strict=False)))
+        keys = event_keys(self.run, before.segment, first, n)
+        records, digests = event_records(keys, before.digest, bodies)
+        batch.puts.extend(zip(keys, records, strict=True))
+        places = repeat(self), repeat(before.branch), repeat(before.segment), range(first, first + n)
+        chain = digests, [before.digest, *digests]
+        said = count(before.step + 1), times, repeat(before.task), repeat(None), repeat(None), records
+        return map(Event, *places, *chain, *said)
+
+    def _put_manifests(self, batch: _Batch, alike: Alike, progress: Progress) -> tuple[Progress, list[list[Any]]]:
+        """Add the manifests due along the events just put, which are alike; the progress then, and what it lacks."""
+        entries, since, manifest, segments = progress
+        plain, width, n = alike.plain, alike.width, len(alike.times_ns)
+        room, fresh = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest), plain[-width:]
+        for index, (key, record) in enumerate(batch.puts[-n:], 1):
+            since += len(record) + READ_COST
+            if since >= room or segments >= MAX_SEGMENTS:
+                put_fresh(entries, [plain[width * (index - 1) : width * index]])
+                manifest = self._put_manifest(batch, place_of(key), entries)
+                since, segments, room = 0, 0, max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+        return _new(Progress, (entries, since, manifest, segments)), [fresh]
 
     def _put_changes(
         self, batch: _Batch, at: tuple[int, int], body: list[Any], writes: list[tuple[str, delta.Write]]
@@ -707,7 +776,8 @@ class Branches:
 
     def _put_manifest(self, batch: _Batch, at: tuple[int, int], entries: Entries) -> int:
         """Add the manifest of an event, and the snapshots due, which the entries then name; returns its size."""
-        entries.update(read_entries(self.storage, self.run, entries, due(entries)))
+        if wanted := due(entries):
+            entries.update(read_entries(self.storage, self.run, entries, wanted))
         puts, moved = materialised(self.run, at, entries, self.codec)
         batch.puts.extend(puts)
         entries.update(moved)

@@ -24,7 +24,7 @@ nested in place.
 
 from __future__ import annotations
 
-from itertools import chain, groupby, islice
+from itertools import chain, cycle, groupby, islice
 from operator import is_, itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -50,7 +50,7 @@ from eventlog.shadow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from eventlog.codec import Codec, PlainCodec
 
@@ -154,6 +154,30 @@ class Form(NamedTuple):
         if len(b"".join(payloads)) > most:
             return None
         plain = self.plain.copy()
+        plain[2::3] = payloads
+        return plain
+
+    def filled_each(
+        self, batch: Sequence[dict[str, Any]], encode: Callable[[Any], bytes], most: int
+    ) -> list[Any] | None:
+        """`filled` of several events, one after another; None if one is not in this form, or not that small.
+
+        A dict has no name twice, so where the names follow each other as in so many events, each event has them.
+        """
+        width, values = len(self.names), [*chain.from_iterable(map(dict.values, batch))]
+        if [*map(type, values)] != self.types * len(batch):
+            return None
+        if not width or not all(map(is_, chain.from_iterable(batch), cycle(self.names))):
+            return None
+        try:
+            payloads = [*map(encode, values)]
+        except (TypeError, ValueError, OverflowError):  # as in filled
+            return None
+        if max(map(len, payloads)) * width > most:
+            events = zip(*[iter(payloads)] * width, strict=True)
+            if any(len(b"".join(event)) > most for event in events):
+                return None
+        plain = self.plain * len(batch)
         plain[2::3] = payloads
         return plain
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from eventlog import delta
-from eventlog.branches import Draft
+from eventlog.branches import Alike, Draft
 from eventlog.codec import MSGPACK
 from eventlog.errors import InvalidInputError, TooLargeError, UnknownTypeError
 from eventlog.events import OPERATIONS, Update
@@ -19,7 +19,7 @@ from eventlog.shadow import shadow_of
 from eventlog.snapshots import INLINE, advanced, apply_changes, decoded_value, is_read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventlog.branches import Branches, Tip
     from eventlog.codec import Codec, PlainCodec, SealedCodec
@@ -216,9 +216,9 @@ class Drafts:
         return tip.shadows[channel]
 
     def several(
-        self, branches: Branches, tip: Tip, batch: Iterable[Mapping[str, Any]], task: str | None
-    ) -> list[Draft]:
-        """The drafts of a batch, each on top of those before it.
+        self, branches: Branches, tip: Tip, batch: Sequence[Mapping[str, Any]], task: str | None
+    ) -> tuple[list[Draft], Alike | None]:
+        """The drafts of a batch, each on top of those before it; and what follows them, if it is a loop's.
 
         A plain value can be drafted without knowing what is there, so what stands before it is looked at only when an
         operation needs it.
@@ -228,6 +228,8 @@ class Drafts:
         drafts: list[Draft] = []
         seen = 0
         for index, writes in enumerate(batch):
+            if index == 1 and (alike := self._alike(batch[1:])) is not None:
+                return drafts, alike
             plain = self._form.filled(writes, self._encode_plain, INLINE) if type(writes) is dict else None
             if plain is None:
                 _look_ahead(tip, drafts[seen:])
@@ -236,7 +238,17 @@ class Drafts:
             else:
                 drafts.append(_new(Draft, (plain, [], tip.step + 1, self._clock(), task, None, None, False, False)))
             tip.step += 1
-        return drafts
+        return drafts, None
+
+    def _alike(self, batch: Sequence[Mapping[str, Any]]) -> Alike | None:
+        """Events that set small plain values of the channels that the one before set; None if they do anything else."""
+        if {*map(type, batch)} != {dict}:
+            return None
+        plain = self._form.filled_each(cast("Sequence[dict[str, Any]]", batch), self._encode_plain, INLINE)
+        if plain is None:
+            return None
+        clock = self._clock
+        return Alike(plain, len(self._form.plain), [clock() for _ in batch])
 
     def changed(self, value: Any, code: int, payload: bytes) -> Any:
         """A value after a write, which may change it in place."""

@@ -31,6 +31,7 @@ from __future__ import annotations
 import struct
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -161,6 +162,11 @@ def child_of(key: bytes) -> int:
 def event_key(run: int, segment: int, seq: int) -> bytes:
     """Key of an event."""
     return _place(EVENT, run, segment, seq)
+
+
+def event_keys(run: int, segment: int, first: int, count: int) -> list[bytes]:
+    """Keys of `count` events that follow each other."""
+    return [*map(_place, repeat(EVENT, count), repeat(run), repeat(segment), range(first, first + count))]
 
 
 def part_key(run: int, segment: int, seq: int, n: int) -> bytes:

@@ -30,13 +30,14 @@ from eventlog.errors import CorruptionError, FormatError
 from eventlog.ids import unpacked_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 FORMAT: Final = 1
 _VERSION: Final = bytes([FORMAT])
 ROOT_DIGEST: Final = bytes(16)
 _HEADER: Final = 33
 _BARE: Final = (b"H", b"C")
+_WRITES: Final = 5
 INT64: Final = 1 << 63
 _LARGE: Final = 1 << 14
 """From so many bytes on, to put two of them together costs more than to hash them one after the other."""
@@ -89,6 +90,17 @@ def event_record(key: bytes, parent: bytes, body: bytes) -> tuple[bytes, bytes]:
     return _VERSION + digest + parent + body, digest
 
 
+def event_records(keys: Iterable[bytes], parent: bytes, bodies: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The records of events that follow each other, and their digests."""
+    records, digests = [], []
+    for key, body in zip(keys, bodies, strict=True):
+        chained = parent + body
+        parent = xxh3_128_digest(key + chained)
+        records.append(_VERSION + parent + chained)
+        digests.append(parent)
+    return records, digests
+
+
 def read_event(key: bytes, record: bytes) -> tuple[bytes, bytes, Body]:
     """Digest, parent digest and body of an event.
 
@@ -135,6 +147,12 @@ def _digest_of(head: bytes, body: bytes) -> bytes:
     digest = xxh3_128(head)
     digest.update(body)
     return digest.digest()
+
+
+def stored_writes(record: bytes) -> list[Any]:
+    """The writes in a record that this process made, as in `Body`."""
+    writes: list[Any] = msgpack.unpackb(record[_HEADER:])[_WRITES:]
+    return writes
 
 
 def event_of(digests: bytes, fields: list[Any]) -> tuple[bytes, bytes, Body]:

@@ -386,20 +386,22 @@ class Run:
             raise TooLargeError("events in one batch", len(batch), limit)
         with self._lock:
             self._check_expected(expected)
-            drafts = self._drafts.several(self._branches, self._tip, batch, task)
+            drafts, alike = self._drafts.several(self._branches, self._tip, batch, task)
             if not drafts:
                 return []
             self._ensure_created()
-            written = self._branches.write(self._tip, drafts)
-            self._forget(drafts)
+            written = self._branches.write(self._tip, drafts, alike)
+            self._forget(drafts, () if alike is None else alike.channels)
             return written
 
-    def _forget(self, drafts: Iterable[Draft]) -> None:
+    def _forget(self, drafts: Iterable[Draft], others: Iterable[str]) -> None:
         """Drop what was remembered of channels that were written without looking at it."""
         self._state = None
         for draft in drafts if self._tip.shadows else ():
             for change in draft.changes:
                 self._tip.shadows.pop(change[0], None)
+        for channel in others:
+            self._tip.shadows.pop(channel, None)
 
     def prepare(  # noqa: PLR0913 (it says all that one superstep can)
         self,

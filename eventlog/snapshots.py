@@ -34,7 +34,7 @@ import msgpack
 from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
-from eventlog.records import bodies, event_fields, seal, triples, unseal
+from eventlog.records import bodies, event_fields, scalars, seal, triples, unseal
 from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
@@ -239,14 +239,26 @@ def apply_changes(entries: Entries, changed: Entries) -> None:
 
 def put_fresh(entries: Entries, fresh: Iterable[list[Any]]) -> None:
     """Bring `entries` up to date with values that were set, as `advanced` would say of them."""
-    writes = [*chain.from_iterable(fresh)]
-    newest = dict(zip(writes[::3], range(1, len(writes), 3), strict=True))
-    for channel, index in newest.items():
-        code, payload = writes[index], writes[index + 1]
+    for channel, code, payload in zip(*[iter(_newest([*fresh]))] * 3, strict=True):
         if type(payload) is bytes:
             entries[channel] = _new(Entry, (code, len(payload), 0, payload, None, None, None))
         else:
             entries[channel] = _new(Entry, (code, payload.size, 0, payload.data, payload, None, None))
+
+
+def _newest(sets: list[list[Any]]) -> list[Any]:
+    """Of sets that follow each other the last one of each channel; the channels in the order of their first ones."""
+    if not sets:
+        return []
+    names = sets[-1][::3]
+    for writes in sets:
+        if writes[::3] != names:
+            break
+    else:  # a loop sets the same channels each time
+        return sets[-1]
+    writes = [*chain.from_iterable(sets)]
+    newest = dict(zip(writes[::3], range(0, len(writes), 3), strict=True))
+    return [*chain.from_iterable((channel, *writes[at + 1 : at + 3]) for channel, at in newest.items())]
 
 
 # --- manifests and snapshots ------------------------------------------------------------------------------------
@@ -272,7 +284,7 @@ def materialised(
                 puts.append((key, seal(key, full)))
     key = manifest_key(run, *at)
     listed = [_listed(channel, moved.get(channel, entry)) for channel, entry in entries.items()]
-    puts.append((key, seal(key, msgpack.packb(listed))))
+    puts.append((key, seal(key, scalars(listed))))
     return puts, moved
 
 

@@ -56,15 +56,16 @@ def spread(first: bytes, count: int, skip: int = 0) -> Iterator[bytes]:
 
 def stretches(keys: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """Keys as stretches: the first key of each, and how many they are."""
-    first, count, following = b"", 0, b""
+    first, count, head, following = b"", 0, b"", -1
     for key in keys:
-        if count and key == following:
+        number = int.from_bytes(key[-_COUNTED:], "big")
+        if number == following and key[:-_COUNTED] == head:  # as `behind` says, which a fold asks of every key
             count += 1
         else:
             if count:
                 yield first, count
-            first, count = key, 1
-        following = behind(key, 1)
+            first, count, head = key, 1, key[:-_COUNTED]
+        following = number + 1 if head else -1
     if count:
         yield first, count
 

@@ -10,8 +10,8 @@ transaction and puts the files after it on top.
 ```
 
 Locks, in the order in which they are taken: the writers' lock (one commit at a time on the machine), `_state` (this
-handle's layers; never held while waiting for anybody), `_flush` (one flush at a time; takes none of the others). LMDB's
-own lock is taken only by who folds.
+handle's layers; never held while waiting for anybody). Who waits for a flush holds neither. LMDB's own lock is taken
+only by who folds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import weakref
 from contextlib import suppress
 from itertools import islice
@@ -49,6 +48,7 @@ from eventlog.storage.journal import OFFSET_BITS as BITS
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.locks import WriteLock
 from eventlog.storage.overlay import ABSENT, Layer, merged
+from eventlog.storage.sharing import SharedFlush
 from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ MAX_SEALED: Final = 4
 FLUSH_INTERVAL_S: Final = 0.5
 _SPILL_BYTES: Final = 1 << 18
 _FIRST_BYTES: Final = 1 << 14
+_LARGE_BYTES: Final = 1 << 16
+"""Who writes so much at once needs no room behind it: he waits for the disk to take it, not for a new length."""
 _PATIENCE_S: Final = 0.005
-_GATHER_S: Final = 0.002
 _PAGE_PAIRS: Final = 256
 _FIRST_PAGE_PAIRS: Final = 32
 _PREFIX_BYTES: Final = 9
@@ -141,13 +142,7 @@ class LocalStorage:
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
         self._state = threading.Lock()
-        self._flush_lock = threading.Lock()
-        self._flush = threading.Condition(self._flush_lock)
-        self._is_flushing = False
-        self._arrivals = threading.Condition(self._flush_lock)
-        self._waiting = 0
-        self._company = 0
-        self._flush_s = 0.0
+        self._shared = SharedFlush()
         self._room = 0
         self._turn = threading.Lock()
         self._holds_lock = False
@@ -591,7 +586,7 @@ class LocalStorage:
                     self._seal()
                 at = self._end
                 end = at + self._files.write(_frame(len(body), _checksum(body, at)) + body, at)  # as `batch`
-                if end > self._room:
+                if end > self._room and end - at < _LARGE_BYTES:
                     self._room = self._files.make_room(end, with_window=self._mode != "full")
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
                 values = self._layers[-1].values
@@ -704,45 +699,12 @@ class LocalStorage:
             self._flush_to(self._words[END], patience_s=_PATIENCE_S)
 
     def _flush_to(self, end: int, patience_s: float = 0) -> None:
-        """One flush serves all who wait: who comes while it runs waits, and finds itself served or serves all.
-
-        Who leads waits for as many as came last time, but no longer than a few flushes take: else the first one back
-        would flush alone, and the others after it.
-        """
         assert self._head is not None
-        head, leads = self._head, False
-        try:
-            with self._flush:
-                if patience_s:
-                    self._flush.wait_for(lambda: head.flushed >= end or self._is_unusable, patience_s)
-                self._waiting += 1
-                if 1 < self._company <= self._waiting:  # else nobody gathers
-                    self._arrivals.notify()
-                try:
-                    while self._is_flushing and head.flushed < end:
-                        self._flush.wait()
-                    if head.flushed >= end:
-                        return
-                    leads = self._is_flushing = True
-                    if self._company > 1:
-                        gather_s = min(4 * self._flush_s, _GATHER_S)
-                        self._arrivals.wait_for(lambda: self._waiting >= self._company, gather_s)
-                    self._company = self._waiting
-                finally:
-                    self._waiting -= 1
-            began = time.perf_counter()
-            self._flush_all(head)
-            self._flush_s = time.perf_counter() - began
-        finally:
-            if leads:
-                with self._flush:
-                    self._is_flushing = False
-                    self._flush.notify_all()
+        self._shared.reach(end, self._head, self._check_place, self._flush_all, patience_s)
 
     def _flush_all(self, head: Head) -> None:
         """Flush what is committed now. One thread of the process at a time."""
         target = self._words[END]
-        self._check_place()
         try:
             if head.has_failed:
                 raise OSError(errno.EIO, "a flush failed, here or in another process")

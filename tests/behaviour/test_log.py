@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from eventlog import (
 )
 from eventlog.codec import MSGPACK
 from eventlog.events import auto_id
+from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage, everything, patience
 from tests.strict import Note, named, strictly_equal
 
@@ -935,6 +937,66 @@ class TestForms:
         with pytest.raises(UnserializableError):
             run.append_many([{"k": 4}, {"k": "\ud800"}])
         assert (len(run), run.state["k"]) == (3, 2)
+
+    @pytest.mark.parametrize("first", [{"n": -1, "t": "x", "f": 0.5}, {"f": 0.5, "n": -1}, {"l": Extend([1])}], ids=str)
+    def test_a_batch_of_them_is_to_the_byte_what_one_by_one_is(self, first: dict[str, Any]) -> None:
+        batch = [{"n": n, "t": "y" * (n % 90), "f": n / 7} for n in range(400)]
+        batch[0] = first
+        storages = [MemoryStorage(), MemoryStorage()]
+        many, one = (EventLog(storage, clock=count(1 << 60).__next__).run("r") for storage in storages)
+        for run in (many, one):
+            run.append({"l": [0], "t": "z"}, task="before")
+            run.append({"n": 0, "t": "z", "f": 1.0})
+        events = many.append_many(batch, task="t")
+        singly = [one.append(writes, task="t") for writes in batch]
+        assert everything(storages[0]) == everything(storages[1])
+        assert [(e.digest, e.parent_digest, e.seq, e.step, e.time_ns, e.task, e.id, e.writes) for e in events] == [
+            (e.digest, e.parent_digest, e.seq, e.step, e.time_ns, e.task, e.id, e.writes) for e in singly
+        ]
+        assert dict(many.state) == dict(one.state)
+        assert list(many.state) == list(one.state)
+        for run in (many, one):
+            run.append({"n": 1, "l": Extend([2])})
+        assert dict(many.refresh().state) == dict(one.state)
+
+    @pytest.mark.parametrize(
+        ("odd", "path"),
+        [
+            ({"n": 5, "t": print}, "[7].t"),
+            ({"n": 5, "t": "\ud800"}, "[7].t"),
+            ({"n": 5, 6: "y"}, "channel"),
+            (["n", 5], "writes"),
+        ],
+        ids=str,
+    )
+    def test_the_one_that_cannot_be_is_named_amid_a_batch(self, run: Run, odd: Any, path: str) -> None:
+        batch = [{"n": n, "t": "y"} for n in range(20)]
+        run.append_many(batch)
+        with pytest.raises(InvalidInputError, match=re.escape(path)):
+            run.append_many([*batch[:7], odd, *batch[8:]])
+        assert len(run) == 20
+
+    def test_an_odd_one_amid_a_batch_is_what_it_is(self, run: Run) -> None:
+        odd = [
+            {"t": "y", "n": 1},
+            {"n": 1},
+            {},
+            {"n": True, "t": "y"},
+            {"n": 1, "t": "y" * 5000},
+            {"n": 1, "t": Delete()},
+        ]
+        batch = [{"n": n, "t": "y"} for n in range(3)]
+        for writes in odd:
+            run.append_many([*batch, writes, *batch])
+        written = [event.writes for event in run.events()]
+        assert strictly_equal(written, [w for writes in odd for w in [*batch, writes, *batch]])
+
+    def test_what_was_compared_before_is_forgotten(self, run: Run) -> None:
+        run.commit({"n": 0, "m": "a"})
+        run.commit({"n": 1, "m": "a"})
+        run.append_many([{"n": n} for n in range(9)])
+        assert run.commit({"n": 1, "m": "a"}).writes == {"n": 1}
+        assert dict(run.refresh().state) == {"n": 1, "m": "a"}
 
 
 class TestTaskWrites:
