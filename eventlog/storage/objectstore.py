@@ -220,7 +220,7 @@ class ObjectStoreStorage:
             raise ClosedError(f"{self.location} was closed; open it again")
         try:
             return await asyncio.wait_for(work(db), self._timeout_s)
-        except slate.Error as error:
+        except (slate.Error, slate.InternalError) as error:
             raise translated(error, self._place, doing) from error
         except TimeoutError as error:
             raise unanswered(self._place, self._timeout_s, doing) from error
@@ -310,12 +310,13 @@ class ObjectStoreStorage:
         Raises:
             StorageError: the store failed: what was committed and not acknowledged may be there or not.
         """
+        if not is_here():
+            self._is_closed = True
+            return  # the parent's
         with self._closing:
             if self._is_closed:
                 return
             self._is_closed = True
-        if not is_here():
-            return  # the parent's
         if self._writer is not None:
             _left(self._writer)
         elif self._reader is not None:
