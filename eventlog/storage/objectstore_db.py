@@ -313,7 +313,12 @@ class Writer:
         return log_id
 
     async def _tidy(self) -> None:
-        """Remove what nobody needs any more: SlateDB does so every ten minutes, and many a writer lives for seconds."""
+        """Bring what others left flushed into a table, and remove what nobody needs any more.
+
+        SlateDB removes every ten minutes only, and many a writer lives for seconds: or dies before its first table is
+        due, so that whoever opens the log would read what all of them left, put by put.
+        """
+        await self._table()
         with suppress(slate.Error, slate.InternalError):  # the next one does it
             admin = slate.AdminBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root)).build()
             await admin.run_gc_once(_garbage(self.place))

@@ -193,6 +193,18 @@ class TestFlushes:
         assert list(tmp_path.rglob("compacted/*.sst"))
         storage.close()
 
+    def test_what_a_killed_writer_left_comes_into_a_table(self, folder, tmp_path):
+        writer = child("write", folder)
+        time.sleep(0.2)
+        writer.kill()
+        said(writer)
+        assert not list(tmp_path.rglob("compacted/*.sst"))
+        with EventLog.open(folder):
+            deadline = time.monotonic() + 20
+            while not list(tmp_path.rglob("compacted/*.sst")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert list(tmp_path.rglob("compacted/*.sst"))
+
     def test_what_short_lived_writers_leave_behind_goes(self, folder, tmp_path, monkeypatch):
         monkeypatch.setattr("eventlog.storage.objectstore_db._GARBAGE_MS", 0)
         for n in range(12):
