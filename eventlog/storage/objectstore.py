@@ -53,15 +53,15 @@ class ObjectStoreStorage:
     One process writes, any number read. To open a log for writing takes it over: the process that wrote it before
     loses nothing that it was told is safe, and its commits fail from then on, with a ``StorageError`` that says so. All
     handles of one process share what it has opened, and see each other's commits at once. A handle that was opened
-    ``readonly`` in another process sees a commit within `READER_DELAY_S` seconds, and what was committed before it was
+    ``readonly`` in another process sees a commit after about `READER_DELAY_S` seconds, and what was committed before it was
     opened at once. Safe from any thread. Not after a ``fork``: there every call fails, and says what to do.
 
     A commit goes into memory, where all threads of the process see it, and then into the store by one put, which all
     commits share that came while the one before was under way. What a commit that returned survives:
 
     - ``synchronous="full"`` and ``"normal"``: whatever the store survives, for it returns once the store has it. So it
-      takes as long as a put takes: 100 ms on S3. A folder is not flushed to its disk; so it keeps what ``"normal"``
-      promises, the process's death, and ``"full"`` is refused there.
+      takes as long as a put takes: 100 ms on S3. A folder is not flushed to its disk: it survives the process's death,
+      power loss may take more than elsewhere with ``"normal"``, or damage the log, and ``"full"`` is refused there.
     - ``"off"``: nothing at first; it is put within `FLUSH_INTERVAL_S` seconds, or once ``flush`` is called or the log
       is closed.
 
@@ -226,7 +226,7 @@ class ObjectStoreStorage:
             raise ClosedError(f"{self.location} was closed; open it again")
         try:
             return await asyncio.wait_for(work(db), self._timeout_s)
-        except slate.Error as error:
+        except (slate.Error, slate.InternalError) as error:
             raise translated(error, self._place, doing) from error
         except TimeoutError as error:
             raise unanswered(self._place, self._timeout_s, doing) from error
@@ -286,7 +286,7 @@ class ObjectStoreStorage:
             loop().run(self._writer.settle_later(self._writer.written))
 
     def flush(self) -> None:
-        """As `settle`, at once: what is in the store is on stable storage, as far as the store knows."""
+        """As `settle`, at once: what is in a store is on stable storage, as far as it knows; in a folder, the system has it."""
         self._check_open()
         if self._writer is not None and self._writer.flushed < self._writer.written:
             loop().run(self._writer.settle(self._writer.written))
@@ -316,12 +316,13 @@ class ObjectStoreStorage:
         Raises:
             StorageError: the store failed: what was committed and not acknowledged may be there or not.
         """
+        if not is_here():
+            self._is_closed = True
+            return  # the parent's
         with self._closing:
             if self._is_closed:
                 return
             self._is_closed = True
-        if not is_here():
-            return  # the parent's
         if self._writer is not None:
             _left(self._writer)
         elif self._reader is not None:

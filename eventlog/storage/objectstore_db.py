@@ -48,6 +48,8 @@ _TABLE_S: Final = 5.0
 """How many flushes and seconds are between two tables: not more, for who opens the log reads all since, put by put;
 not less, for tables are merged no faster."""
 _LIFETIME_MS: Final = 600_000
+_ENDING_S: Final = 2.0
+_TIDYING_S: Final = 1.0
 _FLUSHING: Final = "flushing, and what was committed may be there or not"
 
 _settings: Final = (
@@ -58,12 +60,16 @@ _settings: Final = (
     ("garbage_collector_options.wal_options.interval", '"60s"'),
 )
 
+_GARBAGE_MS: Final = 300_000
+"""How old what goes must be, as SlateDB has it by default."""
+
 
 class _Loop:
     """The one thread of a process that speaks to SlateDB."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._is_ending = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="eventlog-objectstore", daemon=True)
         self._thread.start()
@@ -71,13 +77,28 @@ class _Loop:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, done by that thread."""
+        if self._is_ending:
+            work.close()
+            raise StorageError("the process is ending, nothing was written; end threads before that")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:
-        """Before the interpreter goes, for SlateDB's threads call back into it."""
+        """Before the interpreter goes: SlateDB's threads that called back into it then would abort the process."""
         if os.getpid() == self.pid:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(1)
+            self._is_ending = True
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            self._thread.join(2 * _ENDING_S)
+
+    async def _end(self) -> None:
+        """Let work of daemon threads come to its end, give up what takes long, and stop."""
+        mine = asyncio.current_task()
+        for is_late in (False, True):
+            left = {task for task in asyncio.all_tasks() if task is not mine}
+            for task in left if is_late else ():
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=_ENDING_S / (1 + is_late))
+        self._loop.stop()
 
 
 _starting = threading.Lock()
@@ -90,10 +111,11 @@ def loop() -> _Loop:
     Raises:
         StorageError: this process is the child of a ``fork`` of one that had it: SlateDB's own threads are not here.
     """
-    with _starting:
-        if not _loops:
-            _loops.append(_Loop())
-    if not is_here():
+    if not _loops:
+        with _starting:
+            if not _loops:
+                _loops.append(_Loop())
+    if not is_here():  # without a lock, which another thread may have held at the fork
         raise StorageError(
             "this process was forked from one that had opened a log in an object store, whose threads are not here; "
             "start it with multiprocessing's 'spawn' or 'forkserver', or open no such log before the fork"
@@ -115,7 +137,7 @@ async def find(place: Place, timeout_s: float) -> slate.DbReader | None:
     """
     try:
         return await asyncio.wait_for(_find(place), timeout_s)
-    except slate.Error as error:
+    except (slate.Error, slate.InternalError) as error:
         raise translated(error, place, "opening the log") from error
     except TimeoutError as error:
         raise unanswered(place, timeout_s, "opening the log") from error
@@ -234,6 +256,7 @@ class Writer:
         self._flush_s = 0.0
         self._table_due = _TABLE_FLUSHES, time.monotonic() + _TABLE_S
         self._tabling: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._opened: slate.Db | None = None
 
     @property
@@ -267,12 +290,15 @@ class Writer:
         if reader is not None:
             await reader.shutdown()
         await self._within(self._build(), "opening the log")
+        self._tidying = asyncio.create_task(self._tidy())
 
     async def _build(self) -> None:
         builder = slate.DbBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root))
         settings = slate.Settings.default()
         for name, value in _settings:
             settings.set(name, value)
+        if self.place.folder:
+            settings.set("garbage_collector_options.boundary_files_enabled", "false")  # see _garbage
         builder.with_settings(settings)
         builder.with_db_cache(_cache(), 1)
         db = await builder.build()
@@ -285,6 +311,17 @@ class Writer:
         await db.put(_LOG, _MAGIC + bytes((_FORMAT,)) + log_id)
         await db.flush()
         return log_id
+
+    async def _tidy(self) -> None:
+        """Bring what others left flushed into a table, and remove what nobody needs any more.
+
+        SlateDB removes every ten minutes only, and many a writer lives for seconds: or dies before its first table is
+        due, so that whoever opens the log would read what all of them left, put by put.
+        """
+        await self._table()
+        with suppress(slate.Error, slate.InternalError):  # the next one does it
+            admin = slate.AdminBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root)).build()
+            await admin.run_gc_once(_garbage(self.place))
 
     async def settle(self, upto: int) -> None:
         """Flush until the first `upto` batches are in the store. Who waits for a flush is served by it, or the next."""
@@ -318,13 +355,16 @@ class Writer:
     async def _within(self, work: Coroutine[Any, Any, T], doing: str) -> T:
         try:
             return await asyncio.wait_for(work, self.timeout_s)
-        except slate.Error as error:
+        except (slate.Error, slate.InternalError) as error:
             raise translated(error, self.place, doing) from error
         except TimeoutError as error:
             raise unanswered(self.place, self.timeout_s, doing) from error
 
     async def close(self) -> None:
         """Flush and end it; what another process took over is its business."""
+        if self._tidying is not None:
+            await asyncio.wait({self._tidying}, timeout=_TIDYING_S)
+            self._tidying.cancel()
         if self._opened is not None and not self.is_done():
             await self._within(self._opened.shutdown(), "closing the log")
 
@@ -334,3 +374,20 @@ async def _newest(db: slate.Db) -> int:
     last, _ = await page(db, (FEED, FEED + b"\xff" * 9), 1, reverse=True)
     newest = int.from_bytes(last[0].key[1:], "big") if last else 0
     return max(newest, int.from_bytes(await db.get(FED_FLOOR) or b"", "big"))
+
+
+def _garbage(place: Place) -> slate.GarbageCollectorOptions:
+    """What goes, but for what fences writers off: one that slept until that is gone would acknowledge what is lost.
+
+    In a folder nothing can be replaced on a condition, so SlateDB's files of boundaries would stay at the first one,
+    and no manifest would ever go again.
+    """
+    each = slate.GarbageCollectorDirectoryOptions(min_age_ms=_GARBAGE_MS, dry_run=False)
+    return slate.GarbageCollectorOptions(
+        manifest_options=each,
+        wal_options=each,
+        wal_fence_options=None,
+        compacted_options=each,
+        compactions_options=each,
+        disable_boundary_files=bool(place.folder),
+    )

@@ -66,8 +66,9 @@ def _folder(path: str) -> Place:
 
 def _check(prefix: str) -> None:
     if not prefix or _BAD.search(prefix) or {".", ".."} & set(prefix.split("/")):
+        shown = re.sub(r"\?.*", "?…", prefix)  # a signature may follow
         raise InvalidInputError(
-            f"{prefix!r} cannot be the prefix of a log: name one in plain letters, digits and any of - _ . / = + , : @"
+            f"{shown!r} cannot be the prefix of a log: name one in plain letters, digits and any of - _ . / = + , : @"
         )
 
 
@@ -80,7 +81,7 @@ def taken_over(place: Place) -> TakenOverError:
     )
 
 
-def translated(error: slate.Error, place: Place, doing: str) -> EventLogError:
+def translated(error: slate.Error | slate.InternalError, place: Place, doing: str) -> EventLogError:
     """What a failure of the store is called here; `doing` says what for, and what that means for what was written."""
     text = _readable(error)
     if isinstance(error, slate.Error.Closed):
@@ -98,6 +99,7 @@ def is_nothing(error: slate.Error) -> bool:
     return isinstance(error, slate.Error.Data) and "failed to find latest" in error.message
 
 
-def _readable(error: slate.Error) -> str:
-    """A message without what may hold a signature, and not page by page."""
-    return re.sub(r"\?\S+", "?…", " ".join(str(error.message).split()))[:_MESSAGE_CHARS]
+def _readable(error: slate.Error | slate.InternalError) -> str:
+    """A message without what may hold a signature or a password, and not page by page."""
+    text = " ".join(str(error if isinstance(error, slate.InternalError) else error.message).split())
+    return re.sub(r"://[^/\s]*@", "://…@", re.sub(r"\?\S+", "?…", text))[:_MESSAGE_CHARS]
