@@ -53,8 +53,8 @@ class ObjectStoreStorage:
     One process writes, any number read. To open a log for writing takes it over: the process that wrote it before
     loses nothing that it was told is safe, and its commits fail from then on, with a ``StorageError`` that says so. All
     handles of one process share what it has opened, and see each other's commits at once. A handle that was opened
-    ``readonly`` in another process sees a commit after about `READER_DELAY_S` seconds, and what was committed before it was
-    opened at once. Safe from any thread. Not after a ``fork``: there every call fails, and says what to do.
+    ``readonly`` in another process sees a commit after about `READER_DELAY_S` seconds, and what was committed before
+    it was opened at once. Safe from any thread. Not after a ``fork``: there every call fails, and says what to do.
 
     A commit goes into memory, where all threads of the process see it, and then into the store by one put, which all
     commits share that came while the one before was under way. What a commit that returned survives:
@@ -286,7 +286,7 @@ class ObjectStoreStorage:
             loop().run(self._writer.settle_later(self._writer.written))
 
     def flush(self) -> None:
-        """As `settle`, at once: what is in a store is on stable storage, as far as it knows; in a folder, the system has it."""
+        """As `settle`, at once: what is in a store is on stable storage, as far as it knows. In a folder the system has it."""
         self._check_open()
         if self._writer is not None and self._writer.flushed < self._writer.written:
             loop().run(self._writer.settle(self._writer.written))
