@@ -286,7 +286,7 @@ class ObjectStoreStorage:
             loop().run(self._writer.settle_later(self._writer.written))
 
     def flush(self) -> None:
-        """As `settle`, at once: what is in a store is on stable storage, as far as it knows; a folder's system has it."""
+        """As `settle`, at once: what is in a store is on stable storage, as far as it knows."""
         self._check_open()
         if self._writer is not None and self._writer.flushed < self._writer.written:
             loop().run(self._writer.settle(self._writer.written))
