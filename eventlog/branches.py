@@ -78,7 +78,7 @@ from eventlog.snapshots import (
     read_places,
 )
 from eventlog.tasks import REFERRED, refer
-from eventlog.trunk import pruned, read_trunk, was_pruned
+from eventlog.trunk import Trunk, pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -633,6 +633,7 @@ class Branches:
             IdConflictError: an id names another event.
             NotFoundError: the branch or its run was deleted.
         """
+        trunk: Trunk | None = None
         for attempt in range(tries, _FORK_TRIES):
             if tip.head is not None and not fork:
                 segment, batch = tip.segment, _new(_Batch, ([], {}))
@@ -651,8 +652,8 @@ class Branches:
                 if tip.kept and not attempt:
                     self._put_references(batch, tip, first, drafts[0])
                 self.storage.commit(batch.puts, (), batch.expect)
-            except DroppedError:
-                tip.loaded = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
+            except (CorruptionError, DroppedError) as error:
+                trunk = self._reload(tip, error, trunk)
             except ExpectationError as error:
                 self._check_write(error, tip, segment, drafts, fork=fork)
             else:
@@ -660,6 +661,18 @@ class Branches:
                 tip.anchored, tip.named = anchored, named
                 return after.events
         raise _crowded()
+
+    def _reload(self, tip: Tip, error: Exception, before: Trunk | None) -> Trunk | None:
+        """Read a tip's entries anew after one names what is gone; returns where the run begins, `before` the last time.
+
+        Raises:
+            CorruptionError: `error`, if the run was not pruned meanwhile.
+        """
+        trunk = read_trunk(self.storage, self.run)
+        if trunk == before and isinstance(error, CorruptionError):
+            raise error
+        tip.loaded = progress_at(self.storage, self.lineage, self.run, tip.at, use_manifests=False)
+        return trunk
 
     def _opening(self, tip: Tip, attempt: int, *, fork: bool) -> tuple[Segment, _Batch]:
         """The segment to write to where there is no head yet, and a batch that makes it, or expects it there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from tests import redis_server, servers
+from tests import object_server, redis_server, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,8 @@ LOCATIONS: dict[Engine, Callable[[Path], str]] = {
     Engine("sqlite"): lambda directory: f"sqlite:///{directory}/log.db",
     Engine("postgres"): servers.postgres_location,
     Engine("redis"): redis_server.location,
-    # the same engine as s3://, whose server takes longer
     Engine("objectstore"): lambda directory: f"file://{directory}/objects",
+    Engine("s3"): object_server.location,
 }
 """Location of the log of a directory, which is new where the directory is, and the same one later."""
 
@@ -41,7 +41,7 @@ FORGETFUL = frozenset({Engine("memory")})
 SHARED = frozenset({Engine("postgres"), Engine("redis")})
 """Engines of servers, whose logs any number of machines write."""
 
-ALONE = frozenset({Engine("objectstore")})
+ALONE = frozenset({Engine("objectstore"), Engine("s3")})
 """Engines whose logs one process writes: the next one takes them over."""
 
 SLOW = SHARED | ALONE

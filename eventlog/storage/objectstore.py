@@ -301,13 +301,16 @@ class ObjectStoreStorage:
     def size_bytes(self) -> int:
         """What the log takes in the store.
 
-        In a folder: the bytes of its files. In a bucket: of its tables, as its manifest says; what was committed last,
-        and is in SlateDB's write-ahead log only, is not counted before it comes into a table.
+        In a folder: the bytes of its files. In a bucket: of its tables, as its manifest says; the writer brings what it
+        committed into one first, a reader does not count what is in SlateDB's write-ahead log only.
         """
         self._check_open()
         if self._place.folder:
             files = (each for each in Path(self._place.folder).rglob("*") if each.is_file())
             return sum(_size(each) for each in files)
+        if self._writer is not None:
+            self.flush()
+            loop().run(self._writer.table())
         return self._run(lambda _: _table_bytes(self._place), "looking at the manifest")
 
     def close(self) -> None:

@@ -318,7 +318,7 @@ class Writer:
         SlateDB removes every ten minutes only, and many a writer lives for seconds: or dies before its first table is
         due, so that whoever opens the log would read what all of them left, put by put.
         """
-        await self._table()
+        await self.table()
         with suppress(slate.Error, slate.InternalError):  # the next one does it
             admin = slate.AdminBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root)).build()
             await admin.run_gc_once(_garbage(self.place))
@@ -337,9 +337,9 @@ class Writer:
             self._flushed = asyncio.Event()
             if self.flushes >= self._table_due[0] and time.monotonic() >= self._table_due[1]:
                 self._table_due = self.flushes + _TABLE_FLUSHES, time.monotonic() + _TABLE_S
-                self._tabling = asyncio.create_task(self._table())
+                self._tabling = asyncio.create_task(self.table())
 
-    async def _table(self) -> None:
+    async def table(self) -> None:
         """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
         with suppress(slate.Error, StorageError):  # who commits is told
             await self.db.flush_with_options(slate.FlushOptions(flush_type=slate.FlushType.MEM_TABLE))

@@ -52,8 +52,10 @@ class PostgresStorage:
     """A log in one schema of a PostgreSQL database, version 13 or later.
 
     Safe from any thread, from any number of processes on any number of machines, and in the child of a ``fork``.
-    Reading never waits for writing. A commit is one round trip; so is a ``get`` of however many keys, and a page of a
-    ``scan``. It keeps no state in a session, so a pooler that hands each transaction to another connection will do.
+    Reading never waits for writing. A commit is one round trip, two where somebody else is at the same run; a ``get``
+    of however many keys is one, and so is a page of a ``scan``. What threads commit while one is away goes together
+    with the next, as one transaction with one flush. It keeps no state in a session, so a pooler that hands each
+    transaction to another connection will do.
 
     What a commit that returned survives is the server's business:
 
@@ -67,8 +69,8 @@ class PostgresStorage:
     are named in ``synchronous_standby_names``, a commit waits for them; where none are, a failover may take what was
     acknowledged.
 
-    Commits of one run are in line, by an advisory lock of the transaction; those of different runs never meet. A batch
-    has at most 512 MiB.
+    Commits of one run are in line, by an advisory lock of the transaction; nobody waits for a run that is not his own.
+    A batch has at most 512 MiB.
     """
 
     def __init__(
@@ -224,7 +226,7 @@ class PostgresStorage:
         *,
         is_settled: bool = True,  # noqa: ARG002 (it always is)
     ) -> None:
-        """See ``Storage.commit``; one round trip. A key in both is written.
+        """See ``Storage.commit``; one round trip, two if it has to wait for a run. A key in both is written.
 
         Where the connection breaks before the answer, the batch is sent again. It is done once, whatever comes late: by
         then it does not find what it expects; or, where it expects nothing that it changes, the token that it left.

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from eventlog import ConflictError, EventLog, Extend, InvalidInputError, NotFoundError, TaskWrite
+from eventlog import ConflictError, EventLog, Extend, InvalidInputError, Merge, NotFoundError, TaskWrite
 from eventlog.errors import StorageError
-from eventlog.layout import id_key
+from eventlog.layout import PART, id_key
 from tests.behaviour.test_copies import Failing, counted, grown, put, said
 from tests.counting import CountingStorage, everything
 
@@ -235,6 +235,45 @@ def test_what_another_writer_writes_while_a_run_is_pruned_stays(storage, at):
         assert ("new" in found) == (told[0] is not None), stop
         if told[0] is not None:
             assert found["new"][0] == {"n": "new"}
+
+
+class Raced:
+    """Does something else before a part of an event is asked for."""
+
+    def __init__(self, storage):
+        self._storage, self.act = storage, None
+
+    def __getattr__(self, name):
+        return getattr(self._storage, name)
+
+    def get(self, keys):
+        if self.act is not None and any(key[:1] == PART for key in keys):
+            act, self.act = self.act, None
+            act()
+        return self._storage.get(keys)
+
+
+def test_who_writes_after_an_older_event_while_its_beginning_is_pruned_reads_it_anew(storage):
+    done = 0
+    for base in range(1, 24):
+        name, between = f"r{base}", Raced(storage)
+        run = EventLog(storage).run(name)
+        run.append({"d": {"large": "y" * 5000}}, id="e00000")
+        for n in range(1, 25):
+            run.append({"d": Merge({"small": f"{n:0500}"})}, id=f"e{n:05}")
+        writer, at = EventLog(between).run(name), f"e{base:05}"
+        prepared = writer.prepare({"d": Merge({"small": "new"})}, at=at, id="new")
+
+        def prune(name=name, at=at):
+            nonlocal done
+            done += 1
+            EventLog(storage).run(name).prune([at, "e00024"])
+
+        between.act = prune
+        writer.write(prepared)
+        assert list(EventLog(storage).verify(name)) == [], base
+        assert said(EventLog(storage).run(name))["new"][0] == {"d": {"large": "y" * 5000, "small": "new"}}
+    assert done
 
 
 @pytest.mark.parametrize("first", [["e00019"], ["e00010", "f"]])

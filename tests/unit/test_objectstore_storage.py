@@ -292,7 +292,7 @@ class TestTakingOver:
             writer = log._storage._writer
             for n in range(10):
                 log.run("shared").append({"n": n})
-            loop().run(writer._table())
+            loop().run(writer.table())
             time.sleep(1.1)  # until the garbage collector sees the table
             loop().run(writer._tidy())
             os.kill(sleeper.pid, signal.SIGCONT)
