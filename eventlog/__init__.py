@@ -42,7 +42,7 @@ from eventlog.events import (
     TaskWrite,
     Update,
 )
-from eventlog.identity import Kept
+from eventlog.identity import KnownObjects
 from eventlog.ids import check_id, packed_id, unpacked_id
 from eventlog.log import EventLog
 from eventlog.query import blame, history
@@ -73,7 +73,7 @@ __all__ = [
     "IdConflictError",
     "InvalidIdError",
     "InvalidInputError",
-    "Kept",
+    "KnownObjects",
     "Limits",
     "Merge",
     "MissingExtraError",

@@ -24,7 +24,7 @@ from xxhash import xxh3_128_digest
 from eventlog.arrays import is_scalar_type
 from eventlog.codec import IMMUTABLE
 from eventlog.errors import UnserializableError
-from eventlog.identity import Kept
+from eventlog.identity import KnownObjects
 from eventlog.types import slots_of
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ class Flat:
             if type(value) not in IMMUTABLE:
                 self._add(value, codec)
         self.sizes = [*map(len, self.sized)]
-        self.entries = Kept(get_referents(*self.sized))
+        self.entries = KnownObjects(get_referents(*self.sized))
         self.names = [*chain.from_iterable(self.dicts)]
         self.mixed_sizes = [*map(len, self.mixed)]
-        self.mixed_entries = Kept(self._mixed_now())
-        self.held = Kept(get_referents(*self.records))
+        self.mixed_entries = KnownObjects(self._mixed_now())
+        self.held = KnownObjects(get_referents(*self.records))
         self.given_sizes = [*map(len, self.given)]
-        self.given_names = Kept(get_referents(*self.given))
+        self.given_names = KnownObjects(get_referents(*self.given))
 
     def _add(self, value: Any, codec: Codec) -> None:
         try:

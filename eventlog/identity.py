@@ -32,7 +32,7 @@ if sys.implementation.name != "cpython" or array("Q").itemsize != _WIDTH:
     _addresses = _addresses_asked
 
 
-class Kept:
+class KnownObjects:
     """Objects, kept to be told from others."""
 
     __slots__ = ("_addresses", "objects")
@@ -41,7 +41,7 @@ class Kept:
         self.objects = objects
         self._addresses = bytearray()
 
-    def add(self, end: Kept) -> None:
+    def add(self, end: KnownObjects) -> None:
         """Keep more of them."""
         self.objects += end.objects
 
@@ -53,7 +53,7 @@ class Kept:
         """Whether these are the same objects, in the same order. Runs no code of theirs."""
         return self._known() == _addresses(objects)
 
-    def run(self, at: int, other: Kept, other_at: int) -> int:
+    def run(self, at: int, other: KnownObjects, other_at: int) -> int:
         """How many objects, from an index on, are the ones that others are from another index on."""
         here, there = self._known(), other._known()
         count, width = 0, _NEAR

@@ -22,7 +22,7 @@ from eventlog.align import Edit, Sides, edits, spliced
 from eventlog.codec import IMMUTABLE
 from eventlog.errors import UnserializableError
 from eventlog.flat import PLAIN_KEYS, Flat, is_leaf
-from eventlog.identity import Kept
+from eventlog.identity import KnownObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -42,7 +42,7 @@ class ListShadow:
 
     def __init__(self, items: list[Any], values: list[Any], codec: Codec) -> None:
         self.items = items
-        self.kept = Kept(list(values))
+        self.kept = KnownObjects(list(values))
         self.blocks = _blocks(values, codec)
         self.was_spliced = False
 
@@ -60,7 +60,7 @@ class ListShadow:
         self.items = spliced(self.items, [(start, removed, end.items) for start, removed, end in changes])
         self.was_spliced = True
         comes = [(start, removed, end.kept.objects) for start, removed, end in changes]
-        self.kept = Kept(spliced(self.kept.objects, comes))
+        self.kept = KnownObjects(spliced(self.kept.objects, comes))
         for start, removed, end in reversed(changes):
             self._splice_blocks(start, removed, end)
 
@@ -109,13 +109,13 @@ class ListShadow:
         at, blocks = 0, []
         for block, is_held in zip(self.blocks, held, strict=True):
             span = slice(at, at + block.count)
-            if is_held and Kept(then[span]).are(with_gone[span]):
+            if is_held and KnownObjects(then[span]).are(with_gone[span]):
                 without[span] = then[span]
                 blocks.append(block)
             else:
                 blocks += _blocks(without[span], codec)
             at += block.count
-        self.blocks, self.kept = blocks, Kept(without)
+        self.blocks, self.kept = blocks, KnownObjects(without)
 
 
 UNKNOWN: Final = object()
@@ -321,8 +321,8 @@ def _runs(then: list[Any], now: list[Any]) -> tuple[Callable[[int, int], int], C
     last, new_last = len(then) - 1, len(now) - 1
 
     @cache
-    def rows(way: int) -> tuple[Kept, Kept]:
-        return Kept(then[::way]), Kept(now[::way])
+    def rows(way: int) -> tuple[KnownObjects, KnownObjects]:
+        return KnownObjects(then[::way]), KnownObjects(now[::way])
 
     def run(one: int, other: int) -> int:
         old, new = rows(1)

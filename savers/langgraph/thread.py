@@ -28,7 +28,7 @@ from eventlog import (
     Delete,
     EventLogError,
     Extend,
-    Kept,
+    KnownObjects,
     NotFoundError,
     TooLargeError,
     UnserializableError,
@@ -106,7 +106,7 @@ class _Known:
         self.versions: dict[str, Any] = {}
         self.seen: dict[str, dict[str, Any] | None] = {}
         self.stored: dict[str, bytes | None] = {}
-        self.lists: dict[str, Kept] = {}
+        self.lists: dict[str, KnownObjects] = {}
         self.size = 0
         if state is not None:
             self.size = state.size_bytes
@@ -136,7 +136,7 @@ class _Changes:
         self.updated: list[str] = []
         self.encoded: dict[str, bytes] = {}
         self.writes: dict[str, Any] = {}
-        self.lists: dict[str, tuple[Kept, list[Any]]] = {}
+        self.lists: dict[str, tuple[KnownObjects, list[Any]]] = {}
 
     def put(self, name: str, payload: bytes) -> None:
         """Set a channel of the run, if its bytes are others than known."""
@@ -153,7 +153,7 @@ class _Changes:
         before = self.known.lists.get(name)
         if before is None or not before.begin(items):
             self.writes[name] = Update(items)
-            self.lists[name] = (Kept([]), list(items))
+            self.lists[name] = (KnownObjects([]), list(items))
             return
         added = items[len(before.objects) :]
         if added:
@@ -176,7 +176,7 @@ class _Changes:
             for name in self.encoded:
                 lists.pop(name, None)
         for name, (before, added) in self.lists.items():
-            before.add(Kept(added))
+            before.add(KnownObjects(added))
             lists[name] = before
 
 

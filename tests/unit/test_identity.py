@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventlog import identity
-from eventlog.identity import Kept
+from eventlog.identity import KnownObjects
 
 
 class Agreeable:
@@ -31,7 +31,7 @@ def test_both_ways_say_the_same_of_every_length() -> None:
 
 @pytest.mark.parametrize("some", [[], [1], ["a", None, 2.5], [[], {}, ()], [Agreeable(), Agreeable()]])
 def test_the_same_objects_in_the_same_order(some: list[Any]) -> None:
-    kept = Kept(list(some))
+    kept = KnownObjects(list(some))
     assert kept.are(some)
     assert kept.are(list(some))
     assert not kept.are([*some, None])
@@ -42,7 +42,7 @@ def test_the_same_objects_in_the_same_order(some: list[Any]) -> None:
 
 @pytest.mark.parametrize("some", [[], [1], ["a", None, 2.5], [[], {}, ()], [Agreeable(), Agreeable()]])
 def test_others_begin_with_these(some: list[Any]) -> None:
-    kept = Kept(list(some))
+    kept = KnownObjects(list(some))
     assert kept.begin(some)
     assert kept.begin([*some, None, *some])
     assert not some or not kept.begin(some[:-1])
@@ -51,20 +51,20 @@ def test_others_begin_with_these(some: list[Any]) -> None:
 
 
 def test_equal_ones_are_others() -> None:
-    assert not Kept([[1]]).are([[1]])
-    assert not Kept([Agreeable()]).are([Agreeable()])
-    assert not Kept([1]).are([True])
+    assert not KnownObjects([[1]]).are([[1]])
+    assert not KnownObjects([Agreeable()]).are([Agreeable()])
+    assert not KnownObjects([1]).are([True])
 
 
 def test_what_is_added_is_kept_too() -> None:
     a, b, c = object(), object(), object()
-    kept = Kept([a])
+    kept = KnownObjects([a])
     assert kept.are([a])
-    kept.add(Kept([b]))
-    kept.add(Kept([c, a]))
+    kept.add(KnownObjects([b]))
+    kept.add(KnownObjects([c, a]))
     assert kept.are([a, b, c, a])
     assert not kept.are([a, b, a, c])
-    kept.add(Kept([]))
+    kept.add(KnownObjects([]))
     assert kept.are([a, b, c, a])
 
 
@@ -73,6 +73,6 @@ def test_how_long_a_run_is() -> None:
         some: list[Any] = [object() for _ in range(n)]
         for same in {0, 1, n // 2, n - 1, n} & {*range(n + 1)}:
             others = [*some[:same], *(object() for _ in range(n - same))]
-            assert Kept(some).run(0, Kept(others), 0) == same
-            assert Kept(["a", *some]).run(1, Kept(["b", "c", *others]), 2) == same
-            assert Kept(some).run(0, Kept(others[:same]), 0) == same
+            assert KnownObjects(some).run(0, KnownObjects(others), 0) == same
+            assert KnownObjects(["a", *some]).run(1, KnownObjects(["b", "c", *others]), 2) == same
+            assert KnownObjects(some).run(0, KnownObjects(others[:same]), 0) == same

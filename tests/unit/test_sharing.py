@@ -139,55 +139,50 @@ def test_the_patient_leave_it_to_others_to_begin(disk):
     assert disk.flushes == 2
 
 
-def test_who_is_interrupted_while_waiting_holds_nobody_up(disk):
-    class InterruptionError(Exception):
-        pass
+class InterruptionError(Exception):
+    pass
+
+
+@pytest.fixture
+def interrupt_after():
+    """Interrupts the main thread, as Ctrl-C does, after so many seconds."""
 
     def interrupt(*_: object) -> None:
         raise InterruptionError
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            leads = pool.submit(disk.commit)
-            until(lambda: disk.flushes == 1)
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
-            with pytest.raises(InterruptionError):
-                disk.commit()
-            assert disk.waiting() == 0
-            other = pool.submit(disk.commit)
-            until(lambda: disk.waiting() == 1)
-            disk.gate.set()
-            for each in (leads, other):
-                each.result(timeout=20)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_after):
+    with ThreadPoolExecutor(2) as pool:
+        leads = pool.submit(disk.commit)
+        until(lambda: disk.flushes == 1)
+        interrupt_after(0.05)
+        with pytest.raises(InterruptionError):
+            disk.commit()
+        assert disk.waiting() == 0
+        other = pool.submit(disk.commit)
+        until(lambda: disk.waiting() == 1)
+        disk.gate.set()
+        for each in (leads, other):
+            each.result(timeout=20)
     assert disk.flushed == 3
 
 
-def test_who_is_interrupted_while_flushing_hands_it_on(disk):
-    class InterruptionError(Exception):
-        pass
+def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_after):
+    with ThreadPoolExecutor(1) as pool:
 
-    def interrupt(*_: object) -> None:
-        raise InterruptionError
+        def join() -> None:
+            until(lambda: disk.flushes == 1)
+            disk.commit()
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-
-            def join() -> None:
-                until(lambda: disk.flushes == 1)
-                disk.commit()
-
-            other = pool.submit(join)
-            signal.setitimer(signal.ITIMER_REAL, 0.2)
-            with pytest.raises(InterruptionError):
-                disk.commit()
-            disk.gate.set()
-            other.result(timeout=20)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        other = pool.submit(join)
+        interrupt_after(0.2)
+        with pytest.raises(InterruptionError):
+            disk.commit()
+        disk.gate.set()
+        other.result(timeout=20)
     assert disk.flushed == 2
