@@ -9,12 +9,17 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
+pytest.register_assert_rewrite("tests.crash", "tests.langgraph", "tests.redis_server")  # so what they share says what it found
+
 from tests.engines import DEEP, FEW_SEEDS, SLOW, Engine  # noqa: E402 (found only now)
 
 EVERYWHERE = {
     *("test_storage", "test_feed", "test_savers", "test_conformance", "test_machines", "test_model", "test_shipping"),
 }
 """Modules that every engine passes in each run; slow ones pass the others where ``EVENTLOG_DEEP`` asks for more."""
+
+ON_S3 = {"test_storage", "test_savers", "test_conformance", "test_model"}
+"""Those of them that are asked in a bucket as well: the engine is that of a folder, and a put takes longer there."""
 
 EXAMPLES = {Engine("one of your own")}
 """Engines that nobody opens a log on: they are there for the tests of the protocol."""
@@ -40,4 +45,5 @@ def _is_left_out(item: pytest.Item) -> bool:
     engines = {value for value in params.values() if isinstance(value, Engine)}
     if not (SLOW | EXAMPLES) & engines:
         return False
-    return item.path.stem not in EVERYWHERE or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)
+    asked = ON_S3 if "s3" in engines else EVERYWHERE
+    return item.path.stem not in asked or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.servers import in_memory
+from tests.servers import in_memory, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,10 +68,15 @@ class Server:
         self._pid = self.client().info("server")["process_id"]
 
     def kill(self) -> None:
-        """As the system does when it has no memory left."""
+        """As the system does when it has no memory left.
+
+        It is gone when this returns: a write that it has under way would else end in the file that the next one reads.
+        """
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+            while is_there(self._pid):
+                time.sleep(0.001)
             self._process.kill()  # children of a fork have its input, too, so it may not end
             self._process.wait()
             self._process.stdin.close()

@@ -61,7 +61,7 @@ class OwnPostgres:
         for each in [*_children(pid), pid]:
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        while _is_there(pid):
+        while is_there(pid):
             time.sleep(0.01)
         for lock in (self.directory / "data" / "postmaster.pid", Path(f"{self.socket}.lock")):
             lock.unlink()  # where nobody waits for the dead process, it would count as there
@@ -97,7 +97,7 @@ def _children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def _is_there(pid: int) -> bool:
+def is_there(pid: int) -> bool:
     """Whether a process lives; one that nobody has waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
