@@ -9,7 +9,8 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-pytest.register_assert_rewrite("tests.crash", "tests.langgraph", "tests.redis_server")  # so what they share says what it found
+# So what they share says what it found.
+pytest.register_assert_rewrite("tests.crash", "tests.langgraph", "tests.redis_server")
 
 from tests.engines import DEEP, FEW_SEEDS, SLOW, Engine  # noqa: E402 (found only now)
 
@@ -42,8 +43,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _is_left_out(item: pytest.Item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
-    engines = {value for value in params.values() if isinstance(value, Engine)}
+    engines = {value for each in params.values() for value in _several(each) if isinstance(value, Engine)}
     if not (SLOW | EXAMPLES) & engines:
         return False
     asked = ON_S3 if "s3" in engines else EVERYWHERE
     return item.path.stem not in asked or (isinstance(params.get("seed"), int) and params["seed"] >= FEW_SEEDS)
+
+
+def _several(param: object) -> tuple[object, ...]:
+    """What a parameter names: a pair of engines, or one thing."""
+    return param if isinstance(param, tuple) else (param,)

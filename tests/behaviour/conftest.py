@@ -56,12 +56,12 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
 @pytest.fixture
 def every_engine(tmp_path: Path) -> Iterator[Callable[[], dict[str, Storage]]]:
-    """A function that opens an empty storage of every engine, side by side."""
+    """A function that opens an empty storage of every engine, side by side; of object storage that in a folder."""
     opened: list[Storage] = []
 
     def open_all() -> dict[str, Storage]:
         directory = tmp_path / f"{len(opened)}"
-        storages = {name: open_engine(directory) for name, open_engine in ENGINES.items()}
+        storages = {name: open_engine(directory) for name, open_engine in ENGINES.items() if name != "s3"}
         opened.extend(storages.values())
         return storages
 

@@ -199,7 +199,7 @@ class TestScan:
         seen = []
         for pair in storage.scan([ALL_A], reverse=reverse):
             seen.append(pair)
-            if pair[1] != b"between":
+            if pair[1] != b"between" and len(seen) % 5 == 0:
                 storage.commit([(pair[0] + b"+", b"between"), (pair[0] + b"-", b"between")], [pair[0]])
         keys = [key for key, _ in seen]
         assert keys == sorted(set(keys), reverse=reverse)
