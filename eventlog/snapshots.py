@@ -460,14 +460,10 @@ def bring_up(entries: Entries, events: Iterable[Played]) -> int:
     return since
 
 
-def flat_writes(events: Iterable[Played]) -> tuple[list[Any], list[int]] | None:
-    """The writes of events one after another, and where those of each end; None unless all set small values."""
-    writes: list[Any] = []
-    ends: list[int] = []
-    for event in events:
-        writes += event.fields[_FIRST_SLOT - 1 :]
-        ends.append(len(writes))
-    return (writes, ends) if delta.SETS.issuperset(writes[1::3]) else None
+def plain_writes(events: Iterable[Played]) -> list[list[Any]] | None:
+    """What each of some events wrote; None unless all of them set small values."""
+    writes = [event.fields[_FIRST_SLOT - 1 :] for event in events]
+    return writes if all(delta.SETS.issuperset(each[1::3]) for each in writes) else None
 
 
 _FIRST_SLOT: Final = 6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog.records import event_of
-from eventlog.snapshots import bring_up, flat_writes, manifest_at, manifest_entries, played, put_fresh
+from eventlog.snapshots import bring_up, manifest_at, manifest_entries, plain_writes, played, put_fresh
 
 if TYPE_CHECKING:
     from eventlog.branches import Branches
@@ -28,7 +28,8 @@ class Stretch(NamedTuple):
         before: seq of the manifest's event, -1 where there is none.
         entries: what the manifest lists.
         events: those after it.
-        flat: their writes one after another, and where those of each end; None unless all of them set small values.
+        plain: what each of them wrote; None unless all of them set small values.
+        is_alike: whether each of them set the same channels, so that the last one says it all.
         size: bytes of all their records.
     """
 
@@ -36,7 +37,8 @@ class Stretch(NamedTuple):
     before: int
     entries: Entries
     events: list[Played]
-    flat: tuple[list[Any], list[int]] | None
+    plain: list[list[Any]] | None
+    is_alike: bool
     size: int
 
     def has(self, at: tuple[int, int]) -> bool:
@@ -47,11 +49,10 @@ class Stretch(NamedTuple):
         """One of the events, as `read_event` returns it, and the entries there, values unread."""
         count = at[1] - self.before
         entries = dict(self.entries)
-        if self.flat is None:
+        if self.plain is None:
             bring_up(entries, self.events[:count])
         else:
-            writes, ends = self.flat
-            put_fresh(entries, (writes[: ends[count - 1]],))
+            put_fresh(entries, self.plain[count - 1 if self.is_alike else 0 : count])
         event = self.events[count - 1]
         return event_of(event.digests, event.fields), entries
 
@@ -80,7 +81,9 @@ class Stretches:
         entries = {} if manifest is None else manifest_entries(manifest)
         events = list(played(of.storage, of.lineage, of.run, at, before))
         size = sum(event.size for event in events) + (0 if manifest is None else len(manifest))
-        stretch = Stretch(at[0], before, entries, events, flat_writes(events), size)
+        plain = plain_writes(events)
+        is_alike = plain is not None and all(writes[::3] == plain[0][::3] for writes in plain)
+        stretch = Stretch(at[0], before, entries, events, plain, is_alike, size)
         self._keep(stretch)
         return stretch
 

@@ -34,6 +34,8 @@ def grown(storage: CountingStorage) -> list[dict]:
                 writes["large"] = "z" * rng.choice([10, 600, 3000])
             elif kind == 3:
                 writes["gone"] = Delete() if "gone" in states[-1] else "here"
+        elif n % 100 >= 20:  # and before that always the same channels
+            writes[f"small {n % 3}"] = n
         run.append(writes)
         states.append(dict(run.state))
     return states
