@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventlog.errors import ClosedError, ExpectationError, InvalidInputError
+from tests.engines import DEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -476,7 +477,7 @@ def test_what_lies_below_and_above_is_scanned_as_one(reopen, seed, is_log):
     for session in range(3):
         storage = reopen()
         fresh = [key for key in WIDE if key[-1] // 20 == session] if is_log else WIDE
-        for _ in range(60):
+        for _ in range(30 * DEEP):
             put = [(key, b"%d" % rng.randrange(1000)) for key in rng.sample(fresh, rng.choice([1, 2, 20]))]
             gone = rng.sample(fresh if rng.random() < 0.8 else WIDE, rng.choice([0, 0, 1, 5]))
             storage.commit(put, gone)
