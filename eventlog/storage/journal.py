@@ -309,6 +309,7 @@ class JournalFiles:
         self._open: dict[int, int] = {}
         self._opening = threading.Lock()
         self._syncing = 0
+        self._is_closed = False
         self._close_window()
 
     def path(self, number: int) -> Path:
@@ -427,7 +428,14 @@ class JournalFiles:
         try:
             self._files.sync(fd)
         finally:
+            self._synced(number)
+
+    def _synced(self, number: int) -> None:
+        with self._opening:
             self._syncing = 0
+            fd = self._open.pop(number, None) if self._is_closed else None
+        if fd is not None:  # closed meanwhile, or opened since
+            os.close(fd)
 
     def sync_names(self) -> None:
         """Return when the names of the files are on stable storage; raises `OSError`."""
@@ -466,12 +474,14 @@ class JournalFiles:
         self._syncing = 0
         self._close_window()
         self.close()
+        self._is_closed = False
 
     def close(self, number: int | None = None) -> None:
-        """Close the descriptor of a file, unless it is being flushed, or of all."""
+        """Close the descriptor of a file, or of all for good; one that is being flushed when that is done."""
+        self._is_closed = self._is_closed or number is None
         for each in [number] if number is not None else list(self._open):
             with self._opening:
-                fd = None if number is not None and each == self._syncing else self._open.pop(each, None)
+                fd = None if each == self._syncing else self._open.pop(each, None)
             if fd is not None:
                 os.close(fd)
 

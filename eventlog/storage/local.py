@@ -137,7 +137,8 @@ class LocalStorage:
         except BaseException:
             self.close()
             raise
-        _handles.add(self)
+        with _coming_and_going:
+            _handles.add(self)
 
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
@@ -173,6 +174,8 @@ class LocalStorage:
                 self._lock.acquire(self._timeout_s)
                 self._holds_lock = True
         self._restart(self._folded())
+        if self._mode == "off" and not self._readonly:  # nobody else writes, so its commits do not look again
+            self._catch_up(self._words[END])
         if self._mode != "full":  # who writes a little needs no room
             self._room = self._words[END] + _FIRST_BYTES
         if self._head is not None and self._head.has_failed and not self._readonly:
@@ -558,6 +561,8 @@ class LocalStorage:
             self._make_writable()
         if self._mode == "off":
             with self._turn:  # it holds the writers' lock all the time, so its threads take turns
+                if self._is_unusable:  # closed meanwhile
+                    self._make_writable()
                 if expect:
                     self._check(expect)
                 self._keep_back(body, puts, deletes)
@@ -660,14 +665,14 @@ class LocalStorage:
     def _seal(self) -> None:
         """End the file and begin the next one; fold first, if too many wait. The caller holds the writers' lock."""
         self._check_place()
+        if len(self._layers) > MAX_SEALED:
+            self._fold()  # where that fails nothing is written, so that what waits does not grow
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
         self._files.create(number)
         with self._state:  # who caught up in between would make the layer, too, and the first one would be folded empty
             self._words[END] = position(number, 0)  # as in commit
             self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
-        if len(self._layers) > MAX_SEALED + 1:
-            self._fold()
         self._wake()
         if self._worker is not None:
             self._worker.hurry.set()
@@ -779,14 +784,25 @@ class LocalStorage:
             if isinstance(self._words, memoryview) and not (self._readonly or self._is_unusable):
                 self._leave_folded()
         finally:
-            self._is_closed = self._is_unusable = True
-            _handles.discard(self)
-            if self._holds_lock:
-                self._holds_lock = False
-                self._lock.release()
-            self._files.close()
-            self._lock.close()
-            self._lmdb.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Close everything, once the threads that are at it are done: a descriptor's number may be another's next."""
+        with self._turn:
+            try:
+                if self._pending and not self._is_unusable:  # of "off", since all was written
+                    self._spill()
+            finally:
+                self._is_closed = self._is_unusable = True
+                if self._holds_lock:
+                    self._holds_lock = False
+                    self._lock.release()
+                self._lock.close()
+                with self._state:
+                    self._files.close()
+                self._lmdb.close()
+                with _coming_and_going:
+                    _handles.discard(self)
 
     def _leave_folded(self) -> None:
         """Bring everything into LMDB: a log that is closed is one small step from being only that."""
@@ -873,10 +889,13 @@ def _allocated(path: Path) -> int:
 
 
 _handles: weakref.WeakSet[LocalStorage] = weakref.WeakSet()
+_coming_and_going = threading.RLock()
+"""Held while a handle is opened or closed, and during a fork: who was locked before it is unlocked after it."""
 
 
 def _before_fork() -> None:
     """Let running commits end, so that the child finds nothing half done."""
+    _coming_and_going.acquire()
     for handle in _handles:
         handle._state.acquire()  # noqa: SLF001 (this module's)
 
@@ -884,11 +903,13 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for handle in _handles:
         handle._state.release()  # noqa: SLF001 (this module's)
+    _coming_and_going.release()
 
 
 def _after_fork_in_child() -> None:
     for handle in _handles:
         handle.inherit()
+    _coming_and_going.release()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -13,6 +13,7 @@ import pytest
 from eventlog.errors import CapacityError, EventLogError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
+from eventlog.storage.lmdb import LmdbStorage
 from tests.crash.workload import DEEP, batch_of, checked, count, go_on, reopened, shrink
 
 if TYPE_CHECKING:
@@ -141,6 +142,29 @@ def test_a_disk_that_stays_full(tmp_path, mode):
     again = reopened(tmp_path / "log")
     assert checked(again) >= (0 if mode == "off" else n)
     again.close()
+
+
+def refused(*_: object) -> None:
+    raise CapacityError("the disk is full")
+
+
+@pytest.mark.parametrize("mode", ["full", "normal", "off"])
+def test_while_nothing_can_be_folded_the_journal_stops_growing(tmp_path, monkeypatch, mode):
+    storage = reopened(tmp_path / "log", mode)
+    n = go_on(storage, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(LmdbStorage, "fold", refused)
+        with suppress(CapacityError):
+            while n < 1000:
+                storage.commit(*batch_of(n + 1))
+                n += 1
+        for _ in range(20):
+            with pytest.raises(CapacityError):
+                storage.commit(*batch_of(n + 1))
+        assert len(storage._files.numbers()) == len(storage._layers) == local.MAX_SEALED + 1
+        assert checked(storage) == n
+    assert go_on(storage, 30) == n + 30 == checked(storage)
+    storage.close()
 
 
 @pytest.mark.parametrize("mode", ["full", "normal", "off"])

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog import EventLog
-from eventlog.errors import BusyError, EventLogError, ExpectationError, StorageError
+from eventlog.errors import BusyError, ClosedError, EventLogError, ExpectationError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
+from eventlog.storage.local import LocalStorage
 from tests.crash.workload import (
     DEEP,
     batch_of,
@@ -182,6 +183,16 @@ class TestOff:
         increments(here, threads=4, each=150)
         here.close()
 
+    def test_what_is_written_first_goes_behind_what_another_one_left_in_the_journal(self, tmp_path):
+        other = reopened(tmp_path / "log", "full")
+        n = go_on(other, 3)
+        here = reopened(tmp_path / "log", "off")
+        here.commit([(b"\x20", b"v")])  # nothing is read before
+        here.close()
+        assert checked(other) == n
+        assert other.get([b"\x20"]) == [b"v"]
+        other.close()
+
 
 def outcome(call) -> str:
     try:
@@ -280,6 +291,115 @@ class TestFork:
         other.close()
         here._lock.release()
         here.close()
+
+    def test_while_another_thread_opens_and_closes(self, tmp_path):
+        here, there, opened = reopened(tmp_path / "log"), reopened(tmp_path / "there"), []
+
+        def turn() -> None:
+            opened.append(reopened(tmp_path / "other"))
+            there.close()
+
+        local._before_fork()
+        thread = threading.Thread(target=turn)
+        thread.start()
+        thread.join(0.2)
+        local._after_fork_in_parent()
+        thread.join(10.0)
+        for each in (here, *opened):
+            assert not each._state.locked()
+            assert go_on(each) == 1
+            each.close()
+        assert not there._state.locked()
+
+
+class HaltingFiles(LocalFiles):
+    """Files of which one call, once it is armed, waits, and then looks whether its descriptor is still that file's."""
+
+    def __init__(self, call: str) -> None:
+        self.call = call
+        self.is_armed = self.is_same = False
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def _halt(self, call: str, fd: int) -> None:
+        if self.is_armed and call == self.call:
+            self.is_armed, before = False, os.fstat(fd).st_ino
+            self.reached.set()
+            self.go_on.wait(10.0)
+            self.is_same = os.fstat(fd).st_ino == before
+
+    def write(self, fd: int, data: bytes, offset: int) -> None:
+        self._halt("write", fd)
+        super().write(fd, data, offset)
+
+    def read(self, fd: int, offset: int, size: int) -> bytes:
+        self._halt("read", fd)
+        return super().read(fd, offset, size)
+
+    def sync(self, fd: int) -> None:
+        self._halt("sync", fd)
+        super().sync(fd)
+
+
+def open_files(directory: Path) -> list[str]:
+    """The numbered files of a journal that this process has open; mapped ones do not count."""
+    found = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(fd.readlink())
+    return [path.name for path in found if path.parent == directory and path.name.isdigit()]
+
+
+class TestClose:
+    """Descriptors are closed when nobody is at them: their numbers may be another file's at once."""
+
+    @pytest.mark.parametrize(
+        ("mode", "call"), [("full", "write"), ("full", "sync"), ("off", "write"), ("normal", "read")]
+    )
+    def test_waits_for_a_thread_that_is_at_a_file(self, tmp_path, monkeypatch, mode, call):
+        monkeypatch.setattr(LocalStorage, "_leave_folded", lambda storage: None)  # that is done, and more came
+        monkeypatch.setattr(local, "_SPILL_BYTES", 1)
+        files = HaltingFiles(call)
+        storage = reopened(tmp_path / "log", mode, files=files)
+        if mode == "normal":
+            other = reopened(tmp_path / "log")
+            go_on(other)
+            other.close()
+        files.is_armed = True
+        with ThreadPoolExecutor(2) as pool:
+            working = pool.submit(outcome, lambda: count(storage) if call == "read" else go_on(storage, 2))
+            assert files.reached.wait(10.0)
+            closing = pool.submit(storage.close)
+            time.sleep(0.05)
+            files.go_on.set()
+            closing.result(10.0)
+            assert working.result(10.0) in {"1", "2", "ClosedError"}
+        assert files.is_same
+        assert not open_files(tmp_path / "log" / "journal")
+        again = reopened(tmp_path / "log", "full")
+        assert go_on(again) == checked(again)
+        again.close()
+
+    def test_what_was_acknowledged_meanwhile_is_there(self, tmp_path):
+        for mode in ("full", "normal", "off"):
+            storage = reopened(tmp_path / mode, mode)
+            acknowledged = []
+
+            def write(kind: int) -> None:
+                with suppress(ClosedError):
+                    for n in range(1 << 30):
+                        key = bytes([kind]) + number(n)
+                        storage.commit([(key, b"v" * 90)])  # noqa: B023 (it ends within the round)
+                        acknowledged.append(key)  # noqa: B023 (as before)
+
+            with ThreadPoolExecutor(4) as pool:
+                writing = [pool.submit(write, kind) for kind in range(16, 20)]
+                time.sleep(0.1)
+                storage.close()
+                for each in writing:
+                    each.result(20.0)
+            storage = reopened(tmp_path / mode)
+            assert None not in storage.get(acknowledged)
+            storage.close()
 
 
 class SlowFiles(LocalFiles):
