@@ -5,7 +5,8 @@ whole, tag and all, has the tag ``+`` and the cipher's name.
 
 ```
  0  tag    1 byte: 0 for MessagePack of the saver's own, one of the usual ones, or 16 and the length of another one,
-           which follows in ASCII; or 128 and the length of a version that stands before a tagged value
+           which follows in ASCII; or 128 and the length of a version that stands before a tagged value; or 15 for
+           LangGraph's MessagePack with what is in every message said short, see phrases
     data
 
  0  128 + length of the version     1 byte
@@ -19,11 +20,15 @@ from __future__ import annotations
 from typing import Final
 
 from eventlog import UnknownTypeError
+from savers.phrases import lengthened, shortened
 
 OWN: Final = ""
 _USUAL: Final = (OWN, "msgpack", "null", "bytes", "bytearray", "json", "msgpack+aes", "bytes+aes", "null+aes")
 _HEADS: Final = {tag: bytes([number]) for number, tag in enumerate(_USUAL)}
 _NULL: Final = bytes((_USUAL.index("null"),))
+_MSGPACK: Final = "msgpack"
+_SHORT: Final = 15
+_SHORT_HEAD: Final = bytes((_SHORT,))
 _OTHER: Final = 16
 _VERSIONED: Final = 128
 MAX_TAG_BYTES: Final = _VERSIONED - 1 - _OTHER
@@ -31,6 +36,8 @@ MAX_TAG_BYTES: Final = _VERSIONED - 1 - _OTHER
 
 def tagged(tag: str, data: bytes) -> bytes:
     """The data with its tag, which has at most `MAX_TAG_BYTES`; raises `ValueError` for a longer one."""
+    if tag == _MSGPACK and (short := shortened(data)) is not None:
+        return _SHORT_HEAD + short
     head = _HEADS.get(tag)
     if head is None:
         encoded = tag.encode()
@@ -68,6 +75,8 @@ def split(data: bytes) -> tuple[str, bytes]:
     if data[:1] >= _VERSIONED_HEAD:
         data = data[data[0] - _VERSIONED + 1 :] or _NULL
     first = data[0] if data else 0
+    if first == _SHORT:
+        return _MSGPACK, lengthened(data[1:])
     if first < _OTHER:
         return _USUAL[first] if first < len(_USUAL) else "?", data[1:]
     end = 1 + first - _OTHER

@@ -115,11 +115,13 @@ class SerdeCodec:
         if data[:1] == _OWN_HEAD:
             return unpacked(data[1:])
         tag, payload = split(data)
-        if tag == "msgpack" and payload[:1] in _SCALAR_HEADS and self._reads_msgpack:
-            return _scalar(payload)
-        if runs_code(self.serde, tag):
+        if tag == "msgpack":
+            if payload[:1] in _SCALAR_HEADS and self._reads_msgpack:
+                return _scalar(payload)
+        elif runs_code(self.serde, tag):
             raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
-        check_open(tag)
+        else:
+            check_open(tag)
         _blocked.types.clear()
         try:
             value = self.serde.loads_typed((tag, payload))
