@@ -9,7 +9,9 @@ ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-pytest.register_assert_rewrite("tests.crash", "tests.langgraph", "tests.redis_server")  # so what they share says what it found
+pytest.register_assert_rewrite(
+    "tests.crash", "tests.langgraph", "tests.redis_server"
+)  # so what they share says what it found
 
 from tests.engines import DEEP, FEW_SEEDS, SLOW, Engine  # noqa: E402 (found only now)
 
