@@ -815,9 +815,9 @@ class Branches:
         """What tasks wrote is kept once: by the event, where it says the same."""
         plain, writes = draft[:2]
         payloads: dict[str, tuple[int, bytes]] = {}
-        for n, (channel, payload) in enumerate(zip(plain[::3], plain[2::3], strict=True)):
+        for n, payload in enumerate(plain[2::3]):
             if len(payload) >= REFERRED:
-                payloads[channel] = (n, payload)
+                payloads[plain[3 * n]] = (n, payload)
         for n, (channel, write) in enumerate(writes, len(plain) // 3):
             if len(write[1]) >= REFERRED:
                 payloads[channel] = (n, write[1])

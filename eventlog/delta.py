@@ -212,6 +212,8 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
         InvalidInputError: the channel does not hold what the operation works on.
         UnserializableError: a value in it cannot be encoded.
     """
+    if type(operation) is Extend and known is not None and known.kind == SET_LIST and type(operation.items) is list:
+        return _at_end(operation, shadow=_spliced_before(known), codec=codec, path=path, depth=0)
     _check_argument(operation, path)
     if isinstance(operation, Delete):
         if known is None:
@@ -229,9 +231,14 @@ def from_operation(operation: Any, known: Known | None, codec: Codec, path: str)
             return set_to(_carried_out(operation, known.value(), path), codec, path)
     if isinstance(operation, Splice):
         return _splice_of(known.shadow(), operation, codec, path, 0)
-    made = known.made_shadow() if isinstance(operation, Extend) else None
-    shadow = made if isinstance(made, ListShadow) and made.was_spliced else None  # else nobody may ask for it again
+    shadow = _spliced_before(known) if isinstance(operation, Extend) else None
     return _at_end(operation, shadow=shadow, codec=codec, path=path, depth=0)
+
+
+def _spliced_before(known: Known) -> ListShadow | None:
+    """The shadow of a list that was spliced; of any other nobody may ask for it again."""
+    made = known.made_shadow()
+    return made if isinstance(made, ListShadow) and made.was_spliced else None
 
 
 def _check_argument(operation: Any, path: str) -> None:
@@ -302,7 +309,7 @@ def _at_end(operation: Extend | AppendText, *, shadow: Any, codec: Codec, path: 
     if depth and _height(items) + depth > MAX_DEPTH:
         raise TooDeepError(path, f"nested deeper than {MAX_DEPTH}")
     if shadow is None:
-        return Write(EXTEND, payload, len(payload))
+        return _new(Write, (EXTEND, payload, len(payload), None, NO_SHADOW))
     added = shadow_of_end(items, payload, codec, path)
     return Write(EXTEND, payload, len(payload), accept=lambda: shadow.extend(added))
 

@@ -182,7 +182,7 @@ class Drafts:
                 found.append((channel, delta.set_to(value, self._bare, place)))
             elif type(value) is not Update:
                 entry = tip.entries.get(channel)
-                known = None if entry is None else _Known(self, branches, tip, channel, entry.kind)
+                known = None if entry is None else _new(_Known, (self, branches, tip, channel, entry.kind))
                 found.append((channel, delta.from_operation(value, known, self._bare, place)))
             elif (write := self._difference(branches, tip, channel, value.value, place)) is not None:
                 found.append((channel, write))

@@ -96,7 +96,7 @@ class Flat:
         self.entries = KnownObjects(get_referents(*self.sized))
         self.names = [*chain.from_iterable(self.dicts)]
         self.mixed_sizes = [*map(len, self.mixed)]
-        self.mixed_entries = KnownObjects(self._mixed_now())
+        self.mixed_entries = KnownObjects(self._mixed_now() if self.mixed else [])
         self.held = KnownObjects(get_referents(*self.records))
         self.given_sizes = [*map(len, self.given)]
         self.given_names = KnownObjects(get_referents(*self.given))

@@ -66,7 +66,10 @@ class KnownObjects:
 
     def _known(self) -> bytearray:
         known = len(self._addresses) // _WIDTH
-        if known < len(self.objects):
+        more = len(self.objects) - known
+        if more == 1:  # nearly always
+            self._addresses += id(self.objects[-1]).to_bytes(_WIDTH, sys.byteorder)
+        elif more:
             self._addresses += _addresses(self.objects[known:])
         return self._addresses
 

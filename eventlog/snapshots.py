@@ -219,13 +219,13 @@ def _trailed(entry: Entry, code: int, payload: bytes | Place, growth: int, at: t
     trail = entry.trail
     debt = entry.debt + max(0, share + READ_COST - 2 * growth)
     if trail is not None and trail.segment == segment and trail.last == seq - 1:
-        trail = Trail(trail.before, segment, trail.first, seq)
+        trail = _new(Trail, (trail.before, segment, trail.first, seq))
     else:
         if trail is not None and trail.segment != segment:
             debt = entry.debt + share + SEEK_COST
         trail = Trail(trail, segment, seq, seq)
-    ops = Ops(entry.ops, code, payload)
-    return Entry(entry.kind, max(1, entry.size + growth), debt, entry.full, entry.place, trail, ops)
+    ops = _new(Ops, (entry.ops, code, payload))
+    return _new(Entry, (entry.kind, max(1, entry.size + growth), debt, entry.full, entry.place, trail, ops))
 
 
 def apply_changes(entries: Entries, changed: Entries) -> None:

@@ -24,11 +24,12 @@ first batch that is not whole.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
-import platform
 import struct
 import threading
+from array import array
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,7 @@ class LocalFiles:
 
     def window(self, fd: int, offset: int, size: int) -> Window | None:
         """See `Files`."""
-        return mmap.mmap(fd, size, offset=offset) if _takes_stores(os.fstat(fd).st_dev) else None
+        return mmap.mmap(fd, size, offset=offset) if _takes_stores(fd) else None
 
     def read(self, fd: int, offset: int, size: int) -> bytes:
         """See `Files`."""
@@ -134,26 +135,24 @@ class LocalFiles:
 WINDOW_STEP: Final = mmap.ALLOCATIONGRANULARITY
 
 
-@cache
-def _takes_stores(device: int) -> bool:
-    """Whether a store into mapped bytes of a file on a device is as good as a write.
+def _takes_stores(fd: int) -> bool:
+    """Whether a store into mapped bytes of a file is as good as a write.
 
     It is where what was written once has its room on the disk for good (a file system that copies on write may run out
     of it at a store, which kills the process), and where stores are seen in the order in which they were made (a reader
     of another process sees the end move after the bytes before it). Elsewhere, and where nobody knows, it is not.
     """
-    if platform.machine() != "x86_64":
+    if os.uname()[::4] != ("Linux", "x86_64"):
         return False
-    name = f"{os.major(device)}:{os.minor(device)}"
-    with suppress(OSError), Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            fields, _, more = line.partition(" - ")
-            if fields.split()[2] == name:
-                return more.split()[0] in _IN_PLACE
-    return False
+    said = array("Q", bytes(_STATFS_BYTES))
+    where = ctypes.c_void_p(said.buffer_info()[0])
+    return not ctypes.pythonapi.fstatfs(fd, where) and said[0] in _IN_PLACE
 
 
-_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
+_STATFS_BYTES: Final = 256
+"""More than the call says; the first 8 are the kind of file system."""
+_IN_PLACE: Final = frozenset({0xEF53, 0x5846_5342, 0x0102_1994})
+"""ext2 to ext4, XFS and tmpfs. Source: statfs(2)."""
 
 
 def position(number: int, offset: int) -> int:
@@ -177,6 +176,8 @@ def batch(body: bytes, at: int) -> bytes:
 
 SEAL_BYTES: Final = _FRAME.size
 ROOM_BYTES: Final = 1 << 18
+WINDOW_BYTES: Final = 1 << 16
+"""As much room with a window: nobody waits for a flush there, so who opens a log to write a little writes few zeros."""
 
 
 def changes(body: bytes) -> Iterator[Change]:
@@ -367,7 +368,7 @@ class JournalFiles:
         return size
 
     def make_room(self, at: int, *, with_window: bool) -> int:
-        """Write `ROOM_BYTES` zeros behind the end, and open a window on them; the caller holds the writers' lock.
+        """Write zeros behind the end, and open a window on them; the caller holds the writers' lock.
 
         A flush of bytes that the file has already spares the disk its new length, and a store is quicker than a call;
         but not where each store is flushed, for the system has to notice each anew. Nothing is lost where there is no
@@ -377,15 +378,16 @@ class JournalFiles:
             The position behind them.
         """
         self._close_window()
+        room = WINDOW_BYTES if with_window else ROOM_BYTES
         with suppress(OSError):
             fd, offset = self.fd(at >> OFFSET_BITS), at & OFFSET_MASK
-            self._files.write(fd, bytes(ROOM_BYTES), offset)
+            self._files.write(fd, bytes(room), offset)
             begin = offset - offset % WINDOW_STEP
-            window = self._files.window(fd, begin, offset + ROOM_BYTES - begin) if with_window else None
+            window = self._files.window(fd, begin, offset + room - begin) if with_window else None
             if window is not None:
                 self._window, self._window_at = window, at - offset + begin
-                self._window_bytes = offset + ROOM_BYTES - begin
-        return at + ROOM_BYTES
+                self._window_bytes = offset + room - begin
+        return at + room
 
     def _close_window(self) -> None:
         self._window = bytearray()

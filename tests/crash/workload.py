@@ -26,6 +26,7 @@ SIZES: list[tuple[Any, str, int]] = [
     (local, "FILE_BYTES", 1500),
     (local, "_FIRST_BYTES", 200),
     (journal, "ROOM_BYTES", 400),
+    (journal, "WINDOW_BYTES", 400),
 ]
 
 COUNTER, EACH, SLOT = b"\x0acounter", b"\x0b", b"\x0c"
