@@ -142,6 +142,7 @@ class LocalStorage:
 
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
+        self._opening = threading.RLock()
         self._state = threading.Lock()
         self._shared = SharedFlush()
         self._room = 0
@@ -259,6 +260,8 @@ class LocalStorage:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See ``Storage.get``."""
+        if self._is_unusable:  # before `_state` is held, which opening anew needs
+            self._make_usable()
         while True:
             with self._state:
                 end = self._caught_up()
@@ -464,6 +467,7 @@ class LocalStorage:
         """The first pairs of a range, and what remains of it."""
         if start >= end:
             return [], None
+        self._check_usable()
         while True:
             with self._state:
                 last, lasts = self._caught_up(), self._lasts
@@ -840,9 +844,15 @@ class LocalStorage:
             raise ClosedError(f"{self.location} was closed; open it again")
         if self._failure:
             raise StorageError(f"{self.location}: {self._failure}; open the log again and look")
-        if self._is_inherited:
-            self._open()
-            self._is_inherited = self._is_unusable = False
+        with self._opening:  # once, whichever thread is first; opening comes by here itself
+            if self._is_inherited:
+                self._is_inherited = False
+                try:
+                    self._open()
+                except BaseException:
+                    self._is_inherited = True
+                    raise
+                self._is_unusable = False
 
     def _check_place(self) -> None:
         """Refuse to write into a directory that no longer has its name: nobody would find what was acknowledged."""

@@ -255,6 +255,18 @@ class TestFork:
             n += 1
         here.close()
 
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    def test_where_a_flush_failed_meanwhile_the_child_brings_all_to_the_disk_and_goes_on(self, tmp_path, mode):
+        here = reopened(tmp_path / "log", mode)
+        n = go_on(here, 20)
+        here._head.note_failed(failed=True)  # as the flush of another process does
+        assert in_child(lambda: (checked(here), here.close())[0]) == str(n)
+        with suppress(StorageError):
+            here.close()
+        again = reopened(tmp_path / "log", mode)
+        assert go_on(again) == n + 1
+        again.close()
+
     def test_while_another_thread_commits(self, tmp_path):
         here = reopened(tmp_path / "log", lock_timeout_s=10.0)
         stop = threading.Event()
