@@ -37,6 +37,7 @@ from eventlog.snapshots import (
     placed,
     play,
     progress_at,
+    take_over,
 )
 from eventlog.state import State
 from eventlog.stretches import Stretches
@@ -714,7 +715,10 @@ class Run:
             except (CorruptionError, NotFoundError):  # what lies between may be pruned since
                 found, entries = self._read_at(at)
         else:
+            known = entries
             found, entries = self._read_at(at)
+            if of is branches:
+                take_over(entries, known)
         self._looked_at = (branches, at, entries)
         return branches.event_of(at, found), entries
 

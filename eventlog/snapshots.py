@@ -514,6 +514,15 @@ def _located(writes: list[Any], at: tuple[int, int]) -> Iterator[tuple[str, int,
             yield channel, slot, payload
 
 
+def take_over(entries: Entries, known: Entries) -> None:
+    """Bring into `entries` what is read already, in `known`, of large values that lie where they lay."""
+    for channel, entry in entries.items():
+        if entry.place is not None and entry.full is None:
+            other = known.get(channel)
+            if other is not None and other.full is not None and other[4:6] == (entry.place, entry.trail):
+                entries[channel] = other
+
+
 def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]) -> Entries:
     """The entries of `channels` with their full values and deltas read: one scan and one get, whatever the history.
 

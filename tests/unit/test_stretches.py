@@ -79,6 +79,22 @@ def test_back_step_by_step_reads_each_event_about_once(story):
     assert tally.keys_read["E"] <= 3 * 40 + 100, tally  # one more each, to find its place by the step
 
 
+def test_a_large_value_that_stayed_is_read_once_whichever_way_one_goes(story):
+    storage = CountingStorage(MemoryStorage())
+    run = EventLog(storage).run("r")
+    run.append({"n": 0, "large": "x" * 2000, "grown": ["y" * 2000]})
+    for n in range(1, 200):
+        run.append({"n": n, **({"grown": Extend([n])} if n == 100 else {})})
+    run = EventLog(storage).run("r")
+    assert (len(run.at(150)["large"]), run.at(150)["grown"][-1]) == (2000, 100)
+    with storage.counted() as tally:
+        for step in (151, 150, 120, 180, 101):
+            state = run.at(step)
+            assert (state["n"], len(state["large"]), state["grown"][1:]) == (step, 2000, [100])
+        assert not tally.keys_read["P"], tally
+        assert run.at(99)["grown"] == ["y" * 2000]
+
+
 def test_what_is_kept_is_bounded(story):
     storage, _ = story
     run = EventLog(storage).run("r").branch("fork")
