@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from xxhash import xxh3_64_intdigest
 
 from eventlog.errors import CapacityError, CorruptionError, FormatError, StorageError
+from eventlog.storage.calls import pwrite_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,8 @@ _FRAME: Final = struct.Struct("<IQ")
 _CHANGE: Final = struct.Struct("<HI")
 REMOVED: Final = 0xFFFFFFFF
 _END, _FLUSHED, _BOOT, _FAILED = 1, 2, 3, 5
+_LITTLE_BYTES: Final = 1 << 14
+"""So much is written in less time than it takes to hand the interpreter over."""
 _NO_SPACE: Final = frozenset({28, 122})  # ENOSPC, EDQUOT
 
 
@@ -99,7 +102,9 @@ class LocalFiles:
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """See `Files`."""
-        done = os.pwrite(fd, data, offset)
+        done = pwrite_at_once(fd, data, len(data), offset) if len(data) <= _LITTLE_BYTES else 0
+        if done <= 0:  # much, or it failed: this one says why
+            done = os.pwrite(fd, data, offset)
         while done < len(data):
             done += os.pwrite(fd, data[done:], offset + done)
 

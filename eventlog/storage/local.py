@@ -130,7 +130,7 @@ class LocalStorage:
         self._files = JournalFiles(self._directory, files or LocalFiles(), writable=not readonly)
         self._head_path = f"{self._directory}/head"
         self._head_number = 0
-        self._lock = WriteLock(f"{self._directory}/lock")
+        self._lock = WriteLock(f"{self._directory}/lock", has_company=synchronous == "full")
         self._begin()
         try:
             self._open()

@@ -11,14 +11,23 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import BusyError, ClosedError, StorageError
+from eventlog.storage.calls import flock_at_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOCK_POLL_S: Final = 0.001
-_flock: Final = fcntl.flock
 _UNLOCK: Final = fcntl.LOCK_UN
 _EXCLUSIVE_NOW: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
+def _flock_at_once(fd: int, how: int) -> None:
+    """As ``fcntl.flock``, but other threads run meanwhile only if it fails."""
+    if fd is None or flock_at_once(fd, how):  # None: it is closed
+        fcntl.flock(fd, how)  # says why
 
 
 class WriteLock:
@@ -28,8 +37,10 @@ class WriteLock:
     a volume. ``flock`` belongs to the open file, so a child of ``fork`` closes its copy and never unlocks it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, has_company: bool = False) -> None:
+        """Of the file at `path`; `has_company` makes it quicker where threads take turns, slower for one alone."""
         self._path = path
+        self._flock: Callable[[int, int], None] = _flock_at_once if has_company else fcntl.flock
         self._opening = threading.Lock()
         self._mutex = threading.Lock()
         self._fd: int | None = None
@@ -65,14 +76,14 @@ class WriteLock:
             if not is_taken:
                 raise self._busy(timeout_s)
             try:
-                _flock(self._fd, _EXCLUSIVE_NOW)  # type: ignore[arg-type]  # nearly always open, and free at once
+                self._flock(self._fd, _EXCLUSIVE_NOW)  # type: ignore[arg-type]  # nearly always open, and free at once
             except (OSError, TypeError):
                 self._wait(timeout_s)
             return True  # noqa: TRY300 (an interrupt at this line must give the lock back, too)
         except BaseException:
             if is_taken:
                 with suppress(TypeError, OSError):  # closed meanwhile, or not locked
-                    _flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
+                    self._flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
                 self._mutex.release()
             raise
 
@@ -86,7 +97,7 @@ class WriteLock:
     def release(self) -> None:
         """Give it back."""
         try:
-            _flock(self._fd, _UNLOCK)  # type: ignore[arg-type]  # open, for it is held
+            self._flock(self._fd, _UNLOCK)  # type: ignore[arg-type]  # open, for it is held
         finally:
             self._mutex.release()
 
@@ -109,7 +120,7 @@ class WriteLock:
         if self._fd is None:
             raise ClosedError(f"{os.path.dirname(self._path)} was closed; open it again")  # noqa: PTH120 (a string)
         try:
-            _flock(self._fd, _EXCLUSIVE_NOW)
+            self._flock(self._fd, _EXCLUSIVE_NOW)
         except BlockingIOError:
             return False
         except OSError as error:
