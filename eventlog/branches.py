@@ -111,7 +111,7 @@ class Tip:
         anchored: the head's id and where task writes that follow it stand, None if not known; one, so that who reads
             beside the writer never sees the id of one event with the place of another.
         named: key and record by which the head's id names it, None if not known.
-        kept: the records of task writes that this writer put.
+        kept: the records of task writes that this writer put, by where they are to stand.
         loaded: what `load` returned, as it is now.
     """
 
@@ -227,6 +227,7 @@ class Alike(NamedTuple):
 class _Batch(NamedTuple):
     puts: list[tuple[bytes, bytes]]
     expect: dict[bytes, bytes | None]
+    deletes: list[bytes]
 
 
 class _After(NamedTuple):
@@ -548,7 +549,7 @@ class Branches:
         puts = [(key, record), branch]
         if segment.number:
             puts.append((child_key(self.run, (segment.parent, segment.base_seq), segment.number), b""))
-        return _Batch(puts, {key: None, branch[0]: None})
+        return _Batch(puts, {key: None, branch[0]: None}, [])
 
     def _branch_record(self, segment: Segment) -> tuple[bytes, bytes]:
         key = branch_key(self.run, segment.branch, self.owner)
@@ -582,7 +583,7 @@ class Branches:
         if keys[0] != number:
             self._written = keys = (number, head_key(self.run, number), event_key(self.run, number, 0)[:-SEQ_BYTES])
         _, end_key, start = keys
-        batch = _new(_Batch, ([], {end_key: head}))
+        batch = _new(_Batch, ([], {end_key: head}, []))
         packed = None if event_id is None else packed_id(event_id)
         body = [time_ns if time_ns < INT64 else time_field(time_ns), step, task, packed, meta, *plain]
         changes = self._put_changes(batch, at, body, writes) if writes else None
@@ -605,7 +606,7 @@ class Branches:
         if tip.kept:
             self._put_references(batch, tip, at, draft)
         try:
-            self.storage.commit(batch.puts, (), batch.expect)
+            self.storage.commit(batch.puts, batch.deletes, batch.expect)
         except ExpectationError as error:
             self._check_write(error, tip, segment, (draft,), fork=False)
             return self.write(tip, (draft,), tries=1)[0]
@@ -636,7 +637,7 @@ class Branches:
         trunk: Trunk | None = None
         for attempt in range(tries, _FORK_TRIES):
             if tip.head is not None and not fork:
-                segment, batch = tip.segment, _new(_Batch, ([], {}))
+                segment, batch = tip.segment, _new(_Batch, ([], {}, []))
             else:
                 segment, batch = self._opening(tip, attempt, fork=fork)
             try:
@@ -651,7 +652,7 @@ class Branches:
                     named = batch.puts[-1]
                 if tip.kept and not attempt:
                     self._put_references(batch, tip, first, drafts[0])
-                self.storage.commit(batch.puts, (), batch.expect)
+                self.storage.commit(batch.puts, batch.deletes, batch.expect)
             except (CorruptionError, DroppedError) as error:
                 trunk = self._reload(tip, error, trunk)
             except ExpectationError as error:
@@ -681,7 +682,7 @@ class Branches:
         if fork:
             return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment, attempt)
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
-        return tip.segment, _Batch([], {key: record})
+        return tip.segment, _Batch([], {key: record}, [])
 
     def _fill(  # noqa: C901, PLR0915 (the hot path calls little)
         self, batch: _Batch, tip: Tip, segment: Segment, drafts: Sequence[Draft], alike: Alike | None
@@ -826,6 +827,9 @@ class Branches:
             if pair is not None:
                 batch.puts.append(pair)
                 batch.expect[kept.key] = kept.record
+                if pair[0] != kept.key:  # it waited for the event that it follows
+                    batch.expect[pair[0]] = None
+                    batch.deletes.append(kept.key)
                 batch.expect[self._epoch_key] = None  # a copy must not lean on what is not before it
 
     def _check_write(

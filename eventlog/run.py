@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from eventlog.records import Body
     from eventlog.snapshots import Entries, Progress
     from eventlog.storage import Storage
+    from eventlog.tasks import Kept
 
     Where = int | str | Event | State
 
@@ -158,6 +159,7 @@ class Run:
         self._branch = tip.segment.branch
         self._state: State | None = None
         self._task_writes: TaskWrites | None = None
+        self._waiting: tuple[str, list[Kept]] = ("", [])  # by the id of the event to come, what it will be followed by
         self._beginning: tuple[bytes, bytes | None] | None = None
         self._newest: Event | None = None  # the head, if this handle wrote it or began with it
         self._looked_at: tuple[Branches, tuple[int, int], Entries] = (branches, (-1, -1), {})
@@ -509,7 +511,17 @@ class Run:
         if tip.shadows or draft.writes:
             accept(tip, draft)
         self._tip, self._state, self._newest = tip, None, written
+        if self._waiting[1]:
+            self._take_waiting(tip)
         return written
+
+    def _take_waiting(self, tip: Tip) -> None:
+        """Let the next event be named by what waited for the one just written."""
+        where, waiting = self._waiting
+        if tip.anchored is not None and tip.anchored[0] == where:
+            standing = (kept.standing(self._branches.run, tip.anchored[1]) for kept in waiting)
+            tip.kept.update((kept.stands or kept.key, kept) for kept in standing)
+            self._waiting = ("", [])
 
     def _fork_draft(self, at: tuple[int, int], draft: Draft) -> Event:
         """Write after an event that is no head: on the branch that was forked there last, or on a new one."""
@@ -923,7 +935,10 @@ class Run:
         if self._branches.owner or not isinstance(where, str) or _AUTO_ID.fullmatch(where):
             return False
         unnamed = id_key(self._branches.run, check_id("event id", where))
-        return tasks.put_once(Anchor(None, where), writes, self._begins(0), unnamed) is not None
+        kept = tasks.put_once(Anchor(None, where), writes, self._begins(0), unnamed)
+        if kept:
+            self._waiting = (where, [*(self._waiting[1] if self._waiting[0] == where else ()), *kept])
+        return kept is not None
 
     def _put_looking(self, where: Where, writes: Sequence[TaskWrite]) -> None:
         """The same where these tasks wrote before, or the event is not the head; or not any more, by its id."""

@@ -82,12 +82,25 @@ class Anchor(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """The record of a task that this process wrote, as long as the event of its superstep is to come."""
+    """The record of a task that this process wrote, as long as the event of its superstep is to come.
+
+    Attributes:
+        key: where it is.
+        record: what it is.
+        task: whose it is.
+        slots: what it says.
+        stands: where it is to stand, if it waited for the event that it follows; else None.
+    """
 
     key: bytes
     record: bytes
     task: str
     slots: Slots
+    stands: bytes | None = None
+
+    def standing(self, run: int, at: tuple[int, int]) -> Kept:
+        """The same, if the event that it follows stands at that place."""
+        return self._replace(stands=task_write_key(run, at, self.task))
 
 
 class _Stored(NamedTuple):
@@ -480,4 +493,5 @@ def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]
             if pieces is not None:
                 slots = dict(kept.slots) if slots is None else slots
                 slots[slot] = (channel, [*at, n, pieces], path)
-    return None if slots is None else (kept.key, _record_of(kept.key, None, kept.task, slots))
+    key = kept.stands or kept.key
+    return None if slots is None else (key, _record_of(key, None, kept.task, slots))

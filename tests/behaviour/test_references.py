@@ -74,6 +74,11 @@ def size(log: EventLog) -> int:
     return sum(len(record) for _, record in log._storage.scan([TASK_WRITES]))
 
 
+def waiting_bytes(log: EventLog) -> int:
+    """The same of what waits for its event."""
+    return sum(len(record) for _, record in log._storage.scan([(b"U", b"V")]))
+
+
 def same(found: list[TaskWrite], wanted: list[TaskWrite]) -> bool:
     wanted = sorted(wanted, key=lambda write: (write.path, write.task, write.slot))
     return strictly_equal([tuple(write) for write in found], [tuple(write) for write in wanted])
@@ -171,6 +176,33 @@ class TestKeptOnce:
         run.append(writes, id="next")
         assert same(run.task_writes("base"), put)
         assert reads(log, "base", put)
+
+    @pytest.mark.parametrize("write", [appended, prepared])
+    def test_of_what_was_put_before_the_event_that_it_follows(self, log: EventLog, run: Run, write: Write) -> None:
+        run.append({"c": []}, id="first")
+        put = puts("c", [item(1)], "s", 1, task="t") + puts("c", [item(2)], task="u")
+        run.put_task_writes("base", put[:2])
+        run.put_task_writes("base", put[2:])
+        before = waiting_bytes(log)
+        run.write(run.prepare({"n": 1}, at=run.head, id="base"))
+        assert same(run.task_writes("base"), put)
+        write(run, {"c": Extend([item(1), item(2)])})
+        assert reads(log, "base", put)
+        assert reads(log, 1, put)
+        assert reads(log, "next", [])
+        assert size(log) + waiting_bytes(log) < 500 < before
+        again = puts("c", "later", "s", 3, "x", "more", task="t")
+        run.put_task_writes("base", again)
+        assert reads(log, "base", [*put, again[2]])
+
+    def test_not_if_more_was_put_meanwhile_by_somebody_else(self, log: EventLog, run: Run) -> None:
+        run.append({"c": []}, id="first")
+        run.put_task_writes("base", puts("c", [item(1)]))
+        run.write(run.prepare({"n": 1}, at=run.head, id="base"))
+        more = puts("c", [item(1)], "d", prose(3))
+        EventLog(log._storage).run("r").put_task_writes("base", more)
+        run.append({"c": Extend([item(1)])})
+        assert reads(log, "base", more)
 
     def test_step_after_step(self, log: EventLog, run: Run) -> None:
         """As a graph does: each superstep's tasks extend a list, which its checkpoint then holds."""
