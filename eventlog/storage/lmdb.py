@@ -791,11 +791,14 @@ def _transact(env: lmdb.Environment, work: Callable[[Transaction], T]) -> T:
     except BaseException:
         txn.abort()
         raise
+    number = txn.id()
     try:
         txn.commit()
     except (lmdb.MapFullError, lmdb.DiskError):
         raise  # full before the new root was written: the batch is not there
     except lmdb.Error as error:
+        if env.info()["last_txnid"] < number:  # nor is it here; and what was there has no part in it
+            raise lmdb.DiskError(str(error)) from error
         raise _OutcomeUnknownError(str(error)) from error
     return result
 
@@ -1097,7 +1100,9 @@ def _translated(error: lmdb.Error, path: Path) -> EventLogError:
     if isinstance(error, _FOREIGN):
         return _foreign(path, str(error))
     if isinstance(error, lmdb.DiskError):
-        return CapacityError(f"{path}: the disk is full ({error}); nothing was written; free some space and retry")
+        return CapacityError(
+            f"{path}: the disk is full, or refuses ({error}); nothing was written; free some space and retry"
+        )
     if isinstance(error, lmdb.TxnFullError):
         return CapacityError(f"{path}: the batch is too large for one transaction; nothing was written; split it")
     return StorageError(f"{path}: {error}; nothing was written")

@@ -11,7 +11,7 @@ import pytest
 
 from eventlog.errors import CorruptionError, EventLogError
 from eventlog.storage import journal
-from eventlog.storage.journal import JournalFiles, LocalFiles
+from eventlog.storage.journal import JournalFiles, LocalFiles, batch, position, whole_batches
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
 from tests.crash.workload import DEEP, batch_of, checked, count, go_on, shrink
@@ -374,6 +374,14 @@ def test_what_one_unfinished_write_left_never_comes_back(tmp_path, machine, monk
     writer.close()
     machine()
     assert LocalStorage(copy).get([b"\x0aa", b"\x0ab"]) == [b"of the live 1", None]
+
+
+def test_the_bytes_of_a_batch_count_only_where_they_were_written():
+    """So neither what a value holds, nor what an older file left where a new one lies now, is taken for a commit."""
+    written = batch(b"body", position(3, 64))
+    assert [body for body, _ in whole_batches(written, position(3, 64))] == [b"body"]
+    for elsewhere in (position(3, 80), position(4, 64), position(3, 0)):
+        assert not list(whole_batches(written, elsewhere))
 
 
 def test_a_reader_that_opened_after_a_reboot_follows_the_first_writer(tmp_path, machine):

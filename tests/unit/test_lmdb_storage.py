@@ -685,19 +685,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
 try:
     storage.commit([(b"\\x0a", b"v" * (4 << 20))])
 except StorageError as error:
-    print("unknown" in str(error))
-try:
-    storage.get([b"\\x0a"])
-except StorageError as error:
-    print("open it again" in str(error))
-again = LmdbStorage(path)
-print(again.get([b"\\x0a"]))
-again.commit([(b"\\x0a", b"2")])
-for handle in (storage, again):
-    handle.close()
+    print("nothing was written" in str(error))
+print(storage.get([b"\\x0a"]))
+storage.commit([(b"\\x0a", b"2")])
+print(storage.get([b"\\x0a"]))
+storage.close()
 print(LmdbStorage(path).get([b"\\x0a"]))
 """
-        assert result(spawn(code, path)).split("\n") == ["True", "True", "[b'1']", "[b'2']"]
+        assert result(spawn(code, path)).split("\n") == ["True", "[b'1']", "[b'2']", "[b'2']"]
 
     def test_no_space_is_a_capacity_error(self, open_log, monkeypatch):
         storage = open_log()
