@@ -24,7 +24,7 @@ _MOST: Final = 4096
 _EMPTY: Final = b"\xb1additional_kwargs\x80\xb1response_metadata\x80\xa4type"
 _UUID: Final = b"\xa4name\xc0\xa2id\xd9$"
 _USAGE: Final = b"\xb2invalid_tool_calls\x90\xaeusage_metadata"
-_PHRASES: Final = (
+PHRASES: Final = (
     b"\xbdlangchain_core.messages.human\xacHumanMessage\x86\xa7content",
     b"\xbalangchain_core.messages.ai\xa9AIMessage\x89\xa7content",
     b"\xbclangchain_core.messages.tool\xabToolMessage\x89\xa7content",
@@ -36,9 +36,9 @@ _PHRASES: Final = (
     _USAGE,
     b"\xb3model_validate_json",
 )
-"""Their places are their numbers for ever: new ones come behind them."""
+"""Their places are their numbers for ever: new ones come behind them, and into PostgreSQL's views."""
 _OF_KIND: Final = {
-    letter: [(_PHRASES[number], _MARK + bytes((number,))) for number in numbers]
+    letter: [(PHRASES[number], _MARK + bytes((number,))) for number in numbers]
     for letter, numbers in {b"h": (0, 4, 9), b"a": (1, 5, 6, 7, 8, 9), b"t": (2, 6, 9), b"s": (3, 6, 9)}.items()
 }
 """By the first message's kind what is looked for; of phrases that hold each other the longer first."""
@@ -65,7 +65,7 @@ def lengthened(data: bytes) -> bytes:
     try:
         for index in range(1, len(parts)):
             part = parts[index]
-            parts[index] = _PHRASES[part[0]] + part[1:]
+            parts[index] = PHRASES[part[0]] + part[1:]
     except IndexError as error:
         raise CorruptionError("a stored value", "it names a phrase that this release does not have") from error
     return b"".join(parts)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from eventlog.storage.postgres_server import Connection, Place, Server
 
 FORMAT: Final = 1
-FUNCTIONS: Final = 3
+FUNCTIONS: Final = 4
 _THERE: Final = "SELECT FROM pg_catalog.pg_class WHERE relname = 'meta' AND relnamespace = to_regnamespace(%s)"
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]

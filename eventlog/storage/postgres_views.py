@@ -283,6 +283,33 @@ END $$;
 """What msgpack itself has no word for: the engine's extensions, and the objects of LangGraph's serializer."""
 
 _CODECS: Final = r"""
+CREATE OR REPLACE FUNCTION LOG.lengthened(data bytea) RETURNS bytea IMMUTABLE LANGUAGE plpgsql AS $$
+DECLARE
+  phrases bytea[] := ARRAY[
+    '\275langchain_core.messages.human\254HumanMessage\206\247content',
+    '\272langchain_core.messages.ai\251AIMessage\211\247content',
+    '\274langchain_core.messages.tool\253ToolMessage\211\247content',
+    '\276langchain_core.messages.system\255SystemMessage\206\247content',
+    '\261additional_kwargs\200\261response_metadata\200\244type\245human\244name\300\242id\331$',
+    '\261additional_kwargs\200\261response_metadata\200\244type\242ai\244name\300\242id\331$',
+    '\261additional_kwargs\200\261response_metadata\200\244type',
+    '\252tool_calls\220\262invalid_tool_calls\220\256usage_metadata',
+    '\262invalid_tool_calls\220\256usage_metadata',
+    '\263model_validate_json'
+  ]::bytea[];
+  whole bytea := '';
+  at int;
+BEGIN
+  LOOP
+    at := position('\xc1'::bytea IN data);
+    IF at = 0 THEN
+      RETURN whole || data;
+    END IF;
+    whole := whole || substr(data, 1, at - 1) || phrases[get_byte(data, at) + 1];
+    data := substr(data, at + 2);
+  END LOOP;
+END $$;
+
 CREATE OR REPLACE FUNCTION LOG.tagged(data bytea, OUT tag text, OUT value bytea) IMMUTABLE LANGUAGE plpgsql AS $$
 DECLARE
   usual text[] := ARRAY['', 'msgpack', 'null', 'bytes', 'bytearray', 'json', 'msgpack+aes', 'bytes+aes', 'null+aes'];
@@ -292,7 +319,10 @@ BEGIN
     data := substr(data, get_byte(data, 0) - 126);
   END IF;
   head := CASE WHEN length(data) > 0 THEN get_byte(data, 0) ELSE 2 END;
-  IF head < 16 THEN
+  IF head = 15 THEN
+    tag := 'msgpack';
+    value := LOG.lengthened(substr(data, 2));
+  ELSIF head < 16 THEN
     tag := coalesce(usual[head + 1], '?');
     value := substr(data, 2);
   ELSE

@@ -19,6 +19,7 @@ from psycopg.types.json import set_json_loads
 
 from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice
 from eventlog.cli.jsonable import jsonable
+from savers.phrases import PHRASES
 from tests import servers
 
 
@@ -287,6 +288,11 @@ class TestSavers:
         said = [value for channel, value in values if channel == "said"]
         assert any("hello" in json.dumps(value) and "AIMessage" in json.dumps(value) for value in said)
         assert rows("SELECT count(DISTINCT id) >= 3 FROM events") == [(True,)]
+
+    def test_each_phrase_of_a_message_is_known(self, url, rows):
+        EventLog.open(url).close()
+        for number, phrase in enumerate(PHRASES):
+            assert rows(f"SELECT lengthened('\\x61c1{number:02x}62'::bytea)") == [(b"a" + phrase + b"b",)]
 
     def test_what_is_encrypted_stays_so(self, url, rows):
         encrypted = pytest.importorskip("langgraph.checkpoint.serde.encrypted")
