@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FAMILIES = ("direct", "graphs", "wide", "alone", "volume", "scale", "reading", "threads", "servers")
-REPEATS = {"graphs": 11, "volume": 2, "servers": 2}
+REPEATS = {"graphs": 11, "volume": 2, "threads": 2, "servers": 2}
 """Rounds, 5 where nothing is said: line 4 asks for 11; bytes are exact, so the second only shows that they are;
 servers take turns within a measurement."""
 HERE = Path(__file__).parent
