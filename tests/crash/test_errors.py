@@ -122,6 +122,18 @@ def test_a_refused_write_is_an_error_of_ours_and_was_not_done(tmp_path, mode, ca
         again.close()
 
 
+def until_full(storage, n: int) -> int:
+    """Commit while there is room, some of which was made before; what is refused then is refused again and again."""
+    with suppress(CapacityError):
+        while n < 1000:
+            storage.commit(*batch_of(n + 1))
+            n += 1
+    for _ in range(20):
+        with pytest.raises(CapacityError):
+            storage.commit(*batch_of(n + 1))
+    return n
+
+
 @pytest.mark.parametrize("mode", ["full", "normal", "off"])
 def test_a_disk_that_stays_full(tmp_path, mode):
     files = Failing("write", errno.ENOSPC, is_short=True, for_ever=True)
@@ -129,14 +141,8 @@ def test_a_disk_that_stays_full(tmp_path, mode):
     n = go_on(storage, 12)
     files.left = 0
     if mode != "off":
-        with suppress(CapacityError):  # there may be room that was made before
-            while n < 100:
-                storage.commit(*batch_of(n + 1))
-                n += 1
-        for _ in range(3):
-            with pytest.raises(CapacityError):
-                storage.commit(*batch_of(n + 1))
-            assert checked(storage) == n
+        n = until_full(storage, n)
+        assert checked(storage) == n
     with suppress(EventLogError):
         storage.close()
     again = reopened(tmp_path / "log")
@@ -154,13 +160,7 @@ def test_while_nothing_can_be_folded_the_journal_stops_growing(tmp_path, monkeyp
     n = go_on(storage, 3)
     with monkeypatch.context() as patch:
         patch.setattr(LmdbStorage, "fold", refused)
-        with suppress(CapacityError):
-            while n < 1000:
-                storage.commit(*batch_of(n + 1))
-                n += 1
-        for _ in range(20):
-            with pytest.raises(CapacityError):
-                storage.commit(*batch_of(n + 1))
+        n = until_full(storage, n)
         assert len(storage._files.numbers()) == len(storage._layers) == local.MAX_SEALED + 1
         assert checked(storage) == n
     assert go_on(storage, 30) == n + 30 == checked(storage)
