@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
 _NAMESPACE_BYTES = 4096
 _PRUNE_TRIES = 10
+_MAX_REFUSED = 1024
 _Detection = Literal["sound", "identity"]
 _new = tuple.__new__  # makes a named tuple at half the cost
 
@@ -111,6 +112,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._threads = Handles(log, self._opened)
         self._owns_log = False
         self._is_moving_in = False
+        self._refused: dict[tuple[RunName, str], None] = {}  # late checkpoints, by thread and id
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec | SealedCodec)
@@ -191,13 +193,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
-            if thread.may_be_late(parent):
-                thread = self._not_late(thread, parent)
             check_id("checkpoint_id", checkpoint["id"])
+            if thread.may_be_late(parent):
+                thread = self._not_late(thread, parent, own=checkpoint["id"])
             try:
                 thread.write(thread.make(parent, checkpoint, described(config, metadata), new_versions))
             except (NotFoundError, ConflictError) as error:
-                self._look_again(thread, parent, error)
+                self._look_again(thread, parent, error, own=checkpoint["id"])
             else:
                 return _config(*named, checkpoint["id"])
 
@@ -216,13 +218,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         named, parent = _thread_of(config), _checkpoint_id(config)
         while True:
             thread = self._thread(*named)
-            if thread.may_be_late(parent):
-                thread = self._not_late(thread, parent)
             check_id("checkpoint_id", checkpoint["id"])
+            if thread.may_be_late(parent):
+                thread = self._not_late(thread, parent, own=checkpoint["id"])
             try:
                 made = thread.make_at_once(parent, checkpoint, described(config, metadata), new_versions)
             except NotFoundError as error:
-                self._look_again(thread, parent, error)
+                self._look_again(thread, parent, error, own=checkpoint["id"])
             else:
                 break
         if made is None:
@@ -234,7 +236,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         try:
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
-            await asyncio.to_thread(self._look_again, thread, parent, error)
+            await asyncio.to_thread(self._look_again, thread, parent, error, own=checkpoint["id"])
             again = thread.thawed(made, checkpoint)
             return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
         return _config(*named, checkpoint["id"])
@@ -558,14 +560,19 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             codec = self._codec
         return self._threads.to_write((thread_id, namespace) if namespace else thread_id, codec)
 
-    def _not_late(self, thread: Thread, checkpoint_id: str | None, *, may_begin: bool = False) -> Thread:
+    def _not_late(
+        self, thread: Thread, checkpoint_id: str | None, *, own: str | None = None, may_begin: bool = False
+    ) -> Thread:
         """A thread that was deleted once, to write to; refuses what comes under a checkpoint that was deleted with it.
 
         Where ids grow, as LangGraph's do, one that is not there and is not greater than all that were deleted is one of
         those, or older. Writes under a greater one may come before the first checkpoint of a thread that begins anew.
+        A put that was refused here counts as deleted for those under it, and so does that of the `own` id if it is now.
         """
         if checkpoint_id is None or self._is_moving_in or thread.has(checkpoint_id):
             return thread
+        if own is not None and (thread.run.name, checkpoint_id) in self._refused:
+            raise self._late(thread, checkpoint_id, own)
         if thread.run.name in self.log:  # begun anew, perhaps by somebody else
             thread, may_begin = self._threads.to_read(thread.run.name, self._codec), True
         elif thread.deleted is None and self.log.deleted_up_to(thread.run.name) is not None:  # it came and went since
@@ -574,9 +581,24 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             return thread
         if thread.has(checkpoint_id) or (may_begin and checkpoint_id > (thread.deleted or "")):
             return thread
-        raise late(thread.thread_id, checkpoint_id)
+        raise self._late(thread, checkpoint_id, own)
 
-    def _look_again(self, thread: Thread, checkpoint_id: str | None, error: NotFoundError | ConflictError) -> None:
+    def _late(self, thread: Thread, checkpoint_id: str, own: str | None) -> NotFoundError:
+        """The error; what comes under a put of that `own` id, which LangGraph may have under way, is late too."""
+        if own is not None:
+            self._refused[thread.run.name, own] = None
+            while len(self._refused) > _MAX_REFUSED:
+                self._refused.pop(next(iter(self._refused)), None)
+        return late(thread.thread_id, checkpoint_id)
+
+    def _look_again(
+        self,
+        thread: Thread,
+        checkpoint_id: str | None,
+        error: NotFoundError | ConflictError,
+        *,
+        own: str | None = None,
+    ) -> None:
         """Make ready to write again: somebody deleted, began or moved the thread since this process looked.
 
         Raises:
@@ -585,7 +607,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             ConflictError: it was moved by another writer than this exclusive one.
         """
         if isinstance(error, NotFoundError) and checkpoint_id is not None and thread.run.name not in self.log:
-            raise late(thread.thread_id, checkpoint_id) from error
+            raise self._late(thread, checkpoint_id, own) from error
         self._forget(thread)
         if isinstance(error, ConflictError) and self._is_exclusive:
             newest = self._threads.to_read(thread.run.name, self._codec).newest_id()

@@ -102,6 +102,7 @@ class Fuzzer:
         self.unclear: dict[Place, dict[tuple[str, Any], str]] = {}
         self.slots: dict[Place, dict[str, dict[tuple[str, int], bool]]] = {}
         self.deleted: dict[Place, str] = {}
+        self.refused: dict[Place, set[str]] = {}
 
     def run(self, operations: int) -> int:
         """Make at least so many calls; how many were compared."""
@@ -134,6 +135,8 @@ class Fuzzer:
         except Exception as error:
             if isinstance(error, NotFoundError) and self._may_refuse(place, method, args):
                 self.passed("s47 late")
+                if method == "put":
+                    self.refused.setdefault(place, set()).add(args[1]["id"])
                 self.calls.append((place, "refused"))
                 return REFUSED
             raise AssertionError(f"{self._told(place)}\nraised {error!r}") from error
@@ -186,7 +189,8 @@ class Fuzzer:
         checkpoint_id, there = args[0]["configurable"].get("checkpoint_id"), self.parents.get(place, {})
         is_dead = place in self.deleted and not there and not any(self.slots.get(place, {}).values())
         is_late = checkpoint_id not in there and (checkpoint_id or "") <= self.deleted.get(place, "")
-        return checkpoint_id is not None and (is_dead or is_late)
+        is_under_late = method == "put" and checkpoint_id not in there and checkpoint_id in self.refused.get(place, ())
+        return checkpoint_id is not None and (is_dead or is_late or is_under_late)
 
     def _told(self, place: Place | None) -> str:
         """The calls that concern one thread and namespace."""

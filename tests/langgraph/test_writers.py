@@ -190,6 +190,18 @@ class TestLateWrites:
                 call()
             assert ids(late) == ids(saver) == []
 
+    def test_and_so_is_what_comes_under_one_that_was_refused(self, late: EventLogSaver, saver: EventLogSaver):
+        for checkpoint_id in ("3", "4", "5"):
+            with contextlib.suppress(NotFoundError):  # they may come before their checkpoints, unless it knows better
+                late.put_writes(config(checkpoint_id), [("n", 1)], "task")
+        for checkpoint_id, parent in (("3", "2"), ("4", "3"), ("5", "4")):
+            with pytest.raises(NotFoundError, match="'t' was deleted"):
+                put(late, checkpoint_id, parent)
+            assert ids(late) == ids(saver) == []
+        put(late, "6")
+        put(late, "7", "6")
+        assert ids(late) == ids(saver) == ["7", "6"]
+
     def test_are_refused_by_the_async_methods(self, late: EventLogSaver):
         async def run() -> None:
             for parent in ("1", "2"):
