@@ -571,15 +571,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """
         if checkpoint_id is None or self._is_moving_in or thread.has(checkpoint_id):
             return thread
-        if own is not None and (thread.run.name, checkpoint_id) in self._refused:
-            raise self._late(thread, checkpoint_id, own)
         if thread.run.name in self.log:  # begun anew, perhaps by somebody else
             thread, may_begin = self._threads.to_read(thread.run.name, self._codec), True
         elif thread.deleted is None and self.log.deleted_up_to(thread.run.name) is not None:  # it came and went since
             thread = self._threads.reopened(thread.run.name, self._codec)
         if thread.deleted is None:
             return thread
-        if thread.has(checkpoint_id) or (may_begin and checkpoint_id > (thread.deleted or "")):
+        was_refused = own is not None and (thread.run.name, checkpoint_id) in self._refused
+        if thread.has(checkpoint_id) or (may_begin and not was_refused and checkpoint_id > (thread.deleted or "")):
             return thread
         raise self._late(thread, checkpoint_id, own)
 
