@@ -900,7 +900,7 @@ def _allocated(path: Path) -> int:
 
 _handles: weakref.WeakSet[LocalStorage] = weakref.WeakSet()
 _coming_and_going = threading.RLock()
-"""Held while a handle is opened or closed, and during a fork: who was locked before it is unlocked after it."""
+"""Held while a handle comes to those or goes, and during a fork: who was locked before it is unlocked after it."""
 
 
 def _before_fork() -> None:

@@ -567,7 +567,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
         Where ids grow, as LangGraph's do, one that is not there and is not greater than all that were deleted is one of
         those, or older. Writes under a greater one may come before the first checkpoint of a thread that begins anew.
-        A put that was refused here counts as deleted for those under it, and so does that of the `own` id if it is now.
+        A put that this saver refused counts as deleted for those under it; the one of the `own` id does if it is now.
         """
         if checkpoint_id is None or self._is_moving_in or thread.has(checkpoint_id):
             return thread
@@ -580,10 +580,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         was_refused = own is not None and (thread.run.name, checkpoint_id) in self._refused
         if thread.has(checkpoint_id) or (may_begin and not was_refused and checkpoint_id > (thread.deleted or "")):
             return thread
-        raise self._late(thread, checkpoint_id, own)
+        raise self._note_late(thread, checkpoint_id, own)
 
-    def _late(self, thread: Thread, checkpoint_id: str, own: str | None) -> NotFoundError:
-        """The error; what comes under a put of that `own` id, which LangGraph may have under way, is late too."""
+    def _note_late(self, thread: Thread, checkpoint_id: str, own: str | None) -> NotFoundError:
+        """The error to raise; a put of that `own` id is noted, for LangGraph may have more under way, under it."""
         if own is not None:
             self._refused[thread.run.name, own] = None
             while len(self._refused) > _MAX_REFUSED:
@@ -606,7 +606,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             ConflictError: it was moved by another writer than this exclusive one.
         """
         if isinstance(error, NotFoundError) and checkpoint_id is not None and thread.run.name not in self.log:
-            raise self._late(thread, checkpoint_id, own) from error
+            raise self._note_late(thread, checkpoint_id, own) from error
         self._forget(thread)
         if isinstance(error, ConflictError) and self._is_exclusive:
             newest = self._threads.to_read(thread.run.name, self._codec).newest_id()
