@@ -188,7 +188,7 @@ class Follower:
         Raises:
             ConflictError: the target holds what is not from the source.
             CorruptionError: something is damaged; all other runs were shipped.
-            BusyError: a run is forked or pruned all the time.
+            BusyError: a run is pruned all the time.
             StorageError: one of the two is away, or full.
         """
         position = self._source.position()

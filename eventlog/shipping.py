@@ -173,7 +173,7 @@ class Shipper:
         Raises:
             ConflictError: the target holds another event in the place of one.
             CorruptionError: the source holds what is damaged; of this run the target is what it was.
-            BusyError: the run is forked or pruned all the time; what was shipped of it is not reached yet.
+            BusyError: the run is pruned all the time; what was shipped of it is not reached yet.
         """
         before, mark = self.keys, transit_key(number)
         is_marked = self.target.get([mark])[0] is not None
@@ -201,12 +201,11 @@ class Shipper:
             puts, deletes = self._loose(run, ends.lasts(), batches)
             batches.end()
             again = self._ends(run)
-            if again.fixed == ends.fixed:
-                break
-            whole = whole or _has_lost(again.fixed, ends.fixed)
-            ends = again  # forked, pruned, copied or deleted meanwhile
+            if not _has_lost(again.fixed, ends.fixed):
+                break  # what was added meanwhile waits for the next time
+            ends, whole = again, True  # pruned or deleted meanwhile
         else:
-            raise BusyError(f"run {run:016x} is forked or pruned too quickly to be shipped; try again")
+            raise BusyError(f"run {run:016x} is pruned too quickly to be shipped; try again")
         for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
             if ours is None:
                 deletes.append(key)

@@ -29,7 +29,7 @@ class Recent:
         self._lock = threading.Lock()
         self._values: OrderedDict[bytes, bytes | None] = OrderedDict()
         self._bytes = 0
-        self._changes = 0
+        self._changes = 0  # odd while a batch is being written
 
     def get(self, keys: Sequence[bytes]) -> tuple[Values | None, int]:
         """The values of `keys`, None unless all are known; and what `learn` is to be told of what is read instead."""
@@ -41,9 +41,9 @@ class Recent:
             return [self._values[key] for key in keys], self._changes
 
     def learn(self, keys: Iterable[bytes], values: Iterable[bytes | None], changes: int) -> None:
-        """Keep what was read, unless anything was written since `changes`."""
+        """Keep what was read, unless anything was written since `changes`, or is being written."""
         with self._lock:
-            if changes == self._changes:
+            if changes == self._changes and not changes % 2:
                 self._keep(zip(keys, values, strict=True))
 
     def forget(self, keys: Iterable[bytes]) -> None:

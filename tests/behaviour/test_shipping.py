@@ -398,6 +398,28 @@ class TestFollow:
         until_level(follower)
         assert same(source, target)
 
+    def test_a_run_that_is_forked_all_the_time_is_shipped_as_far_as_it_was(self, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = source.run("a")
+            run.append({"n": 0}, id="0")
+            find = Shipper._loose
+
+            def meanwhile(*arguments):
+                run.fork(0).append({"n": 1})
+                return find(*arguments)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Shipper, "_loose", meanwhile)
+                follower = source.follow_to(target)
+                follower.begin(lambda *_: None)
+                for _ in range(5):
+                    follower.turn(1.0)
+                    there = [target.run("a").branch(each.name) for each in target.run("a").branches()]
+                    assert [dict(each.state) for each in there] == [{"n": 0}, *[{"n": 1}] * (len(there) - 1)]
+                assert len(there) > 5
+            until_level(follower)
+            assert same(source, target)
+
     @pytest.mark.parametrize("act", ["prune", "delete"])
     def test_what_goes_between_a_runs_pointers_and_its_rest_is_leant_on_still(self, act, monkeypatch):
         with EventLog.open("memory:") as source, EventLog.open("memory:") as target:

@@ -23,6 +23,7 @@ from eventlog.storage import open_storage
 from eventlog.storage.objectstore import ObjectStoreStorage
 from eventlog.storage.objectstore_db import loop
 from eventlog.storage.objectstore_place import place_of, translated
+from eventlog.storage.objectstore_recent import Recent
 from tests import object_server
 from tests.engines import DEEP
 
@@ -118,6 +119,15 @@ class TestSeam:
         storage.commit([(A, b"1")], [A + b"44"])
         assert storage.get([A, A + b"44", B]) == [b"1", None, b"44"]
         storage.close()
+
+    def test_what_is_read_while_it_is_written_is_not_kept(self):
+        recent = Recent()
+        recent.forget([A])
+        known, changes = recent.get([A])
+        recent.learn([A], [None], changes)  # the batch is not there yet, and may be before it is said to be
+        assert known is recent.get([A])[0] is None
+        recent.written({A: b"1"})
+        assert recent.get([A])[0] == [b"1"]
 
     def test_readers_see_nothing_old_beside_what_is_new(self, folder):
         storage = ObjectStoreStorage(folder)
