@@ -1,6 +1,7 @@
 """Bad inputs, numbered as in the table of reliability.md, section 5.2.
 
-Each has its stated outcome before anything is written, and the handle still works.
+Each has its stated outcome before anything is written, and the handle still works. The filters of number 6 and the
+secrets of number 14 are the savers' own: see s21 in tests/langgraph/test_contract.py, and test_secrets.py.
 """
 
 from __future__ import annotations

@@ -734,6 +734,12 @@ def test_s21_filters_are_equality_of_every_key(both):
         "{'a.b': 'dot'}": ["a"],
         "{'weird-key 1': 1}": ["c"],
         "{'step': '1'}": [],
+        """{"x') OR '1'='1": 1}""": [],
+        """{'source': "loop' OR '1'='1"}""": [],
+        r"{'source\n': 'loop'}": [],
+        "{'$where': 'true'}": [],
+        "{'step': {'$gte': 0}}": [],
+        "{1: 1}": [],
     }
     for wanted, names in expected.items():
         assert both(lambda saver, w=wanted: ids(saver, config(), filter=eval(w))) == names, wanted
