@@ -46,6 +46,16 @@ def url(server, schema) -> str:
 class TestProcesses(Processes):
     kills = 3
 
+    def test_of_a_killed_server_nobody_is_left(self, server, url):
+        """Though its first process would start others as soon as it misses one."""
+        with closing(PostgresStorage(url)) as storage:
+            storage.commit([(A, b"1")])
+            assert len(server.processes()) > 2
+            server.kill()
+            left = server.processes()
+            server.start()
+            assert left == []
+
 
 @pytest.fixture
 def proxy(server) -> Iterator[Proxy]:
