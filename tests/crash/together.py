@@ -99,8 +99,8 @@ class Follower:
 
     def end(self, count: int = 0) -> list[bytes]:
         """All keys that were fed, at least so many if they come in time: what else a server does may hold them up."""
-        deadline = time.monotonic() + 20
-        while len(self.keys) < count and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while len(self.keys) < count and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         self._stop.set()
         self._thread.join()

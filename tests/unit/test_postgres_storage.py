@@ -314,9 +314,9 @@ class TestCommits:
                 waiting = pool.submit(storage.commit, [(run, b"1")])
                 others = [A + b"run %04d" % number for number in range(8)]
                 for key in others:
-                    pool.submit(storage.commit, [(key, b"1")]).result(20)
+                    pool.submit(storage.commit, [(key, b"1")]).result(60)
                 assert not waiting.done()
-            waiting.result(20)
+            waiting.result(60)
         assert storage.get([run, *others]) == [b"1"] * 9
 
     def test_two_that_expect_nothing_there_never_both_win(self, storage):
