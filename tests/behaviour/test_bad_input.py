@@ -87,7 +87,7 @@ class Refuses:
     def __call__(self, *errors: type[Exception], match: str | None = None) -> Iterator[Any]:
         run = self.run
         before, handle = everything(self.storage.inner), (len(run), run.head, dict(run.state))
-        with self.storage.counted() as tally, patience(10), pytest.raises(errors, match=match) as caught:
+        with self.storage.counted() as tally, patience(), pytest.raises(errors, match=match) as caught:
             yield caught
         assert isinstance(caught.value, EventLogError)
         assert str(caught.value)

@@ -36,7 +36,7 @@ def acknowledged(location: Path, mode: str, what: str, point: str, countdown: in
     """The last number that a child heard back of, before it was killed."""
     process = child("writer_child.py", location, mode, what, point, countdown)
     assert process.stdout is not None
-    timer = threading.Timer(20.0, process.kill)
+    timer = threading.Timer(60.0, process.kill)
     timer.start()
     try:
         assert process.stdout.readline() == "ready\n"

@@ -146,7 +146,7 @@ class TestWriters:
         begin = time.monotonic()
         with pytest.raises(BusyError):
             go_on(stopped)
-        assert 0.15 < time.monotonic() - begin < 1.5
+        assert 0.15 < time.monotonic() - begin < 20  # by default it waits 30
         assert checked(here) == 0  # reading waits for nobody
         holder.kill()
         assert go_on(here) == 1
@@ -201,7 +201,7 @@ def outcome(call) -> str:
         return type(error).__name__
 
 
-def in_child(call, timeout_s: float = 15.0) -> str:
+def in_child(call, timeout_s: float = 60.0) -> str:
     """What `call` returns in the child of a fork; nothing there runs pytest's own ending."""
     read, write = os.pipe()
     pid = os.fork()
@@ -285,7 +285,7 @@ class TestFork:
                     assert in_child(lambda: go_on(here, 2)) == str(2 * n + 2)
             finally:
                 stop.set()
-            last = writing.result(20)
+            last = writing.result(60)
         assert len(list(here.scan([(b"\x20", b"\x21")]))) == last
         assert checked(here) == 60 * DEEP
         here.close()
@@ -316,7 +316,7 @@ class TestFork:
         thread.start()
         thread.join(0.2)
         local._after_fork_in_parent()
-        thread.join(10.0)
+        thread.join(60.0)
         for each in (here, *opened):
             assert not each._state.locked()
             assert go_on(each) == 1
@@ -336,7 +336,7 @@ class HaltingFiles(LocalFiles):
         if self.is_armed and call == self.call:
             self.is_armed, before = False, os.fstat(fd).st_ino
             self.reached.set()
-            self.go_on.wait(10.0)
+            self.go_on.wait(60.0)
             self.is_same = os.fstat(fd).st_ino == before
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
@@ -379,12 +379,12 @@ class TestClose:
         files.is_armed = True
         with ThreadPoolExecutor(2) as pool:
             working = pool.submit(outcome, lambda: count(storage) if call == "read" else go_on(storage, 2))
-            assert files.reached.wait(10.0)
+            assert files.reached.wait(60.0)
             closing = pool.submit(storage.close)
             time.sleep(0.05)
             files.go_on.set()
-            closing.result(10.0)
-            assert working.result(10.0) in {"1", "2", "ClosedError"}
+            closing.result(60.0)
+            assert working.result(60.0) in {"1", "2", "ClosedError"}
         assert files.is_same
         assert not open_files(tmp_path / "log" / "journal")
         again = reopened(tmp_path / "log", "full")
@@ -408,7 +408,7 @@ class TestClose:
                 time.sleep(0.1)
                 storage.close()
                 for each in writing:
-                    each.result(20.0)
+                    each.result(60.0)
             storage = reopened(tmp_path / mode)
             assert None not in storage.get(acknowledged)
             storage.close()

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventlog import EventLog
 from eventlog.errors import ExpectationError, StorageError
 from eventlog.storage.redis import RedisStorage
 from eventlog.storage.redis_scripts import COMMIT
-from tests.crash.together import PROCESSES, Follower, Processes, acknowledged, checked
+from tests.crash.together import PROCESSES, Follower, Processes, acknowledged, checked, opened, there
 from tests.engines import DEEP
 from tests.proxy import FAULTS, Proxy
 from tests.redis_server import Server
@@ -64,7 +63,7 @@ class TestNetwork:
     @pytest.mark.parametrize("fault", FAULTS)
     def test_a_commit_whose_answer_is_lost_is_resolved(self, server, proxy, fault):
         RedisStorage(server.url()).commit([(A, b"0")])
-        storage = RedisStorage(through(proxy, IMPATIENT))
+        storage = there(lambda: RedisStorage(through(proxy, IMPATIENT)))
         for n in range(4):
             proxy.fault = fault
             storage.commit([(A, b"%d" % (n + 1)), (b"E%d" % n, b"")], expect={A: b"%d" % n})
@@ -124,7 +123,7 @@ class TestNetwork:
         rng = random.Random(2)
 
         def append(n: int) -> list[str]:
-            with EventLog.open(through(proxies[n], IMPATIENT)) as log:
+            with opened(through(proxies[n], IMPATIENT)) as log:
                 run, ids = log.run(f"run {n}"), []
                 for step in range(30 * DEEP):
                     proxies[n].fault = rng.choice([*FAULTS, None])

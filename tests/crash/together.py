@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from multiprocessing.pool import AsyncResult
     from typing import Self
 
+T = TypeVar("T")
+
 PROCESSES = 8
 EACH = 40 * DEEP
 _LONGEST_S = 120 * DEEP
@@ -30,12 +32,17 @@ _IS_KILLING = _FORK.Event()
 """Set while a server is yet to be killed; whoever writes goes on until then."""
 
 
-def opened(url: str) -> EventLog:
-    """The log, as soon as the server is there: opening does not wait for one that is not."""
+def there(opening: Callable[[], T]) -> T:
+    """What is opened, as soon as the server is there and quick enough: opening does not wait for one that is not."""
     while True:
         with suppress(StorageError):
-            return EventLog.open(url)
+            return opening()
         time.sleep(0.01)
+
+
+def opened(url: str) -> EventLog:
+    """The log, as soon as the server is there."""
+    return there(lambda: EventLog.open(url))
 
 
 def on_a_run_of_its_own(url: str, me: int) -> list[str]:
@@ -62,11 +69,14 @@ def on_one_run(url: str, me: int) -> list[str]:
 
 
 class Follower:
-    """Reads the feed of a log, again and again from the last position, while others write; it ends with its block."""
+    """Reads the feed of a log, again and again from the last position, while others write; it ends with its block.
+
+    The server has to be there when it begins; it may be killed from then on.
+    """
 
     def __init__(self, url: str) -> None:
         self.keys: list[bytes] = []
-        self._url = url
+        self._storage = open_storage(url)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
@@ -78,19 +88,19 @@ class Follower:
         self.end()
 
     def _follow(self) -> None:
-        storage, position = open_storage(self._url), b""
-        is_last = False
+        position, is_last = b"", False
         while not is_last:
-            is_last = self._stop.is_set()
-            for place, key in storage.feed(position, limit=100):
+            is_stopped, before = self._stop.is_set(), len(self.keys)
+            for place, key in self._storage.feed(position, limit=100):
                 self.keys.append(key)
                 position = place
-        storage.close()
+            is_last = is_stopped and len(self.keys) == before
+        self._storage.close()
 
     def end(self, count: int = 0) -> list[bytes]:
         """All keys that were fed, at least so many if they come in time: what else a server does may hold them up."""
-        deadline = time.monotonic() + 20
-        while len(self.keys) < count and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while len(self.keys) < count and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         self._stop.set()
         self._thread.join()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-TOO_LONG_S = 10
+TOO_LONG_S = 60
 
 
 class Gate:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 from eventlog import EventLog
-from savers.langgraph import EventLogSaver
+from savers.langgraph import EventLogSaver, demo
 from savers.langgraph.demo import main
 
 
-def test_the_agent(tmp_path):
+def test_the_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "_POLL_S", 1.0)  # as rarely as a busy machine looks
     out = io.StringIO()
     main(tmp_path / "store", out)
     told = out.getvalue()

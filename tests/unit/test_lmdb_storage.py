@@ -303,7 +303,7 @@ sys.stdin.read()
         started = time.monotonic()
         with pytest.raises(BusyError, match="nothing was written"):
             storage.commit([(A, b"1")])
-        assert 0.1 <= time.monotonic() - started < 3
+        assert 0.1 <= time.monotonic() - started < 20  # by default it waits 30
         assert storage.get([A]) == [None]  # reading never waits
         holder.communicate()
         storage.commit([(A, b"1")])

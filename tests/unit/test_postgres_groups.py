@@ -35,7 +35,7 @@ class Server:
         return [WRITTEN for _ in batches]
 
     def until_asked(self) -> None:
-        assert self.asked.acquire(timeout=20)
+        assert self.asked.acquire(timeout=60)
 
 
 class TestGroups:
@@ -68,7 +68,7 @@ class TestGroups:
         rest = self.submitted(pool, groups, batch(1), batch(2, 3), batch(3), batch(1), batch(4))
         for _ in range(4):
             server.let.release()
-        assert [each.result(20) for each in (first, *rest)] == [WRITTEN] * 6
+        assert [each.result(60) for each in (first, *rest)] == [WRITTEN] * 6
         assert server.groups == [[[1]], [[1], [2, 3], [4]], [[3], [1]]]
 
     def test_a_large_one_goes_by_itself_at_once(self, server, groups, pool):
@@ -77,7 +77,7 @@ class TestGroups:
         large = pool.submit(groups.answer, batch(2, size=2 << 20))
         server.until_asked()
         server.let.release(2)
-        assert [first.result(20), large.result(20)] == [WRITTEN] * 2
+        assert [first.result(60), large.result(20)] == [WRITTEN] * 2
         assert sorted(server.groups) == [[[1]], [[2]]]
 
     def test_what_fails_fails_for_all_of_the_group_and_nobody_else(self, server, groups, pool):
@@ -88,10 +88,10 @@ class TestGroups:
         server.until_asked()
         server.error = CapacityError("full")
         server.let.release()
-        assert first.result(20) == WRITTEN
+        assert first.result(60) == WRITTEN
         for each in rest:
             with pytest.raises(CapacityError):
-                each.result(20)
+                each.result(60)
         server.error = None
         server.let.release()
         assert groups.answer(batch(1)) == WRITTEN
@@ -104,11 +104,11 @@ class TestGroups:
         server.until_asked()
         server.error = KeyboardInterrupt()
         server.let.release()
-        assert first.result(20) == WRITTEN
+        assert first.result(60) == WRITTEN
         with pytest.raises(KeyboardInterrupt):
-            leading.result(20)
+            leading.result(60)
         with pytest.raises(LostError, match="interrupted"):
-            other.result(20)
+            other.result(60)
         server.error = None
         server.let.release()
         assert groups.answer(batch(1)) == WRITTEN
