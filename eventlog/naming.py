@@ -21,7 +21,7 @@ from eventlog.owners import read_owner
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from eventlog.owners import Owners
     from eventlog.storage import Storage
@@ -129,6 +129,18 @@ class Naming:
 def places_in(fields: Sequence[int]) -> list[tuple[int, int]]:
     """The events that a record of an id says it ever named, newest first."""
     return [(fields[n], fields[n + 1]) for n in range(0, len(fields), _FOUR) if fields[n + 1] != _NOWHERE]
+
+
+def earlier(fields: Sequence[int], is_there: Callable[[tuple[int, int]], bool]) -> list[int]:
+    """What a record of an id said before the events took the id over that are not there; empty if nothing, or unknown.
+
+    Of an id that was never forgotten, in a run that was never copied, only the first event is known.
+    """
+    rest = list(fields)
+    first: list[int] = []
+    while not all(map(is_there, places_in(rest))):
+        first, rest = (first if rest[1] == _NOWHERE else rest[2:_FOUR]), rest[_FOUR:]
+    return rest or [*first, *first] * (bool(first) and is_there((first[0], first[1])))
 
 
 def bare(fields: Sequence[int]) -> list[int]:

@@ -3,8 +3,10 @@
 Owns the order in which a run is written elsewhere, so that who reads there meanwhile sees a state that the run had:
 first what is immutable and not reached yet (parts, snapshots, manifests, events, in the order of their events), then in
 one commit what points at it (heads, branches, ids, task writes), then what is gone, and the name last. What was written
-to the run after its heads were read waits for the next time. From the first to the last of these commits a mark stands
-at the run, so that who finds it looks at all of the run: what was brought there before it was stopped may be gone here.
+to the run after its heads were read waits for the next time: they are read at one moment with all else that says how
+far the run goes, and what is added afterwards leaves that a state which the run had. From the first to the last of
+these commits a mark stands at the run, so that who finds it looks at all of the run: what was brought there before it
+was stopped may be gone here.
 
 Events never change, and each digest covers what is before it: where a segment ends alike on both sides, its events are
 not looked at. Nobody else may write the target.
@@ -15,6 +17,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from eventlog.branches import MAIN
 from eventlog.catalog import read_listing
 from eventlog.errors import BusyError, ConflictError, CorruptionError
 from eventlog.layout import (
@@ -33,6 +36,7 @@ from eventlog.layout import (
     TRUNK,
     WAITING,
     all_of,
+    branch_key,
     child_of,
     event_key,
     head_key,
@@ -41,10 +45,12 @@ from eventlog.layout import (
     run_of,
     segment_key,
     transit_key,
+    trunk_key,
 )
-from eventlog.naming import places_in
+from eventlog.naming import earlier, places_in
+from eventlog.owners import read_owner
 from eventlog.pairs import NAMES, gaps, gaps_between
-from eventlog.records import is_sound, read_head, unseal_fields, where
+from eventlog.records import is_sound, read_head, seal_fields, unseal_fields, where
 from eventlog.tasks import references
 
 if TYPE_CHECKING:
@@ -56,11 +62,12 @@ if TYPE_CHECKING:
 
 _BODIES: Final = (PART, SNAPSHOT, MANIFEST, EVENT)
 _FIXED: Final = (BRANCH, SEGMENT, OWNER, TRUNK)
-_LOOSE: Final = (CHILD, ID, TASK_WRITE, WAITING)
+_LOOSE: Final = (CHILD, WAITING, TASK_WRITE, ID)  # what waited comes to stand elsewhere: that is looked at afterwards
 _LAST_SEQ: Final = (1 << 63) - 2
 _BATCH_BYTES: Final = 1 << 20
 _BATCH_KEYS: Final = 1000
 _CHUNK_EVENTS: Final = 200
+_GONE_KEYS: Final = 100_000
 _TRIES: Final = 8
 
 
@@ -156,13 +163,18 @@ class Shipper:
     def name(self, gap: Gap) -> None:
         """Ship a name, behind the run that it names and what it names no more."""
         key, ours, theirs = gap
-        if ours is not None:
-            known = [theirs] if theirs is not None and is_sound(key, theirs) else []
+        known = [theirs] if theirs is not None and is_sound(key, theirs) else []
+        for _ in range(_TRIES):
+            if ours is None:
+                return
             listings = [read_listing(key, record) for record in (ours, *known)]
             for number in {listing.number for listing in listings}:
                 self.run(number, whole=theirs is not None)
             _check(key, ours)
-            self._commit([(key, ours)], [])
+            before, ours = ours, self.source.get([key])[0]
+            if ours == before:  # else the run may be gone that it named
+                self._commit([(key, ours)], [])
+                return
 
     def run(self, number: int, *, whole: bool = False) -> bool:
         """Ship a run; if `whole`, look at all of it, and not only at what was written since.
@@ -179,11 +191,11 @@ class Shipper:
         is_marked = self.target.get([mark])[0] is not None
         there, batches = _pairs(self.target, number, (*_FIXED, HEAD)), _Batches(self.target, number)
         ends, puts, deletes, whole = self._ship(number, there, batches, whole=whole or is_marked)
-        self.keys += batches.keys
         if whole and (puts or deletes):
             self._commit([(mark, b""), *puts], deletes)
             puts, deletes = [], []
-        is_all = not whole or self._remove_rest(number, ends.fixed)
+        is_all = not whole or self._remove_rest(number, ends, batches)
+        self.keys += batches.keys
         if is_all and (is_marked or self.keys > before):
             deletes.append(mark)
         self._commit(puts, deletes)
@@ -205,7 +217,7 @@ class Shipper:
                 break  # what was added meanwhile waits for the next time
             ends, whole = again, True  # pruned or deleted meanwhile
         else:
-            raise BusyError(f"run {run:016x} is pruned too quickly to be shipped; try again")
+            raise _too_busy(run)
         for key, ours, theirs in gaps(*(sorted(pairs.items()) for pairs in ({**ends.fixed, **ends.heads}, there))):
             if ours is None:
                 deletes.append(key)
@@ -221,13 +233,28 @@ class Shipper:
             self.keys += len(puts) + len(deletes)
 
     def _ends(self, run: int) -> _Ends:
-        """In this order: an event that a segment, a branch or the trunk names was there when the heads are read."""
-        fixed = _pairs(self.source, run, _FIXED)
+        for _ in range(_TRIES):
+            ends = self._ends_at_once(run)
+            if ends is not None:
+                return ends
+        raise _too_busy(run)
+
+    def _ends_at_once(self, run: int) -> _Ends | None:
+        """What they are at one moment, but for what was forked or copied since this began; None if it was pruned."""
+        segments = [key for key, _ in self.source.scan([all_of(SEGMENT, run)])]
+        if not segments:
+            return _Ends({}, {})
+        others = [key for key, _ in self.source.scan([all_of(BRANCH, run), all_of(OWNER, run)])]
+        keys = [*segments, *others, trunk_key(run), *(HEAD + key[1:] for key in segments)]
+        found = {key: record for key, record in zip(keys, self.source.get(keys), strict=True) if record is not None}
+        fixed = {key: record for key, record in found.items() if key[:1] != HEAD}
         if _is_grave(fixed):
             return _Ends(fixed, {})
-        segments = {key[1:] for key in fixed if key[:1] == SEGMENT}
-        heads = {key: record for key, record in _pairs(self.source, run, (HEAD,)).items() if key[1:] in segments}
-        return _Ends(fixed, heads)
+        new = _newer(fixed, _segment_of(segments[-1]))
+        if branch_key(run, MAIN) in new:  # it goes on in another segment since then
+            return None
+        fixed = {key: record for key, record in fixed.items() if key not in new}
+        return _Ends(fixed, {key: record for key, record in found.items() if key[:1] == HEAD})
 
     # --- what is immutable ----------------------------------------------------------------------------------------
 
@@ -289,21 +316,32 @@ class Shipper:
                     raise self._foreign(key)
                 batches.put(key, ours)
 
-    def _remove_rest(self, run: int, fixed: dict[bytes, bytes]) -> bool:
-        """Remove what the source has no more, pointers first, as long as the run begins as it was shipped.
+    def _remove_rest(self, run: int, ends: _Ends, batches: _Batches) -> bool:
+        """Remove what the source has no more, as long as the run begins as it was shipped.
 
-        What goes from it since then, by a later prune or delete, is what the target still leans on.
+        What goes from it since then, by a later prune or delete, is what the target still leans on. Where an earlier
+        one goes on, what pointed at some of that was written anew before, and is here before that goes.
 
         Returns:
             Whether that is all.
         """
-        differing = gaps_between(self.source, self.target, *(all_of(kind, run) for kind in RUN_KINDS))
+        ranges = [all_of(kind, run) for kind in RUN_KINDS if kind in _BODIES]
+        differing = gaps_between(self.source, self.target, *ranges)
         gone = (key for key, ours, _ in differing if ours is None)
-        while some := list(islice(gone, _BATCH_KEYS)):
-            if _pairs(self.source, run, _FIXED) != fixed:
+        while some := list(islice(gone, _GONE_KEYS)):
+            puts, deletes = self._loose(run, ends.lasts(), batches)
+            batches.end()
+            if self._has_lost(run, ends):
                 return False
-            self._commit([], some)
+            self._commit(puts, deletes)
+            for begin in range(0, len(some), _BATCH_KEYS):
+                if self._has_lost(run, ends):
+                    return False
+                self._commit([], some[begin : begin + _BATCH_KEYS])
         return True
+
+    def _has_lost(self, run: int, ends: _Ends) -> bool:
+        return _has_lost(_pairs(self.source, run, _FIXED), ends.fixed)
 
     # --- what changes ---------------------------------------------------------------------------------------------
 
@@ -313,17 +351,28 @@ class Shipper:
         """What changed of ids, task writes and children; what is too much for one commit goes to `batches`."""
         puts: list[tuple[bytes, bytes]] = []
         deletes: list[bytes] = []
+        held: set[bytes] = set()
         for kind in _LOOSE:
-            for key, ours, _ in gaps_between(self.source, self.target, all_of(kind, run)):
+            for key, ours, theirs in gaps_between(self.source, self.target, all_of(kind, run)):
                 if ours is None:
                     deletes.append(key)
                 elif all(_is_within(at, lasts) for at in _named(key, ours)):
                     puts.append((key, ours))
+                elif kind == TASK_WRITE:
+                    held.add(_task_of(key))
+                elif kind == ID and theirs is None:
+                    puts += self._earlier(run, key, ours, lasts)
                 if len(puts) >= _BATCH_KEYS:
                     for pair in puts:
                         batches.put(*pair)
                     puts = []
-        return puts, deletes
+        return puts, [key for key in deletes if key[:1] != WAITING or _task_of(key) not in held]
+
+    def _earlier(self, run: int, key: bytes, record: bytes, lasts: dict[int, int]) -> list[tuple[bytes, bytes]]:
+        """The record of an id as it was before events took the id over that are not shipped yet, if it was there."""
+        fields = earlier(unseal_fields(key, record), lambda at: _is_within(at, lasts))
+        events = [event_key(run, *at) for at in places_in(fields)]
+        return [(key, seal_fields(key, fields))] if events and None not in self.source.get(events) else []
 
 
 def _check(key: bytes, record: bytes) -> None:
@@ -364,10 +413,36 @@ def _is_grave(fixed: dict[bytes, bytes]) -> bool:
     return key is not None and not _segment_of(key) and not unseal_fields(key, fixed[key])
 
 
+def _newer(fixed: dict[bytes, bytes], last: int) -> set[bytes]:
+    """What came with segments made after the segment `last`: their branches, and copies that have no others."""
+    written = {key: unseal_fields(key, record)[1:] for key, record in fixed.items() if key[:1] == BRANCH}
+    new = {key for key, (number, *_) in written.items() if number > last}
+    old = {owner for key, (_, *owners) in written.items() for owner in owners if key not in new}
+    for key, record in fixed.items():
+        owner = read_owner(key, record) if key[:1] == OWNER else None
+        if owner is not None and owner.number and owner.is_alive and owner.number not in old:
+            new.add(key)
+    return new
+
+
 def _has_lost(fixed: dict[bytes, bytes], before: dict[bytes, bytes]) -> bool:
-    """Whether something went from a run, by a prune or delete, and perhaps not all of what it leaves in the target."""
-    is_gone = any(key not in fixed for key in before if key[:1] in _FIXED)
-    return is_gone or any(fixed.get(key) != before.get(key) for key in {**fixed, **before} if key[:1] == TRUNK)
+    """Whether something went from a run, by a prune or delete, and perhaps not all of what it leaves in the target.
+
+    Where a prune leaves nothing of the main branch, that goes on in another segment; an owner that goes, or that copies
+    are made of, is another record.
+    """
+    kept = {key: record for key, record in before.items() if key[:1] in _FIXED}
+    is_gone = any(key not in fixed or (key[:1] != OWNER and fixed[key] != record) for key, record in kept.items())
+    return is_gone or any(key not in kept for key in fixed if key[:1] == TRUNK)
+
+
+def _task_of(key: bytes) -> bytes:
+    """What stands for a task and its owner in a key of what it wrote."""
+    return key[-8:]
+
+
+def _too_busy(run: int) -> BusyError:
+    return BusyError(f"run {run:016x} is pruned too quickly to be shipped; try again")
 
 
 def _named(key: bytes, record: bytes) -> list[tuple[int, int]]:

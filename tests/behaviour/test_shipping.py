@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from eventlog import EventLog, Extend, TaskWrite
+from eventlog import EventLog, Extend, TaskWrite, pruning
 from eventlog.errors import ConflictError, CorruptionError, InvalidInputError, StorageError
 from eventlog.layout import run_of
 from eventlog.shipping import Shipper
@@ -290,6 +290,47 @@ class Interrupted(CountingStorage):
             yield pair
 
 
+class Between(CountingStorage):
+    """Does something else once, behind the keys of one kind that are read."""
+
+    def __init__(self, inner, kind, act):
+        super().__init__(inner)
+        self.kind, self.act = kind, act
+
+    def scan(self, ranges, **options):
+        for bounds in ranges:
+            yield from super().scan([bounds], **options)
+            if bounds[0][:1] == self.kind and self.act:
+                act, self.act = self.act, None
+                act()
+
+
+def trunk_of_three(log):
+    """A run that begins where two branches, and the main one, part: what is pruned of one leaves it beginning there."""
+    run = log.run("a")
+    run.append({"n": 0})
+    run.fork(0, "z").append({"n": 1}, id="0")
+    for name in ("x", "y"):
+        run.fork("0", name).append({"n": name}, id=name)
+    run.prune(["x", "y"])
+    run.append({"n": 2}, id="1")
+    return run
+
+
+def all_states(log):
+    """What can be read of every branch of every run."""
+    found = {}
+    for name in log.runs():
+        run = log.run(name)
+        for branch in run.branches():
+            head = run.branch(branch.name)
+            found[name, branch.name] = dict(head.state), [event.step for event in head.events()]
+        for event_id in run.given_ids():
+            assert run.event(event_id).given_id == event_id
+            run.task_writes(event_id)
+    return found
+
+
 class TestStopped:
     @pytest.mark.parametrize("seed", range(3))
     def test_it_goes_on_where_it_was_and_the_target_is_sound_at_every_step(self, logs, seed):
@@ -418,6 +459,166 @@ class TestFollow:
                     assert [dict(each.state) for each in there] == [{"n": 0}, *[{"n": 1}] * (len(there) - 1)]
                 assert len(there) > 5
             until_level(follower)
+            assert same(source, target)
+
+    @pytest.mark.parametrize("kind", "BSOCIWU")
+    @pytest.mark.parametrize("act", ["fork", "copy", "append", "move main"])
+    def test_what_is_done_while_it_is_found_how_far_a_run_goes(self, act, kind):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = trunk_of_three(source)
+            if act != "move main":
+                source.copy("a", "b")
+            source.copy_to(target)
+            run.append({"n": 3}, id="2")
+            acts = {
+                "fork": lambda: [source.run("a").fork("1").append({"forked": n}, id=f"f{n}") for n in range(3)],
+                "copy": lambda: (source.copy("a", "c"), source.run("c").append({"c": 1}, id="c")),
+                "append": lambda: run.append({"n": 4}, id="3"),
+                "move main": lambda: source.run("a").prune(["x", "y"]),
+            }
+            between = Between(source._storage, kind.encode(), acts[act])
+            follower = EventLog(between).follow_to(target)
+            follower._shipper.run(run._branches.run)
+            assert between.act is None
+            assert list(target.verify()) == []
+            assert {"main", "x", "y"} <= {name for run, name in all_states(target) if run == "a"}
+            until_level(follower)
+            assert all_states(target) == all_states(source)
+            assert same(source, target)
+
+    def test_a_main_branch_that_goes_on_elsewhere_since_a_prune_is_not_shipped_as_it_was(self, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = trunk_of_three(source)
+            follower = source.follow_to(target)
+            follower.begin(lambda *_: None)
+            run.append({"n": 2})
+            ship = Shipper._ship_bodies
+
+            def meanwhile(*arguments, **options):
+                monkeypatch.undo()
+                source.run("a").prune(["x", "y"])
+                return ship(*arguments, **options)
+
+            monkeypatch.setattr(Shipper, "_ship_bodies", meanwhile)
+            follower._shipper.run(run._branches.run)
+            assert list(target.verify()) == []
+            assert all_states(target) == all_states(source)
+            until_level(follower)
+            assert same(source, target)
+
+    def test_what_a_main_branch_leaves_behind_that_goes_on_elsewhere_goes_from_the_copy_too(self):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = trunk_of_three(source)
+            source.copy_to(target, verify=False)
+            run.prune(["x", "y"])
+            source.copy_to(target, verify=False)
+            assert source.compare_to(target).problems == []
+
+    @pytest.mark.parametrize("ever", ["new", "forgotten", "copied"])
+    def test_an_id_that_is_given_again_names_what_it_did(self, ever, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run = source.run("a")
+            run.append({"n": 0}, id="0")
+            if ever == "copied":
+                source.copy("a", "b")
+            source.copy_to(target)
+            run.append({"n": 1}, id="1")
+            if ever == "forgotten":
+                run.forget(["1"])
+                run.append({"n": 2}, id="1")
+            expected = dict(run.at("1"))
+            find = Shipper._loose
+
+            def meanwhile(*arguments):
+                monkeypatch.undo()
+                again = source.run("a")
+                again.write(again.prepare({"n": 3}, id="1", at="0"))
+                return find(*arguments)
+
+            monkeypatch.setattr(Shipper, "_loose", meanwhile)
+            Shipper(source._storage, target._storage).run(run._branches.run)
+            assert list(target.verify()) == []
+            assert dict(target.run("a").at("1")) == expected
+            source.copy_to(target)
+            assert dict(target.run("a").at("1")) == {"n": 3}
+            assert same(source, target)
+
+    def test_what_waited_is_there_until_it_stands_at_its_event(self, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run, large = source.run("a"), "w" * 300
+            run.append({"n": 0}, id="0")
+            run.put_task_writes("1", [TaskWrite("task", 0, "c", large)])
+            source.copy_to(target)
+            run.append({"n": 1}, id="1")
+            find = Shipper._loose
+
+            def meanwhile(*arguments):
+                monkeypatch.undo()
+                run.append({"c": large}, id="2")
+                return find(*arguments)
+
+            monkeypatch.setattr(Shipper, "_loose", meanwhile)
+            Shipper(source._storage, target._storage).run(run._branches.run)
+            assert target.run("a").head_id == "1"
+            assert target.run("a").task_writes("1") == run.task_writes("1") != []
+            source.copy_to(target)
+            assert same(source, target)
+
+    def test_what_a_prune_goes_on_to_remove_is_not_named_by_what_tasks_wrote(self, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            run, large = source.run("a"), "w" * 300
+            for event_id in ("0", "1", "2"):
+                run.append({"n": event_id}, id=event_id)
+            other = source.run("a")
+            other.write(other.prepare({"n": "again"}, id="1", at="0"))
+            other.put_task_writes("1", [TaskWrite("task", 0, "c", large)])
+            other.append({"c": large}, id="3")
+            source.copy_to(target)
+            has_turned, may_go_on = threading.Event(), threading.Event()
+            make_whole, remove = pruning._make_whole, Shipper._remove_rest
+
+            def waits(*arguments):
+                has_turned.set()
+                assert may_go_on.wait(60)
+                make_whole(*arguments)
+
+            def meanwhile(*arguments):
+                may_go_on.set()
+                pruner.join()
+                return remove(*arguments)
+
+            monkeypatch.setattr(pruning, "_make_whole", waits)
+            monkeypatch.setattr(Shipper, "_remove_rest", meanwhile)
+            pruner = threading.Thread(target=source.run("a").prune, args=(["0", "2"],))
+            pruner.start()
+            assert has_turned.wait(60)
+            Shipper(source._storage, target._storage).run(run._branches.run)
+            assert list(target.verify()) == []
+            source.copy_to(target)
+            assert same(source, target)
+
+    @pytest.mark.parametrize("begins_anew", [False, True])
+    def test_a_name_does_not_come_back_behind_what_it_named(self, begins_anew, monkeypatch):
+        with EventLog.open("memory:") as source, EventLog.open("memory:") as target:
+            source.run("a").append({"n": 0})
+            source.copy_to(target)
+            source.copy("a", "b")
+            ship = Shipper.run
+
+            def meanwhile(*arguments, **options):
+                monkeypatch.undo()
+                source.delete("b")
+                if begins_anew:
+                    source.run("b").append({"anew": 1})
+                return ship(*arguments, **options)
+
+            monkeypatch.setattr(Shipper, "run", meanwhile)
+            shipper = Shipper(source._storage, target._storage)
+            for gap in shipper.names():
+                shipper.name(gap)
+            assert list(target.verify()) == []
+            assert ("b" in target) is begins_anew
+            assert all_states(target) == all_states(source)
             assert same(source, target)
 
     @pytest.mark.parametrize("act", ["prune", "delete"])
