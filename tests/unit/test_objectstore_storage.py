@@ -19,6 +19,7 @@ from slatedb import uniffi as slate
 
 from eventlog import EventLog
 from eventlog.errors import ClosedError, ExpectationError, FormatError, InvalidInputError, StorageError
+from eventlog.storage import objectstore_db as databases
 from eventlog.storage import open_storage
 from eventlog.storage.objectstore import ObjectStoreStorage
 from eventlog.storage.objectstore_db import loop
@@ -315,7 +316,9 @@ class TestTakingOver:
         with EventLog.open(url) as log:
             assert set(safe(lines)) <= {event.id for event in log.run("shared").events()}
 
-    def test_a_call_that_waits_is_told_too(self, folder):
+    def test_a_call_that_waits_is_told_too(self, folder, monkeypatch):
+        seldom = (*databases._settings, ("flush_interval", '"1h"'))  # or it is put before the other one has come up
+        monkeypatch.setattr(databases, "_settings", seldom)
         mine = ObjectStoreStorage(folder)
         mine.commit([(A, b"1")])
         mine.commit([(A, b"2")], is_settled=False)
@@ -430,8 +433,6 @@ class TestRefusals:
             ObjectStoreStorage(folder, synchronous="full")
 
     def test_a_newer_format_and_its_writer_is_not_disturbed(self, url):
-        from eventlog.storage import objectstore_db as databases
-
         newer = ObjectStoreStorage(url)
         record = b"eventlog" + bytes((2,)) + b"12345678"
         databases.loop().run(newer._writer.db.put(b"Mlog", record))
@@ -448,8 +449,6 @@ class TestRefusals:
         newer.close()
 
     def test_another_database_of_slatedb(self, folder):
-        from eventlog.storage import objectstore_db as databases
-
         async def make() -> None:
             db = await slate.DbBuilder(folder.removeprefix("file:///"), slate.ObjectStore.resolve("file:///")).build()
             await db.put(b"x", b"y")
