@@ -44,7 +44,6 @@ _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
 _NUMBER_BYTES: Final = 8
 _COMMITTING: Final = "committing, and the batch may be there or not"
-_LOOKS: Final = 10
 
 
 class ObjectStoreStorage:
@@ -208,13 +207,21 @@ class ObjectStoreStorage:
         return int.from_bytes(number, "big")
 
     def _read(self, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+        reader = self._reader
         try:
             return self._run(work, "reading")
         except StorageError:
-            if self._reader is None or self._reader.status().close_reason is None:
+            if reader is None or reader.status().close_reason is None:
                 raise
-            self._open_reader()  # it closes itself when the store was away for long
+            self._reopen(reader)
             return self._run(work, "reading")
+
+    def _reopen(self, reader: slate.DbReader) -> None:
+        """Open another one in its stead, once: it closes itself when the store was away for long."""
+        with self._closing:
+            self._check_open()
+            if self._reader is reader:
+                self._open_reader()
 
     def _run(self, work: Callable[[Database], Coroutine[Any, Any, T]], doing: str) -> T:
         self._check_open()
@@ -344,7 +351,7 @@ async def _values(db: Database, keys: Sequence[bytes]) -> list[bytes | None]:
     """The values of `keys`, all from one moment."""
     if isinstance(db, slate.Db):
         return await _gathered(db if len(keys) == 1 else await db.snapshot(), keys)
-    for _ in range(_LOOKS):
+    while True:
         before = db.status().durable_seq
         found = await _gathered(db, keys)
         if db.status().durable_seq == before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +23,7 @@ from eventlog import EventLog
 from eventlog.errors import ClosedError, ExpectationError, FormatError, InvalidInputError, StorageError
 from eventlog.storage import objectstore_db as databases
 from eventlog.storage import open_storage
-from eventlog.storage.objectstore import ObjectStoreStorage
+from eventlog.storage.objectstore import ObjectStoreStorage, _values
 from eventlog.storage.objectstore_db import loop
 from eventlog.storage.objectstore_place import place_of, translated
 from eventlog.storage.objectstore_recent import Recent
@@ -253,6 +255,24 @@ class TestFlushes:
             assert min(counts) <= 10 + 3
 
 
+class Gate:
+    """What waits on SlateDB's thread until a test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self._open = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.release()
+        await self._open.wait()
+
+    def open(self) -> None:
+        async def opened() -> None:
+            self._open.set()
+
+        loop().run(opened())
+
+
 class TestTakingOver:
     def test_the_former_writer_is_told_and_what_it_was_told_is_safe(self, url):
         first = child("write", url)
@@ -362,6 +382,50 @@ class TestReaders:
             with pytest.raises(StorageError, match="readonly"):
                 log.run("other").append({})
         assert sorted(tmp_path.rglob("*")) == before
+
+    def test_one_sees_one_moment_however_often_it_changes(self):
+        looks = 0
+
+        class Changing:
+            def status(self) -> SimpleNamespace:
+                return SimpleNamespace(durable_seq=looks)
+
+            async def get(self, key: bytes) -> bytes:
+                nonlocal looks
+                looks += looks < 30
+                return b"%d" % looks
+
+        assert loop().run(_values(Changing(), [A, B])) == [b"30", b"30"]
+
+    @pytest.mark.parametrize("is_closed", [False, True])
+    def test_one_that_closed_itself_is_opened_again_once(self, storage, url, monkeypatch, is_closed):
+        reader, gate, get, opened = ObjectStoreStorage(url, readonly=True), Gate(), slate.DbReader.get, []
+
+        async def late(db: slate.DbReader, key: bytes) -> bytes | None:
+            if not opened:
+                await gate.wait()
+            return await get(db, key)
+
+        def open_reader(it: ObjectStoreStorage) -> None:
+            opened.append(it)
+            open_really(it)
+
+        open_really = ObjectStoreStorage._open_reader
+        monkeypatch.setattr(slate.DbReader, "get", late)
+        monkeypatch.setattr(ObjectStoreStorage, "_open_reader", open_reader)
+        with ThreadPoolExecutor(4) as pool:
+            reading = [pool.submit(reader.get, [A]) for _ in range(4)]
+            for _ in reading:
+                gate.reached.acquire()
+            if is_closed:
+                reader.close()
+            else:
+                loop().run(reader._reader.shutdown())
+            gate.open()
+            told = [each.exception() for each in reading]
+        assert [type(each) for each in told] == [ClosedError if is_closed else type(None)] * 4
+        assert len(opened) == (0 if is_closed else 1)
+        reader.close()
 
     def test_nothing_is_made_where_there_is_no_log(self, tmp_path, url):
         with pytest.raises(FormatError, match="holds no log"):
