@@ -272,15 +272,19 @@ class ObjectStoreStorage:
     def position(self) -> int | None:
         """How many commits this process made, for nobody else can make any; None where it reads only.
 
-        None as well once a commit was given up that may still come into the store.
+        None as well while a batch is being written, for it is seen before that is known; and once one failed that may
+        be there nevertheless.
         """
         self._check_open()
-        return self._writer.written if self._writer is not None and self._writer.is_sure else None
+        if self._writer is None:
+            return None
+        written = self._writer.written  # before the two others: both may only have come to be since
+        return written if self._writer.begun == written and self._writer.is_sure else None
 
     # --- flushing -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Return when everything that this process committed is in the store; with ``"off"`` as well.
+        """Return when everything that this process committed, or could read, is in the store; with ``"off"`` as well.
 
         It waits as long as a put takes for one that a commit needs.
 
@@ -289,19 +293,19 @@ class ObjectStoreStorage:
                 acknowledged may be there or not.
         """
         self._check_open()
-        if self._writer is not None and self._writer.flushed < self._writer.written:
-            loop().run(self._writer.settle_later(self._writer.written))
+        if self._writer is not None and self._writer.flushed < self._writer.begun:
+            loop().run(self._writer.settle_later(self._writer.begun))
 
     def flush(self) -> None:
         """As `settle`, at once: what is in a store is on stable storage, as far as it knows."""
         self._check_open()
-        if self._writer is not None and self._writer.flushed < self._writer.written:
-            loop().run(self._writer.settle(self._writer.written))
+        if self._writer is not None and self._writer.flushed < self._writer.begun:
+            loop().run(self._writer.settle(self._writer.begun))
 
     def is_flushed(self) -> bool:
         """Whether everything committed so far is known to be in the store."""
         self._check_open()
-        return self._writer is None or self._writer.flushed == self._writer.written
+        return self._writer is None or self._writer.flushed == self._writer.begun
 
     # --- handles --------------------------------------------------------------------------------------------------
 
@@ -369,6 +373,7 @@ async def _written(
 ) -> int:
     """Commit: the one place where anything becomes part of the log. How many batches were written with this one."""
     async with writer.writing:
+        await writer.rest()  # what was given up may come to be there, and is none that this one expects
         found = await _gathered(db, list(expect))
         differing = [key for key, value in zip(expect, found, strict=True) if value != expect[key]]
         if differing:
@@ -377,16 +382,31 @@ async def _written(
             batch, fed = await _batch(db, writer.fed, dict(puts), set(deletes))
             values = {**dict.fromkeys(deletes), **dict(puts)}
             writer.recent.forget(values)
-            try:
-                await db.write(batch)
-            except BaseException:
-                writer.is_sure = False  # it may come to be there, now or later
-                raise
-            finally:  # not before: who reads the old must not take it for the new
-                writer.fed = fed
-                writer.written += 1
-            writer.recent.written(values)
+            writer.begun += 1
+            writer.under_way = asyncio.create_task(_write(writer, db, batch, fed, values))
+            writer.under_way.add_done_callback(_looked_at)
+            await asyncio.shield(writer.under_way)  # who gives it up does not end it
         return writer.written
+
+
+async def _write(
+    writer: Writer, db: slate.Db, batch: slate.WriteBatch, fed: int, values: Mapping[bytes, bytes | None]
+) -> None:
+    try:
+        await db.write(batch)
+    except BaseException:
+        writer.is_sure = False  # it may be there nevertheless
+        raise
+    finally:  # not before: who reads the old must not take it for the new
+        writer.fed = fed
+        writer.written += 1
+    writer.recent.written(values)
+
+
+def _looked_at(written: asyncio.Task[None]) -> None:
+    """Look what became of it: where nobody waits for it any more, asyncio would complain that nobody did."""
+    if not written.cancelled():
+        written.exception()
 
 
 async def _batch(

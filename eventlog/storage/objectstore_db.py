@@ -232,24 +232,27 @@ class Writer:
     Attributes:
         db: the database.
         log_id: what tells this log from others.
-        written: how many batches it was given.
+        begun: how many batches it was given.
+        written: how many of them are there, or failed: all, or all but the one that is under way.
         flushed: how many of them are in the store.
         flushes: how often it was flushed.
         fed: the number of the newest entry of the feed.
         fed_flushed: of the newest that is in the store.
         recent: what it wrote or read last, as it stands in the database.
-        is_sure: whether no batch was given up that may still come into the database.
+        under_way: the batch that is being written, or was last.
+        is_sure: whether no batch failed that may be in the database nevertheless.
     """
 
     def __init__(self, place: Place, timeout_s: float) -> None:
         self.place = place
         self.timeout_s = timeout_s
         self.log_id = b""
-        self.written = self.flushed = self.flushes = self.fed = self.fed_flushed = 0
+        self.begun = self.written = self.flushed = self.flushes = self.fed = self.fed_flushed = 0
         self.handles = 0
         self.opening = threading.Lock()
         self.writing = asyncio.Lock()
         self.recent = Recent()
+        self.under_way: asyncio.Task[None] | None = None
         self.is_sure = True
         self._flushing = asyncio.Lock()
         self._flushed = asyncio.Event()
@@ -323,11 +326,18 @@ class Writer:
             admin = slate.AdminBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root)).build()
             await admin.run_gc_once(_garbage(self.place))
 
+    async def rest(self) -> None:
+        """Wait until the batch that is under way is there or never will be, even if nobody else waits for it."""
+        if self.under_way is not None:
+            await asyncio.wait({self.under_way})
+
     async def settle(self, upto: int) -> None:
         """Flush until the first `upto` batches are in the store. Who waits for a flush is served by it, or the next."""
         async with self._flushing:
             if self.flushed >= upto:
                 return
+            if self.written < upto:
+                await self.rest()
             written, fed, begun = self.written, self.fed, time.monotonic()
             await self._within(self.db.flush(), _FLUSHING)
             self._flush_s = time.monotonic() - begun

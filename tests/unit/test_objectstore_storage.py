@@ -273,6 +273,81 @@ class Gate:
         loop().run(opened())
 
 
+class TestThreads:
+    def test_what_was_given_up_is_there_before_the_next_one_looks(self, folder, monkeypatch):
+        storage, hasty = ObjectStoreStorage(folder), ObjectStoreStorage(folder, timeout_s=0.2)
+        gate, write, queued = Gate(), slate.Db.write, []
+
+        async def later(db: slate.Db, batch: slate.WriteBatch) -> object:
+            await gate.wait()
+            return await write(db, batch)
+
+        async def through_a_queue(db: slate.Db, batch: slate.WriteBatch) -> object:
+            if not queued:
+                queued.append(asyncio.create_task(later(db, batch)))
+                return await asyncio.shield(queued[0])
+            gate._open.set()
+            await queued[0]
+            return await write(db, batch)
+
+        monkeypatch.setattr(slate.Db, "write", through_a_queue)
+        while not queued:  # else it was given up before it came so far
+            with pytest.raises(StorageError, match="no answer"):
+                hasty.commit([(A, b"1"), (B, b"1")], expect={A: None})
+        with pytest.raises(StorageError, match="no answer"):
+            hasty.commit([(A, b"2")], expect={A: None})
+        assert storage.get([A, B]) == [None, None]
+        assert storage.position() is None
+        gate.open()
+        with pytest.raises(ExpectationError):
+            storage.commit([(A, b"2")], expect={A: None})
+        assert storage.get([A, B]) == [b"1", b"1"]
+        assert storage.position() is not None
+        hasty.close()
+        storage.close()
+
+    def test_what_failed_after_it_was_given_up_is_said_to_nobody(self, folder, monkeypatch, caplog):
+        storage, gate = ObjectStoreStorage(folder, timeout_s=0.2), Gate()
+
+        async def failing(*_: object) -> None:
+            await gate.wait()
+            raise slate.Error.Unavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "write", failing)
+            while not storage._writer.begun:
+                with pytest.raises(StorageError, match="no answer"):
+                    storage.commit([(A, b"1")])
+            gate.open()
+            loop().run(storage._writer.rest())
+        storage._writer.under_way = None
+        assert not caplog.records
+        assert storage.position() is None
+        assert storage.get([A]) == [None]
+        storage.close()
+
+    def test_what_is_seen_while_it_is_written_is_a_change_and_is_flushed(self, storage, monkeypatch):
+        gate, write, flushes = Gate(), slate.Db.write, storage._writer.flushes
+
+        async def known_late(db: slate.Db, batch: slate.WriteBatch) -> object:
+            handle = await write(db, batch)
+            await gate.wait()
+            return handle
+
+        monkeypatch.setattr(slate.Db, "write", known_late)
+        with ThreadPoolExecutor(2) as pool:
+            writing = pool.submit(storage.commit, [(A, b"1")], is_settled=False)
+            gate.reached.acquire()
+            seen, position, is_flushed = storage.get([A]), storage.position(), storage.is_flushed()
+            flushing = pool.submit(storage.flush)
+            gate.open()
+            writing.result()
+            flushing.result()
+        assert (seen, position, is_flushed) == ([b"1"], None, False)
+        assert storage._writer.flushes == flushes + 1
+        assert storage.is_flushed()
+
+
 class TestTakingOver:
     def test_the_former_writer_is_told_and_what_it_was_told_is_safe(self, url):
         first = child("write", url)
