@@ -319,9 +319,10 @@ class ObjectStoreStorage:
         if self._place.folder:
             files = (each for each in Path(self._place.folder).rglob("*") if each.is_file())
             return sum(_size(each) for each in files)
-        if self._writer is not None:
+        writer = self._writer
+        if writer is not None:
             self.flush()
-            loop().run(self._writer.table())
+            self._run(lambda _: writer.table(), "bringing what was committed into a table")
         return self._run(lambda _: _table_bytes(self._place), "looking at the manifest")
 
     def close(self) -> None:

@@ -333,13 +333,16 @@ class Writer:
 
     async def settle(self, upto: int) -> None:
         """Flush until the first `upto` batches are in the store. Who waits for a flush is served by it, or the next."""
+        await self._within(self._settle(upto), _FLUSHING)  # to wait for others' flushes is to wait for the store
+
+    async def _settle(self, upto: int) -> None:
         async with self._flushing:
             if self.flushed >= upto:
                 return
             if self.written < upto:
                 await self.rest()
             written, fed, begun = self.written, self.fed, time.monotonic()
-            await self._within(self.db.flush(), _FLUSHING)
+            await self.db.flush()
             self._flush_s = time.monotonic() - begun
             self.flushes += 1
             self.flushed, self.fed_flushed = written, fed
@@ -351,7 +354,7 @@ class Writer:
 
     async def table(self) -> None:
         """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
-        with suppress(slate.Error, StorageError):  # who commits is told
+        with suppress(slate.Error, slate.InternalError, StorageError):  # who commits is told
             await self.db.flush_with_options(slate.FlushOptions(flush_type=slate.FlushType.MEM_TABLE))
 
     async def settle_later(self, upto: int) -> None:

@@ -347,6 +347,37 @@ class TestThreads:
         assert storage._writer.flushes == flushes + 1
         assert storage.is_flushed()
 
+    @pytest.mark.parametrize("url", ["s3"], indirect=True)
+    def test_looking_at_the_size_waits_no_longer_either(self, url, monkeypatch):
+        storage = ObjectStoreStorage(url, timeout_s=1)
+
+        async def without_an_answer(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "flush_with_options", without_an_answer)
+            with pytest.raises(StorageError, match="no answer"):
+                storage.size_bytes()
+        storage.close()
+
+    def test_none_waits_longer_than_it_was_told_to(self, folder, monkeypatch):
+        storage = ObjectStoreStorage(folder, timeout_s=1)
+        begun = time.monotonic()
+
+        async def without_an_answer(_: slate.Db) -> None:
+            await asyncio.Event().wait()
+
+        def write(n: int) -> None:
+            with pytest.raises(StorageError, match="no answer"):
+                storage.commit([(A + b"%d" % n, b"")])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "flush", without_an_answer)
+            with ThreadPoolExecutor(40) as pool:
+                list(pool.map(write, range(40)))
+        assert time.monotonic() - begun < 30  # one after the other, they would take 40 s
+        storage.close()
+
 
 class TestTakingOver:
     def test_the_former_writer_is_told_and_what_it_was_told_is_safe(self, url):
