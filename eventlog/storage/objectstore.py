@@ -228,6 +228,7 @@ class ObjectStoreStorage:
         return loop().run(self._within(work, doing))
 
     async def _within(self, work: Callable[[Database], Coroutine[Any, Any, T]], doing: str) -> T:
+        self._check_open()  # again: it may have been closed since
         db = self._reader if self._writer is None else self._writer.db
         if db is None:
             raise ClosedError(f"{self.location} was closed; open it again")
@@ -495,8 +496,11 @@ def _joined(place: Place, timeout_s: float) -> Writer:
 
 
 def _left(writer: Writer) -> None:
-    """One handle less; the last one ends the writer."""
+    """One handle less; the last one ends the writer, and each leaves what was committed in the store."""
     with writer.opening:
         writer.handles -= 1
-        if not writer.handles:
+        is_last = not writer.handles
+        if is_last:
             loop().run(writer.close())
+    if not is_last and writer.flushed < writer.begun and not writer.is_done():
+        loop().run(writer.settle(writer.begun))

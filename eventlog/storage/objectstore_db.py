@@ -273,7 +273,8 @@ class Writer:
         reason = self._opened and self._opened.status().close_reason
         if reason == slate.CloseReason.FENCED:
             return taken_over(self.place)
-        return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); open it again")
+        lost = "what was not acknowledged may be there or not"
+        return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); {lost}; open it again")
 
     def check(self) -> None:
         """Raise unless it is this process that writes the log."""
@@ -345,12 +346,16 @@ class Writer:
             await self.db.flush()
             self._flush_s = time.monotonic() - begun
             self.flushes += 1
-            self.flushed, self.fed_flushed = written, fed
-            self._flushed.set()
-            self._flushed = asyncio.Event()
+            self._are_flushed(written, fed)
             if self.flushes >= self._table_due[0] and time.monotonic() >= self._table_due[1]:
                 self._table_due = self.flushes + _TABLE_FLUSHES, time.monotonic() + _TABLE_S
                 self._tabling = asyncio.create_task(self.table())
+
+    def _are_flushed(self, written: int, fed: int) -> None:
+        self.fed_flushed = fed  # first: who sees that all is flushed is fed all of it
+        self.flushed = written
+        self._flushed.set()
+        self._flushed = asyncio.Event()
 
     async def table(self) -> None:
         """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
@@ -379,7 +384,13 @@ class Writer:
             await asyncio.wait({self._tidying}, timeout=_TIDYING_S)
             self._tidying.cancel()
         if self._opened is not None and not self.is_done():
-            await self._within(self._opened.shutdown(), "closing the log")
+            await self._within(self._end(self._opened), "closing the log")
+
+    async def _end(self, db: slate.Db) -> None:
+        async with self._flushing:  # who waits for a flush is served by this
+            written, fed = self.written, self.fed
+            await db.shutdown()
+            self._are_flushed(written, fed)
 
 
 async def _newest(db: slate.Db) -> int:

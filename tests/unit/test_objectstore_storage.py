@@ -24,7 +24,7 @@ from eventlog.errors import ClosedError, ExpectationError, FormatError, InvalidI
 from eventlog.storage import objectstore_db as databases
 from eventlog.storage import open_storage
 from eventlog.storage.objectstore import ObjectStoreStorage, _values
-from eventlog.storage.objectstore_db import loop
+from eventlog.storage.objectstore_db import Writer, loop
 from eventlog.storage.objectstore_place import place_of, translated
 from eventlog.storage.objectstore_recent import Recent
 from tests import object_server
@@ -346,6 +346,50 @@ class TestThreads:
         assert (seen, position, is_flushed) == ([b"1"], None, False)
         assert storage._writer.flushes == flushes + 1
         assert storage.is_flushed()
+
+    def test_who_sees_that_all_is_flushed_is_fed_all(self, storage):
+        found = []
+
+        class Watched(Writer):
+            def __setattr__(self, name: str, value: object) -> None:
+                super().__setattr__(name, value)
+                if name == "flushed":
+                    found.append((self.fed, self.fed_flushed))
+
+        storage._writer.__class__ = Watched
+        storage.commit([(E + b"1", b"")])
+        assert found[-1] == (1, 1)
+
+    def test_closing_one_handle_of_several_flushes(self, storage, url):
+        for mode in ("off", "normal"):
+            other = ObjectStoreStorage(url, synchronous=mode)
+            other.commit([(A, b"1")], is_settled=False)
+            other.close()
+            assert storage.is_flushed()
+
+    def test_a_commit_that_closing_flushed_is_acknowledged(self, folder, monkeypatch):
+        storage, gate, settle = ObjectStoreStorage(folder), Gate(), Writer.settle
+
+        async def late(writer: Writer, upto: int) -> None:
+            await gate.wait()
+            await settle(writer, upto)
+
+        monkeypatch.setattr(Writer, "settle", late)
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(storage.commit, [(A, b"1")])
+            gate.reached.acquire()
+            storage.close()
+            gate.open()
+            writing.result()
+        again = ObjectStoreStorage(folder, readonly=True)
+        assert again.get([A]) == [b"1"]
+        again.close()
+
+    def test_a_call_that_closing_comes_before_is_told_that_it_is_closed(self, storage):
+        late = storage._within(lambda db: db.get(A), "reading")
+        storage.close()
+        with pytest.raises(ClosedError):
+            loop().run(late)
 
     @pytest.mark.parametrize("url", ["s3"], indirect=True)
     def test_looking_at_the_size_waits_no_longer_either(self, url, monkeypatch):
