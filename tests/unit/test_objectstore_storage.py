@@ -307,7 +307,8 @@ class TestThreads:
         storage.close()
 
     def test_what_failed_after_it_was_given_up_is_said_to_nobody(self, folder, monkeypatch, caplog):
-        storage, gate = ObjectStoreStorage(folder, timeout_s=0.2), Gate()
+        storage, gate = ObjectStoreStorage(folder), Gate()
+        storage._timeout_s = 0.2  # only now: opening may take longer
 
         async def failing(*_: object) -> None:
             await gate.wait()
@@ -393,7 +394,8 @@ class TestThreads:
 
     @pytest.mark.parametrize("url", ["s3"], indirect=True)
     def test_looking_at_the_size_waits_no_longer_either(self, url, monkeypatch):
-        storage = ObjectStoreStorage(url, timeout_s=1)
+        storage = ObjectStoreStorage(url)
+        storage._timeout_s = 1  # only now: opening may take longer
 
         async def without_an_answer(*_: object) -> None:
             await asyncio.Event().wait()
@@ -405,7 +407,8 @@ class TestThreads:
         storage.close()
 
     def test_none_waits_longer_than_it_was_told_to(self, folder, monkeypatch):
-        storage = ObjectStoreStorage(folder, timeout_s=1)
+        storage = ObjectStoreStorage(folder)
+        storage._timeout_s = storage._writer.timeout_s = 1  # only now: opening may take longer
         begun = time.monotonic()
 
         async def without_an_answer(_: slate.Db) -> None:
@@ -419,6 +422,7 @@ class TestThreads:
             patch.setattr(slate.Db, "flush", without_an_answer)
             with ThreadPoolExecutor(40) as pool:
                 list(pool.map(write, range(40)))
+            storage._writer.timeout_s = 30
         assert time.monotonic() - begun < 30  # one after the other, they would take 40 s
         storage.close()
 
@@ -714,8 +718,9 @@ class TestRefusals:
         own = object_server.Server()
         for name, value in own.environment.items():
             monkeypatch.setenv(name, value)
-        storage = ObjectStoreStorage(f"s3://{object_server.BUCKET}/log", timeout_s=2)
+        storage = ObjectStoreStorage(f"s3://{object_server.BUCKET}/log")
         storage.commit([(A, b"1")])
+        storage._timeout_s = storage._writer.timeout_s = 2  # only now: opening may take longer
         own.stop()
         with pytest.raises(StorageError, match="may be there or not"):
             storage.commit([(A, b"2")])
