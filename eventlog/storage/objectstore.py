@@ -44,7 +44,6 @@ _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
 _NUMBER_BYTES: Final = 8
 _COMMITTING: Final = "committing, and the batch may be there or not"
-_LOOKS: Final = 10
 
 
 class ObjectStoreStorage:
@@ -208,19 +207,28 @@ class ObjectStoreStorage:
         return int.from_bytes(number, "big")
 
     def _read(self, work: Callable[[Database], Coroutine[Any, Any, T]]) -> T:
+        reader = self._reader
         try:
             return self._run(work, "reading")
         except StorageError:
-            if self._reader is None or self._reader.status().close_reason is None:
+            if reader is None or reader.status().close_reason is None:
                 raise
-            self._open_reader()  # it closes itself when the store was away for long
+            self._reopen(reader)
             return self._run(work, "reading")
+
+    def _reopen(self, reader: slate.DbReader) -> None:
+        """Open another one in its stead, once: it closes itself when the store was away for long."""
+        with self._closing:
+            self._check_open()
+            if self._reader is reader:
+                self._open_reader()
 
     def _run(self, work: Callable[[Database], Coroutine[Any, Any, T]], doing: str) -> T:
         self._check_open()
         return loop().run(self._within(work, doing))
 
     async def _within(self, work: Callable[[Database], Coroutine[Any, Any, T]], doing: str) -> T:
+        self._check_open()  # again: it may have been closed since
         db = self._reader if self._writer is None else self._writer.db
         if db is None:
             raise ClosedError(f"{self.location} was closed; open it again")
@@ -265,15 +273,19 @@ class ObjectStoreStorage:
     def position(self) -> int | None:
         """How many commits this process made, for nobody else can make any; None where it reads only.
 
-        None as well once a commit was given up that may still come into the store.
+        None as well while a batch is being written, for it is seen before that is known; and once one failed that may
+        be there nevertheless.
         """
         self._check_open()
-        return self._writer.written if self._writer is not None and self._writer.is_sure else None
+        if self._writer is None:
+            return None
+        written = self._writer.written  # before the two others: both may only have come to be since
+        return written if self._writer.begun == written and self._writer.is_sure else None
 
     # --- flushing -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Return when everything that this process committed is in the store; with ``"off"`` as well.
+        """Return when everything that this process committed, or could read, is in the store; with ``"off"`` as well.
 
         It waits as long as a put takes for one that a commit needs.
 
@@ -282,19 +294,19 @@ class ObjectStoreStorage:
                 acknowledged may be there or not.
         """
         self._check_open()
-        if self._writer is not None and self._writer.flushed < self._writer.written:
-            loop().run(self._writer.settle_later(self._writer.written))
+        if self._writer is not None and self._writer.flushed < self._writer.begun:
+            loop().run(self._writer.settle_later(self._writer.begun))
 
     def flush(self) -> None:
         """As `settle`, at once: what is in a store is on stable storage, as far as it knows."""
         self._check_open()
-        if self._writer is not None and self._writer.flushed < self._writer.written:
-            loop().run(self._writer.settle(self._writer.written))
+        if self._writer is not None and self._writer.flushed < self._writer.begun:
+            loop().run(self._writer.settle(self._writer.begun))
 
     def is_flushed(self) -> bool:
         """Whether everything committed so far is known to be in the store."""
         self._check_open()
-        return self._writer is None or self._writer.flushed == self._writer.written
+        return self._writer is None or self._writer.flushed == self._writer.begun
 
     # --- handles --------------------------------------------------------------------------------------------------
 
@@ -308,9 +320,10 @@ class ObjectStoreStorage:
         if self._place.folder:
             files = (each for each in Path(self._place.folder).rglob("*") if each.is_file())
             return sum(_size(each) for each in files)
-        if self._writer is not None:
+        writer = self._writer
+        if writer is not None:
             self.flush()
-            loop().run(self._writer.table())
+            self._run(lambda _: writer.table(), "bringing what was committed into a table")
         return self._run(lambda _: _table_bytes(self._place), "looking at the manifest")
 
     def close(self) -> None:
@@ -344,7 +357,7 @@ async def _values(db: Database, keys: Sequence[bytes]) -> list[bytes | None]:
     """The values of `keys`, all from one moment."""
     if isinstance(db, slate.Db):
         return await _gathered(db if len(keys) == 1 else await db.snapshot(), keys)
-    for _ in range(_LOOKS):
+    while True:
         before = db.status().durable_seq
         found = await _gathered(db, keys)
         if db.status().durable_seq == before:
@@ -362,6 +375,7 @@ async def _written(
 ) -> int:
     """Commit: the one place where anything becomes part of the log. How many batches were written with this one."""
     async with writer.writing:
+        await writer.rest()  # what was given up may come to be there, and is none that this one expects
         found = await _gathered(db, list(expect))
         differing = [key for key, value in zip(expect, found, strict=True) if value != expect[key]]
         if differing:
@@ -370,16 +384,31 @@ async def _written(
             batch, fed = await _batch(db, writer.fed, dict(puts), set(deletes))
             values = {**dict.fromkeys(deletes), **dict(puts)}
             writer.recent.forget(values)
-            try:
-                await db.write(batch)
-            except BaseException:
-                writer.is_sure = False  # it may come to be there, now or later
-                raise
-            finally:  # not before: who reads the old must not take it for the new
-                writer.fed = fed
-                writer.written += 1
-            writer.recent.written(values)
+            writer.begun += 1
+            writer.under_way = asyncio.create_task(_write(writer, db, batch, fed, values))
+            writer.under_way.add_done_callback(_looked_at)
+            await asyncio.shield(writer.under_way)  # who gives it up does not end it
         return writer.written
+
+
+async def _write(
+    writer: Writer, db: slate.Db, batch: slate.WriteBatch, fed: int, values: Mapping[bytes, bytes | None]
+) -> None:
+    try:
+        await db.write(batch)
+    except BaseException:
+        writer.is_sure = False  # it may be there nevertheless
+        raise
+    finally:  # not before: who reads the old must not take it for the new
+        writer.fed = fed
+        writer.written += 1
+    writer.recent.written(values)
+
+
+def _looked_at(written: asyncio.Task[None]) -> None:
+    """Look what became of it: where nobody waits for it any more, asyncio would complain that nobody did."""
+    if not written.cancelled():
+        written.exception()
 
 
 async def _batch(
@@ -467,8 +496,11 @@ def _joined(place: Place, timeout_s: float) -> Writer:
 
 
 def _left(writer: Writer) -> None:
-    """One handle less; the last one ends the writer."""
+    """One handle less; the last one ends the writer, and each leaves what was committed in the store."""
     with writer.opening:
         writer.handles -= 1
-        if not writer.handles:
+        is_last = not writer.handles
+        if is_last:
             loop().run(writer.close())
+    if not is_last and writer.flushed < writer.begun and not writer.is_done():
+        loop().run(writer.settle(writer.begun))

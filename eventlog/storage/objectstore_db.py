@@ -232,24 +232,27 @@ class Writer:
     Attributes:
         db: the database.
         log_id: what tells this log from others.
-        written: how many batches it was given.
+        begun: how many batches it was given.
+        written: how many of them are there, or failed: all, or all but the one that is under way.
         flushed: how many of them are in the store.
         flushes: how often it was flushed.
         fed: the number of the newest entry of the feed.
         fed_flushed: of the newest that is in the store.
         recent: what it wrote or read last, as it stands in the database.
-        is_sure: whether no batch was given up that may still come into the database.
+        under_way: the batch that is being written, or was last.
+        is_sure: whether no batch failed that may be in the database nevertheless.
     """
 
     def __init__(self, place: Place, timeout_s: float) -> None:
         self.place = place
         self.timeout_s = timeout_s
         self.log_id = b""
-        self.written = self.flushed = self.flushes = self.fed = self.fed_flushed = 0
+        self.begun = self.written = self.flushed = self.flushes = self.fed = self.fed_flushed = 0
         self.handles = 0
         self.opening = threading.Lock()
         self.writing = asyncio.Lock()
         self.recent = Recent()
+        self.under_way: asyncio.Task[None] | None = None
         self.is_sure = True
         self._flushing = asyncio.Lock()
         self._flushed = asyncio.Event()
@@ -270,7 +273,8 @@ class Writer:
         reason = self._opened and self._opened.status().close_reason
         if reason == slate.CloseReason.FENCED:
             return taken_over(self.place)
-        return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); open it again")
+        lost = "what was not acknowledged may be there or not"
+        return StorageError(f"{self.place.shown}: the log had to be closed ({reason}); {lost}; open it again")
 
     def check(self) -> None:
         """Raise unless it is this process that writes the log."""
@@ -323,25 +327,39 @@ class Writer:
             admin = slate.AdminBuilder(self.place.path, slate.ObjectStore.resolve(self.place.root)).build()
             await admin.run_gc_once(_garbage(self.place))
 
+    async def rest(self) -> None:
+        """Wait until the batch that is under way is there or never will be, even if nobody else waits for it."""
+        if self.under_way is not None:
+            await asyncio.wait({self.under_way})
+
     async def settle(self, upto: int) -> None:
         """Flush until the first `upto` batches are in the store. Who waits for a flush is served by it, or the next."""
+        await self._within(self._settle(upto), _FLUSHING)  # to wait for others' flushes is to wait for the store
+
+    async def _settle(self, upto: int) -> None:
         async with self._flushing:
             if self.flushed >= upto:
                 return
+            if self.written < upto:
+                await self.rest()
             written, fed, begun = self.written, self.fed, time.monotonic()
-            await self._within(self.db.flush(), _FLUSHING)
+            await self.db.flush()
             self._flush_s = time.monotonic() - begun
             self.flushes += 1
-            self.flushed, self.fed_flushed = written, fed
-            self._flushed.set()
-            self._flushed = asyncio.Event()
+            self._are_flushed(written, fed)
             if self.flushes >= self._table_due[0] and time.monotonic() >= self._table_due[1]:
                 self._table_due = self.flushes + _TABLE_FLUSHES, time.monotonic() + _TABLE_S
                 self._tabling = asyncio.create_task(self.table())
 
+    def _are_flushed(self, written: int, fed: int) -> None:
+        self.fed_flushed = fed  # first: who sees that all is flushed is fed all of it
+        self.flushed = written
+        self._flushed.set()
+        self._flushed = asyncio.Event()
+
     async def table(self) -> None:
         """Bring what was flushed into a table, so that who opens the log need not read it put by put."""
-        with suppress(slate.Error, StorageError):  # who commits is told
+        with suppress(slate.Error, slate.InternalError, StorageError):  # who commits is told
             await self.db.flush_with_options(slate.FlushOptions(flush_type=slate.FlushType.MEM_TABLE))
 
     async def settle_later(self, upto: int) -> None:
@@ -366,7 +384,13 @@ class Writer:
             await asyncio.wait({self._tidying}, timeout=_TIDYING_S)
             self._tidying.cancel()
         if self._opened is not None and not self.is_done():
-            await self._within(self._opened.shutdown(), "closing the log")
+            await self._within(self._end(self._opened), "closing the log")
+
+    async def _end(self, db: slate.Db) -> None:
+        async with self._flushing:  # who waits for a flush is served by this
+            written, fed = self.written, self.fed
+            await db.shutdown()
+            self._are_flushed(written, fed)
 
 
 async def _newest(db: slate.Db) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +21,10 @@ from slatedb import uniffi as slate
 
 from eventlog import EventLog
 from eventlog.errors import ClosedError, ExpectationError, FormatError, InvalidInputError, StorageError
+from eventlog.storage import objectstore_db as databases
 from eventlog.storage import open_storage
-from eventlog.storage.objectstore import ObjectStoreStorage
-from eventlog.storage.objectstore_db import loop
+from eventlog.storage.objectstore import ObjectStoreStorage, _values
+from eventlog.storage.objectstore_db import Writer, loop
 from eventlog.storage.objectstore_place import place_of, translated
 from eventlog.storage.objectstore_recent import Recent
 from tests import object_server
@@ -252,6 +255,178 @@ class TestFlushes:
             assert min(counts) <= 10 + 3
 
 
+class Gate:
+    """What waits on SlateDB's thread until a test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Semaphore(0)
+        self._open = asyncio.Event()
+
+    async def wait(self) -> None:
+        self.reached.release()
+        await self._open.wait()
+
+    def open(self) -> None:
+        async def opened() -> None:
+            self._open.set()
+
+        loop().run(opened())
+
+
+class TestThreads:
+    def test_what_was_given_up_is_there_before_the_next_one_looks(self, folder, monkeypatch):
+        storage, hasty = ObjectStoreStorage(folder), ObjectStoreStorage(folder, timeout_s=0.2)
+        gate, write, queued = Gate(), slate.Db.write, []
+
+        async def later(db: slate.Db, batch: slate.WriteBatch) -> object:
+            await gate.wait()
+            return await write(db, batch)
+
+        async def through_a_queue(db: slate.Db, batch: slate.WriteBatch) -> object:
+            if not queued:
+                queued.append(asyncio.create_task(later(db, batch)))
+                return await asyncio.shield(queued[0])
+            gate._open.set()
+            await queued[0]
+            return await write(db, batch)
+
+        monkeypatch.setattr(slate.Db, "write", through_a_queue)
+        while not queued:  # else it was given up before it came so far
+            with pytest.raises(StorageError, match="no answer"):
+                hasty.commit([(A, b"1"), (B, b"1")], expect={A: None})
+        with pytest.raises(StorageError, match="no answer"):
+            hasty.commit([(A, b"2")], expect={A: None})
+        assert storage.get([A, B]) == [None, None]
+        assert storage.position() is None
+        gate.open()
+        with pytest.raises(ExpectationError):
+            storage.commit([(A, b"2")], expect={A: None})
+        assert storage.get([A, B]) == [b"1", b"1"]
+        assert storage.position() is not None
+        hasty.close()
+        storage.close()
+
+    def test_what_failed_after_it_was_given_up_is_said_to_nobody(self, folder, monkeypatch, caplog):
+        storage, gate = ObjectStoreStorage(folder), Gate()
+        storage._timeout_s = 0.2  # only now: opening may take longer
+
+        async def failing(*_: object) -> None:
+            await gate.wait()
+            raise slate.Error.Unavailable("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "write", failing)
+            while not storage._writer.begun:
+                with pytest.raises(StorageError, match="no answer"):
+                    storage.commit([(A, b"1")])
+            gate.open()
+            loop().run(storage._writer.rest())
+        storage._writer.under_way = None
+        assert not caplog.records
+        assert storage.position() is None
+        assert storage.get([A]) == [None]
+        storage.close()
+
+    def test_what_is_seen_while_it_is_written_is_a_change_and_is_flushed(self, storage, monkeypatch):
+        gate, write, flushes = Gate(), slate.Db.write, storage._writer.flushes
+
+        async def known_late(db: slate.Db, batch: slate.WriteBatch) -> object:
+            handle = await write(db, batch)
+            await gate.wait()
+            return handle
+
+        monkeypatch.setattr(slate.Db, "write", known_late)
+        with ThreadPoolExecutor(2) as pool:
+            writing = pool.submit(storage.commit, [(A, b"1")], is_settled=False)
+            gate.reached.acquire()
+            seen, position, is_flushed = storage.get([A]), storage.position(), storage.is_flushed()
+            flushing = pool.submit(storage.flush)
+            gate.open()
+            writing.result()
+            flushing.result()
+        assert (seen, position, is_flushed) == ([b"1"], None, False)
+        assert storage._writer.flushes == flushes + 1
+        assert storage.is_flushed()
+
+    def test_who_sees_that_all_is_flushed_is_fed_all(self, storage):
+        found = []
+
+        class Watched(Writer):
+            def __setattr__(self, name: str, value: object) -> None:
+                super().__setattr__(name, value)
+                if name == "flushed":
+                    found.append((self.fed, self.fed_flushed))
+
+        storage._writer.__class__ = Watched
+        storage.commit([(E + b"1", b"")])
+        assert found[-1] == (1, 1)
+
+    def test_closing_one_handle_of_several_flushes(self, storage, url):
+        for mode in ("off", "normal"):
+            other = ObjectStoreStorage(url, synchronous=mode)
+            other.commit([(A, b"1")], is_settled=False)
+            other.close()
+            assert storage.is_flushed()
+
+    def test_a_commit_that_closing_flushed_is_acknowledged(self, folder, monkeypatch):
+        storage, gate, settle = ObjectStoreStorage(folder), Gate(), Writer.settle
+
+        async def late(writer: Writer, upto: int) -> None:
+            await gate.wait()
+            await settle(writer, upto)
+
+        monkeypatch.setattr(Writer, "settle", late)
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(storage.commit, [(A, b"1")])
+            gate.reached.acquire()
+            storage.close()
+            gate.open()
+            writing.result()
+        again = ObjectStoreStorage(folder, readonly=True)
+        assert again.get([A]) == [b"1"]
+        again.close()
+
+    def test_a_call_that_closing_comes_before_is_told_that_it_is_closed(self, storage):
+        late = storage._within(lambda db: db.get(A), "reading")
+        storage.close()
+        with pytest.raises(ClosedError):
+            loop().run(late)
+
+    @pytest.mark.parametrize("url", ["s3"], indirect=True)
+    def test_looking_at_the_size_waits_no_longer_either(self, url, monkeypatch):
+        storage = ObjectStoreStorage(url)
+        storage._timeout_s = 1  # only now: opening may take longer
+
+        async def without_an_answer(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "flush_with_options", without_an_answer)
+            with pytest.raises(StorageError, match="no answer"):
+                storage.size_bytes()
+        storage.close()
+
+    def test_none_waits_longer_than_it_was_told_to(self, folder, monkeypatch):
+        storage = ObjectStoreStorage(folder)
+        storage._timeout_s = storage._writer.timeout_s = 1  # only now: opening may take longer
+        begun = time.monotonic()
+
+        async def without_an_answer(_: slate.Db) -> None:
+            await asyncio.Event().wait()
+
+        def write(n: int) -> None:
+            with pytest.raises(StorageError, match="no answer"):
+                storage.commit([(A + b"%d" % n, b"")])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(slate.Db, "flush", without_an_answer)
+            with ThreadPoolExecutor(40) as pool:
+                list(pool.map(write, range(40)))
+            storage._writer.timeout_s = 30
+        assert time.monotonic() - begun < 30  # one after the other, they would take 40 s
+        storage.close()
+
+
 class TestTakingOver:
     def test_the_former_writer_is_told_and_what_it_was_told_is_safe(self, url):
         first = child("write", url)
@@ -315,7 +490,9 @@ class TestTakingOver:
         with EventLog.open(url) as log:
             assert set(safe(lines)) <= {event.id for event in log.run("shared").events()}
 
-    def test_a_call_that_waits_is_told_too(self, folder):
+    def test_a_call_that_waits_is_told_too(self, folder, monkeypatch):
+        seldom = (*databases._settings, ("flush_interval", '"1h"'))  # or it is put before the other one has come up
+        monkeypatch.setattr(databases, "_settings", seldom)
         mine = ObjectStoreStorage(folder)
         mine.commit([(A, b"1")])
         mine.commit([(A, b"2")], is_settled=False)
@@ -359,6 +536,50 @@ class TestReaders:
             with pytest.raises(StorageError, match="readonly"):
                 log.run("other").append({})
         assert sorted(tmp_path.rglob("*")) == before
+
+    def test_one_sees_one_moment_however_often_it_changes(self):
+        looks = 0
+
+        class Changing:
+            def status(self) -> SimpleNamespace:
+                return SimpleNamespace(durable_seq=looks)
+
+            async def get(self, key: bytes) -> bytes:
+                nonlocal looks
+                looks += looks < 30
+                return b"%d" % looks
+
+        assert loop().run(_values(Changing(), [A, B])) == [b"30", b"30"]
+
+    @pytest.mark.parametrize("is_closed", [False, True])
+    def test_one_that_closed_itself_is_opened_again_once(self, storage, url, monkeypatch, is_closed):
+        reader, gate, get, opened = ObjectStoreStorage(url, readonly=True), Gate(), slate.DbReader.get, []
+
+        async def late(db: slate.DbReader, key: bytes) -> bytes | None:
+            if not opened:
+                await gate.wait()
+            return await get(db, key)
+
+        def open_reader(it: ObjectStoreStorage) -> None:
+            opened.append(it)
+            open_really(it)
+
+        open_really = ObjectStoreStorage._open_reader
+        monkeypatch.setattr(slate.DbReader, "get", late)
+        monkeypatch.setattr(ObjectStoreStorage, "_open_reader", open_reader)
+        with ThreadPoolExecutor(4) as pool:
+            reading = [pool.submit(reader.get, [A]) for _ in range(4)]
+            for _ in reading:
+                gate.reached.acquire()
+            if is_closed:
+                reader.close()
+            else:
+                loop().run(reader._reader.shutdown())
+            gate.open()
+            told = [each.exception() for each in reading]
+        assert [type(each) for each in told] == [ClosedError if is_closed else type(None)] * 4
+        assert len(opened) == (0 if is_closed else 1)
+        reader.close()
 
     def test_nothing_is_made_where_there_is_no_log(self, tmp_path, url):
         with pytest.raises(FormatError, match="holds no log"):
@@ -430,8 +651,6 @@ class TestRefusals:
             ObjectStoreStorage(folder, synchronous="full")
 
     def test_a_newer_format_and_its_writer_is_not_disturbed(self, url):
-        from eventlog.storage import objectstore_db as databases
-
         newer = ObjectStoreStorage(url)
         record = b"eventlog" + bytes((2,)) + b"12345678"
         databases.loop().run(newer._writer.db.put(b"Mlog", record))
@@ -448,8 +667,6 @@ class TestRefusals:
         newer.close()
 
     def test_another_database_of_slatedb(self, folder):
-        from eventlog.storage import objectstore_db as databases
-
         async def make() -> None:
             db = await slate.DbBuilder(folder.removeprefix("file:///"), slate.ObjectStore.resolve("file:///")).build()
             await db.put(b"x", b"y")
@@ -501,8 +718,9 @@ class TestRefusals:
         own = object_server.Server()
         for name, value in own.environment.items():
             monkeypatch.setenv(name, value)
-        storage = ObjectStoreStorage(f"s3://{object_server.BUCKET}/log", timeout_s=2)
+        storage = ObjectStoreStorage(f"s3://{object_server.BUCKET}/log")
         storage.commit([(A, b"1")])
+        storage._timeout_s = storage._writer.timeout_s = 2  # only now: opening may take longer
         own.stop()
         with pytest.raises(StorageError, match="may be there or not"):
             storage.commit([(A, b"2")])
