@@ -593,6 +593,7 @@ class LocalStorage:
             if body:
                 if self._end & OFFSET_MASK >= FILE_BYTES:
                     self._seal()
+                    self._hurry()
                 at = self._end
                 end = at + self._files.write(_frame(len(body), _checksum(body, at)) + body, at)  # as `batch`
                 if end > self._room and end - at < _LARGE_BYTES:
@@ -677,9 +678,6 @@ class LocalStorage:
         with self._state:  # who caught up in between would make the layer, too, and the first one would be folded empty
             self._words[END] = position(number, 0)  # as in commit
             self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
-        self._wake()
-        if self._worker is not None:
-            self._worker.hurry.set()
 
     # --- flushing and folding -------------------------------------------------------------------------------------
 
@@ -770,6 +768,12 @@ class LocalStorage:
             self._worker = Worker(self._work, FLUSH_INTERVAL_S)
         self._worker.wake.set()
 
+    def _hurry(self) -> None:
+        """Have folded at once what was sealed."""
+        self._wake()
+        assert self._worker is not None
+        self._worker.hurry.set()
+
     # --- handles --------------------------------------------------------------------------------------------------
 
     def size_bytes(self) -> int:
@@ -825,7 +829,8 @@ class LocalStorage:
                 finally:
                     if self._mode != "off":
                         self._lock.release()
-        self._fold()
+        with suppress(BusyError):  # somebody else folds
+            self._fold()
         self._flush_to(self._words[END])
 
     def _is_at_rest(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
@@ -412,6 +413,27 @@ class TestClose:
             storage = reopened(tmp_path / mode)
             assert None not in storage.get(acknowledged)
             storage.close()
+
+
+    @pytest.mark.parametrize("mode", ["full", "off"])
+    def test_begins_no_work_that_goes_on_behind_it(self, tmp_path, monkeypatch, mode):
+        storage = reopened(tmp_path / "log", mode)
+        assert go_on(storage) == 1
+        monkeypatch.setattr(local, "Worker", None)  # to make one is an error
+        storage.close()
+        again = reopened(tmp_path / "log", mode)
+        assert checked(again) == 1
+        again.close()
+
+    def test_leaves_to_others_what_they_are_at(self, tmp_path):
+        storage = reopened(tmp_path / "log", "full", lock_timeout_s=0)
+        assert go_on(storage) == 1
+        with (tmp_path / "log" / "write.lock").open() as other:  # as another process has it that folds
+            fcntl.flock(other, fcntl.LOCK_EX)
+            storage.close()
+        again = reopened(tmp_path / "log", "full")
+        assert checked(again) == 1
+        again.close()
 
 
 class SlowFiles(LocalFiles):
