@@ -771,8 +771,8 @@ class LocalStorage:
     def _hurry(self) -> None:
         """Have folded at once what was sealed."""
         self._wake()
-        assert self._worker is not None
-        self._worker.hurry.set()
+        if self._worker is not None:
+            self._worker.hurry.set()
 
     # --- handles --------------------------------------------------------------------------------------------------
 
