@@ -31,6 +31,9 @@ from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_key,
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.snapshots import (
+    MANIFEST_FACTOR,
+    MANIFEST_FLOOR,
+    add_up,
     advanced,
     apply_changes,
     is_newest_read,
@@ -614,10 +617,14 @@ class Run:
         if not 0 < tip.at[1] - before.at[1] <= _FEW_EVENTS:
             return
 
+        anew = tip.load
+
         def load() -> Progress:
             branches, entries = self._branches, dict(before.entries)
-            since = play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
-            return known._replace(entries=entries, since=known.since + since)
+            since = known.since + play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
+            if since >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * known.manifest):
+                return anew()  # whoever writes has written a manifest since, so there is less to apply
+            return known._replace(entries=entries, since=since)
 
         tip.load = load
 
@@ -720,9 +727,10 @@ class Run:
         branches = self._branches
         of, seen, entries = self._looked_at
         if of is branches and seen[0] == at[0] and 0 <= at[1] - seen[1] <= _NEIGHBORS:
-            entries = dict(entries)  # their values are read already
+            entries, trailing = dict(entries), set[str]()  # their values are read already
             try:
-                play(self._storage, branches.lineage, branches.run, at, seen[1], entries)
+                play(self._storage, branches.lineage, branches.run, at, seen[1], entries, trailing)
+                add_up(entries, trailing, self._codec)
                 found = branches.event(at)
             except (CorruptionError, NotFoundError):  # what lies between may be pruned since
                 found, entries = self._read_at(at)
@@ -851,6 +859,7 @@ class Run:
             unread = [channel for channel in changed if channel in entries and not is_newest_read(entries[channel])]
             if unread:
                 entries.update(branches.read(at, entries, unread))
+            add_up(entries, changed, self._codec)
             yield (event := self._branches.event_of(at, read)), State(event, dict(entries), branches)
 
     def _dense(

@@ -311,6 +311,21 @@ def manifest_pair(run: int, at: tuple[int, int], entries: Mapping[str, Entry]) -
     return key, seal(key, msgpack.packb([_listed(channel, entry) for channel, entry in entries.items()]))
 
 
+def add_up(entries: Entries, channels: Iterable[str], codec: Codec) -> None:
+    """Where the deltas of a read channel outweigh its value, put that in their stead, as a manifest would.
+
+    Who goes on from event to event would apply all of them again at each, in vain.
+    """
+    for channel in channels:
+        entry = entries.get(channel)
+        if entry is None or entry.trail is None or entry.debt < max(entry.size, MANIFEST_FLOOR):
+            continue
+        if is_read(entry):
+            with suppress(Exception):  # a type that this process does not know: who asks for the value is told
+                full = encoded_value(entry, codec)
+                entries[channel] = Entry(entry.kind, len(full), 0, full, None)
+
+
 def due(entries: Mapping[str, Entry]) -> list[str]:
     """The channels that the next manifest will write whole."""
     return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]
@@ -413,13 +428,21 @@ class Played(NamedTuple):
     fields: list[Any]
 
 
-def play(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int, entries: Entries) -> int:
-    """Bring `entries` from the event at seq `before` to the one `at`; returns what reading cost in vain or extra.
+def play(
+    storage: Storage,
+    lineage: Lineage,
+    run: int,
+    at: tuple[int, int],
+    before: int,
+    entries: Entries,
+    trailing: set[str] | None = None,
+) -> int:
+    """Bring `entries` from the event at seq `before` to the one `at`; see `bring_up`.
 
     Raises:
         CorruptionError: a record on the way is damaged or missing.
     """
-    return bring_up(entries, played(storage, lineage, run, at, before))
+    return bring_up(entries, played(storage, lineage, run, at, before), trailing)
 
 
 def played(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int) -> Iterator[Played]:
@@ -437,8 +460,14 @@ def played(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], be
         raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
 
 
-def bring_up(entries: Entries, events: Iterable[Played]) -> int:
-    """Bring `entries` up to date with events; returns what reading them cost in vain or extra."""
+def bring_up(entries: Entries, events: Iterable[Played], trailing: set[str] | None = None) -> int:
+    """Bring `entries` up to date with events; returns what reading them cost in vain or extra.
+
+    Args:
+        entries: are changed in place.
+        events: as they follow each other.
+        trailing: takes the channels that were not, or not only, set whole.
+    """
     since = 0
     fresh: list[list[Any]] = []
     for at, size, _, fields in events:
@@ -456,6 +485,8 @@ def bring_up(entries: Entries, events: Iterable[Played]) -> int:
             changed, cost = advanced(entries, placed(fields[_FIRST_SLOT - 1 :], at), at, size)
             apply_changes(entries, changed)
             since += cost
+            if trailing is not None:
+                trailing.update(changed)
     put_fresh(entries, fresh)
     return since
 

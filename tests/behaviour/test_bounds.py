@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, Extend, NotFoundError, TaskWrite
+from eventlog import EventLog, Extend, NotFoundError, TaskWrite, delta
 from eventlog.codec import MSGPACK
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from eventlog.storage import Storage
 
@@ -130,6 +130,38 @@ class TestReading:
                 state = dict(run.at(step))
             assert state["n"] == step
             assert tally.read <= FACTOR * state_bytes(state) + FLOOR, (step, tally)
+
+    @pytest.mark.parametrize("way", ["at", "replay", "refresh"])
+    def test_a_small_value_that_changes_at_every_step_is_not_made_of_all_of_them(
+        self, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        steps, applied, replayed = 600, 0, delta.replayed
+
+        def counted(value: Any, operations: Sequence[tuple[int, bytes]], codec: Any) -> Any:
+            nonlocal applied
+            applied += len(operations)
+            return replayed(value, operations, codec)
+
+        def state_at(step: int) -> dict[str, Any]:
+            return {"a": [step, "x" * 50], "b": "y" * step}
+
+        storage = MemoryStorage()
+        run, reader = EventLog(storage).run("r"), EventLog(storage).run("r")
+        if way != "refresh":
+            for step in range(steps):
+                run.commit(state_at(step))
+            reader.refresh()
+        states = (state for _, state in reader.replay())
+        monkeypatch.setattr(delta, "replayed", counted)
+        for step in range(steps):
+            if way == "refresh":
+                with monkeypatch.context() as patch:
+                    patch.setattr(delta, "replayed", replayed)
+                    run.commit(state_at(step))
+                assert dict(reader.refresh().state) == state_at(step)
+            else:
+                assert dict(reader.at(step) if way == "at" else next(states)) == state_at(step)
+        assert applied <= steps * 2 * 30
 
     @pytest.mark.parametrize("step", [0, 1, 99, 50_001, LONG - 1])
     def test_a_tiny_state_of_a_long_run(self, long_narrow: CountingStorage, step: int) -> None:

@@ -414,7 +414,6 @@ class TestClose:
             assert None not in storage.get(acknowledged)
             storage.close()
 
-
     @pytest.mark.parametrize("mode", ["full", "off"])
     def test_begins_no_work_that_goes_on_behind_it(self, tmp_path, monkeypatch, mode):
         storage = reopened(tmp_path / "log", mode)
