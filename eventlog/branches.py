@@ -59,7 +59,6 @@ from eventlog.records import (
 from eventlog.snapshots import (
     INLINE,
     INLINE_CHANGE,
-    MANIFEST_FACTOR,
     MANIFEST_FLOOR,
     MAX_SEGMENTS,
     PART,
@@ -76,6 +75,7 @@ from eventlog.snapshots import (
     put_fresh,
     read_entries,
     read_places,
+    room_after,
 )
 from eventlog.tasks import REFERRED, refer
 from eventlog.trunk import Trunk, pruned, read_trunk, was_pruned
@@ -593,7 +593,7 @@ class Branches:
         if changes is not None:
             changed, cost = advanced(tip.entries, changes, at, len(record))
         since += cost
-        if since >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest) or segments >= MAX_SEGMENTS:
+        if (since >= MANIFEST_FLOOR and since >= room_after(manifest)) or segments >= MAX_SEGMENTS:
             return self.write(tip, (draft,))[0]
         end = head_record(seq, digest)
         batch.puts.extend(((key, record), (end_key, end)))
@@ -694,7 +694,7 @@ class Branches:
         is_tips = segment is tip.segment
         if len(drafts) > 1 or alike is not None or not is_tips:
             entries, fresh, segments = dict(tip.entries), [], segments + (not is_tips)
-        room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+        room = room_after(manifest)
         events: list[Event] = []
         changed: Entries = {}
         for draft in drafts:
@@ -732,7 +732,7 @@ class Branches:
                 put_fresh(entries, fresh or ())
                 manifest = self._put_manifest(batch, (number, seq), entries)
                 fresh, since, segments = [], 0, 0
-                room = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+                room = room_after(manifest)
         progress = _new(Progress, (entries, since, manifest, segments))
         if alike is not None:
             events += self._put_alike(batch, events[-1], alike)
@@ -760,13 +760,13 @@ class Branches:
         """Add the manifests due along the events just put, which are alike; the progress then, and what it lacks."""
         entries, since, manifest, segments = progress
         plain, width, n = alike.plain, alike.width, len(alike.times_ns)
-        room, fresh = max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest), plain[-width:]
+        room, fresh = room_after(manifest), plain[-width:]
         for index, (key, record) in enumerate(batch.puts[-n:], 1):
             since += len(record) + READ_COST
             if since >= room or segments >= MAX_SEGMENTS:
                 put_fresh(entries, [plain[width * (index - 1) : width * index]])
                 manifest = self._put_manifest(batch, place_of(key), entries)
-                since, segments, room = 0, 0, max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+                since, segments, room = 0, 0, room_after(manifest)
         return _new(Progress, (entries, since, manifest, segments)), [fresh]
 
     def _put_changes(

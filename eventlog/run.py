@@ -31,8 +31,6 @@ from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_key,
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
 from eventlog.snapshots import (
-    MANIFEST_FACTOR,
-    MANIFEST_FLOOR,
     add_up,
     advanced,
     apply_changes,
@@ -40,6 +38,7 @@ from eventlog.snapshots import (
     placed,
     play,
     progress_at,
+    room_after,
     take_over,
 )
 from eventlog.state import State
@@ -622,7 +621,7 @@ class Run:
         def load() -> Progress:
             branches, entries = self._branches, dict(before.entries)
             since = known.since + play(self._storage, branches.lineage, branches.run, tip.at, before.at[1], entries)
-            if since >= max(MANIFEST_FLOOR, MANIFEST_FACTOR * known.manifest):
+            if since >= room_after(known.manifest):
                 return anew()  # whoever writes has written a manifest since, so there is less to apply
             return known._replace(entries=entries, since=since)
 

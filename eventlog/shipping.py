@@ -331,16 +331,16 @@ class Shipper:
         while some := list(islice(gone, _GONE_KEYS)):
             puts, deletes = self._loose(run, ends.lasts(), batches)
             batches.end()
-            if self._has_lost(run, ends):
+            if self._lost_since(run, ends):
                 return False
             self._commit(puts, deletes)
             for begin in range(0, len(some), _BATCH_KEYS):
-                if self._has_lost(run, ends):
+                if self._lost_since(run, ends):
                     return False
                 self._commit([], some[begin : begin + _BATCH_KEYS])
         return True
 
-    def _has_lost(self, run: int, ends: _Ends) -> bool:
+    def _lost_since(self, run: int, ends: _Ends) -> bool:
         return _has_lost(_pairs(self.source, run, _FIXED), ends.fixed)
 
     # --- what changes ---------------------------------------------------------------------------------------------

@@ -326,6 +326,11 @@ def add_up(entries: Entries, channels: Iterable[str], codec: Codec) -> None:
                 entries[channel] = Entry(entry.kind, len(full), 0, full, None)
 
 
+def room_after(manifest: int) -> int:
+    """Bytes that events may cost to read, in vain or extra, before a manifest follows one of `manifest` bytes."""
+    return max(MANIFEST_FLOOR, MANIFEST_FACTOR * manifest)
+
+
 def due(entries: Mapping[str, Entry]) -> list[str]:
     """The channels that the next manifest will write whole."""
     return [channel for channel, entry in entries.items() if entry.trail is not None and entry.debt >= entry.size]

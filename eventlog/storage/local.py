@@ -592,8 +592,7 @@ class LocalStorage:
                     break
             if body:
                 if self._end & OFFSET_MASK >= FILE_BYTES:
-                    self._seal()
-                    self._hurry()
+                    self._turn_over()
                 at = self._end
                 end = at + self._files.write(_frame(len(body), _checksum(body, at)) + body, at)  # as `batch`
                 if end > self._room and end - at < _LARGE_BYTES:
@@ -678,6 +677,13 @@ class LocalStorage:
         with self._state:  # who caught up in between would make the layer, too, and the first one would be folded empty
             self._words[END] = position(number, 0)  # as in commit
             self._layers, self._end = [*self._layers, Layer(number)], position(number, 0)
+
+    def _turn_over(self) -> None:
+        """Seal a file that is full, and have it folded at once; as `_seal`."""
+        self._seal()
+        self._wake()
+        if self._worker is not None:
+            self._worker.hurry.set()
 
     # --- flushing and folding -------------------------------------------------------------------------------------
 
@@ -767,12 +773,6 @@ class LocalStorage:
         if self._worker is None:
             self._worker = Worker(self._work, FLUSH_INTERVAL_S)
         self._worker.wake.set()
-
-    def _hurry(self) -> None:
-        """Have folded at once what was sealed."""
-        self._wake()
-        if self._worker is not None:
-            self._worker.hurry.set()
 
     # --- handles --------------------------------------------------------------------------------------------------
 
