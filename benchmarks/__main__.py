@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FAMILIES = ("direct", "graphs", "wide", "alone", "volume", "scale", "reading", "threads", "servers")
-REPEATS = {"graphs": 11, "volume": 2, "threads": 2, "servers": 2}
-"""Rounds, 5 where nothing is said: line 4 asks for 11; bytes are exact, so the second only shows that they are;
-servers take turns within a measurement."""
+ROUNDS = {"graphs": 11, "servers": 2}
+"""5 where nothing is said; line 4 asks for 11; servers take turns within a measurement."""
 HERE = Path(__file__).parent
 
 
@@ -35,11 +34,10 @@ def main() -> None:
     found: dict[str, Results] = {}
     with Nursery() as nursery:
         for name in options.only or FAMILIES:
-            repeats = options.repeats or min(REPEATS.get(name, 5), 5 if options.quick else 99)
             print(f"… {name}", file=sys.stderr, flush=True)
             jobs = _jobs(name, options)
             if jobs:
-                found[name] = run_interleaved(nursery, jobs, repeats)
+                found[name] = run_interleaved(nursery, jobs, *_rounds(name, options))
     text = _report(found, options, time.monotonic() - began)
     print(text)
     if not options.only:
@@ -55,6 +53,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="rounds of every measurement")
     parser.add_argument("--directory", help="where the measurements write; by default the system's temporary directory")
     return parser.parse_args()
+
+
+def _rounds(name: str, options: argparse.Namespace) -> tuple[int, int]:
+    """How many; and how many of what is counted, where the second only shows that it is exact."""
+    if options.repeats:
+        return options.repeats, options.repeats
+    if options.quick:
+        return 1 if name == "servers" else 5, 1
+    return ROUNDS.get(name, 5), 2
 
 
 def _jobs(name: str, options: argparse.Namespace) -> dict[str, Any]:

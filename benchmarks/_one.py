@@ -24,6 +24,7 @@ def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Run ``module.function(directory, **arguments)`` in a fresh directory, removed afterwards."""
     module, function = name.split(".")
     directory = Path(tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIRECTORY")))
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(directory))  # where PostgreSQL's servers put what they need
     try:
         return dict(getattr(importlib.import_module(f"benchmarks.{module}"), function)(directory, **arguments))
     except AbsentError as absent:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from benchmarks import peers
 from benchmarks.machine import pin
+from benchmarks.ours import written_whole
 from benchmarks.payload import text
 from benchmarks.peers import IDENTITY, MEMORY, NO, NULL, OURS, OURS_FULL, POSTGRES, SQLITE, SQLITE_NORMAL
 from benchmarks.runner import Job, Results, job
@@ -177,25 +178,29 @@ def steps(directory: Path, workload: str, saver: str, n: int, is_timed: bool = F
     }
 
 
-def grown(directory: Path, workload: str, saver: str, n: int) -> dict[str, Any]:
-    """One thread of 2n supersteps: what the second n add to the disk, whatever the first state cost.
+def grown(directory: Path, workload: str, n: int) -> dict[str, Any]:
+    """One thread of 2n supersteps with our saver: what the second n add to the disk, whatever the first state cost.
 
     Closed after every quarter of n, so that everything is where it will stay. What that leaves free for the next time
     to take is in both figures then; each part but the first begins with an input, one checkpoint more.
 
     Returns:
-        `first` and `bytes`: bytes on disk per step after n and after 2n; `added`, those of a step between.
+        `first` and `bytes`: bytes on disk per step after n and after 2n; `added`, those of a step between; `manifests`
+        and `snapshots` that were written between.
     """
-    sizes = []
+    sizes, whole = [], []
     for part in range(2 * _PARTS):
-        reached, end = n * part // _PARTS, n * (part + 1) // _PARTS
-        with peers.opened(saver, directory) as opened:
-            graph, given = compiled(workload, opened.saver, end, [])
+        reached, until = n * part // _PARTS, n * (part + 1) // _PARTS
+        with peers.opened(OURS, directory) as opened:
+            graph, given = compiled(workload, opened.saver, until, [])
             config = {"configurable": {"thread_id": "thread"}, "recursion_limit": n + 10}
             graph.invoke({"count": reached} if part else given, config, durability="sync")
         sizes.append(peers.stored(directory))
-    half, whole = sizes[_PARTS - 1], sizes[-1]
-    return {"first": half / n, "bytes": whole / n / 2, "added": (whole - half) / n}
+        whole.append(written_whole(directory))
+    half, end = sizes[_PARTS - 1], sizes[-1]
+    manifests, snapshots = (after - before for before, after in zip(whole[_PARTS - 1], whole[-1], strict=True))
+    found = {"first": half / n, "bytes": end / n / 2, "added": (end - half) / n}
+    return {**found, "manifests": manifests, "snapshots": snapshots}
 
 
 def _curve(gaps: list[float], points: int = 20) -> list[float]:
@@ -244,7 +249,7 @@ _INSIDE = "inside / "
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """What a target names; `wide` runs every saver on every workload."""
-    counter, chat = (400, 200) if quick else (2000, 1000)
+    counter, chat = (200, 200) if quick else (2000, 1000)
     plan = {
         "counter": (counter, (NULL, OURS, OURS_FULL, SQLITE)),
         "chat": (chat, (NULL, OURS, IDENTITY, SQLITE_NORMAL)),

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from eventlog import EventLog
+from eventlog.layout import MANIFEST, SNAPSHOT
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.local import LocalStorage
 
@@ -34,6 +35,16 @@ class CountingFiles(LocalFiles):
 def open_log(directory: Path, synchronous: str = "normal", files: LocalFiles | None = None) -> EventLog:
     """A log in a directory; through the storage, because the seam that counts flushes is there."""
     return EventLog(LocalStorage(directory / "log", synchronous=synchronous, files=files))  # type: ignore[arg-type]
+
+
+def written_whole(directory: Path) -> tuple[int, int]:
+    """How many manifests, with the small values in them, and how many snapshots of larger ones a closed log has."""
+    storage = LocalStorage(directory / "log", readonly=True)
+    try:
+        manifests, snapshots = (sum(1 for _ in storage.scan([(kind, b"\xff")])) for kind in (MANIFEST, SNAPSHOT))
+    finally:
+        storage.close()
+    return manifests, snapshots
 
 
 def disk_bytes(directory: Path) -> int:

@@ -14,7 +14,7 @@ from benchmarks.machine import pin
 from benchmarks.ours import disk_bytes, open_log
 from benchmarks.payload import text
 from benchmarks.peers import MEMORY, OURS, POSTGRES, SQLITE_NORMAL
-from benchmarks.runner import Job, Results, job
+from benchmarks.runner import Job, Results, count, job
 from benchmarks.table import Row, Sheet, at_most, judged, sheet_of
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def jobs(*, quick: bool) -> dict[str, Job]:
         **{f"seek, {shape}": job("reading.seek", shape=shape, n=steps) for shape in SHAPES},
         **{f"fork, {length} events": job("reading.fork", n=length) for length in lengths},
         **{
-            f"update_state / {saver}": job("reading.update_state", saver=saver, n=100 if quick else 1000)
+            f"update_state / {saver}": count("reading.update_state", saver=saver, n=100 if quick else 1000)
             for saver in (OURS, SQLITE_NORMAL)
         },
     }

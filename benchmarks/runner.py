@@ -14,15 +14,25 @@ ROOT = Path(__file__).parent.parent
 
 
 class Job(NamedTuple):
-    """A measurement's name, ``module.function``, and its arguments."""
+    """A measurement's name, ``module.function``, and its arguments.
+
+    Attributes:
+        is_counted: whether what its rows are made of is counted, so that a second round only shows that it is exact.
+    """
 
     name: str
     arguments: dict[str, Any]
+    is_counted: bool = False
 
 
 def job(name: str, **arguments: Any) -> Job:
     """A job, written short."""
     return Job(name, arguments)
+
+
+def count(name: str, **arguments: Any) -> Job:
+    """A job of which something is counted."""
+    return Job(name, arguments, is_counted=True)
 
 
 @dataclass(slots=True)
@@ -72,7 +82,7 @@ class Nursery:
         to, back = self._process.stdin, self._process.stdout
         assert isinstance(to, IO) or to is not None
         assert back is not None
-        to.write(json.dumps(job) + "\n")
+        to.write(json.dumps([job.name, job.arguments]) + "\n")
         to.flush()
         return dict(json.loads(back.readline()))
 
@@ -85,16 +95,18 @@ class Nursery:
         self._process.wait()
 
 
-def run_interleaved(nursery: Nursery, jobs: dict[str, Job], repeats: int) -> Results:
+def run_interleaved(nursery: Nursery, jobs: dict[str, Job], repeats: int, counts: int) -> Results:
     """Every job once per round, in an order that turns, so that none always follows the same neighbour.
 
-    A job that is absent or fails is not tried again.
+    What is counted is in the first `counts` rounds only. A job that is absent or fails is not tried again.
     """
     results = Results({label: [] for label in jobs})
     labels = list(jobs)
     for turn in range(repeats):
         shift = turn % len(labels) if labels else 0
         for label in labels[shift:] + labels[:shift]:
+            if jobs[label].is_counted and turn >= counts:
+                continue
             if not turn or not results.trouble(label) or not results.runs[label]:
                 results.runs[label].append(nursery.run(jobs[label]))
     return results

@@ -173,10 +173,10 @@ def _bare(uri: str, runs: int, size: int) -> Callable[[int, int], None]:
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Chats of 1,000 messages, of 400 in `quick`."""
-    length, many = (400, 5) if quick else (1000, 20)
+    counter, chat, many = (100, 400, 5) if quick else (1000, 1000, 20)
     return {
-        COUNTER: job("servers.steps", workload="counter", n=length),
-        CHAT: job("servers.steps", workload="chat", n=length),
+        COUNTER: job("servers.steps", workload="counter", n=counter),
+        CHAT: job("servers.steps", workload="chat", n=chat),
         ONE: job("servers.throughput", runs=1, n=40 * many),
         MANY: job("servers.throughput", runs=100, n=many),
     }

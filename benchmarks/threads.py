@@ -10,7 +10,7 @@ from benchmarks import peers
 from benchmarks.graphs import compiled
 from benchmarks.machine import pin
 from benchmarks.peers import MEMORY, OURS, SQLITE_NORMAL
-from benchmarks.runner import Job, Results, job
+from benchmarks.runner import Job, Results, count, job
 from benchmarks.table import Row, Sheet, at_most, judged, sheet_of
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def history(directory: Path, saver: str, n: int) -> dict[str, Any]:
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Ours beside who can do the same."""
     n, states = (400, 100) if quick else (2000, 2000)
-    found = {f"{RING} / {SQLITE_NORMAL}": job("threads.ring", saver=SQLITE_NORMAL, n=n)}
-    found |= {f"{RING} / {OURS} × {k * n}": job("threads.ring", saver=OURS, n=k * n) for k in (1, 2)}
+    found = {f"{RING} / {SQLITE_NORMAL}": count("threads.ring", saver=SQLITE_NORMAL, n=n)}
+    found |= {f"{RING} / {OURS} × {k * n}": count("threads.ring", saver=OURS, n=k * n) for k in (1, 2)}
     for events in (10, 1000 if quick else 10_000):
         found[f"{COPY} / {events} checkpoints"] = job("threads.copy", n=events)
     for saver in (OURS, MEMORY, SQLITE_NORMAL):

@@ -9,7 +9,7 @@ from benchmarks.graphs import label
 from benchmarks.ours import disk_bytes, open_log
 from benchmarks.payload import text
 from benchmarks.peers import OURS, SQLITE_NORMAL
-from benchmarks.runner import Job, Results, job
+from benchmarks.runner import Job, Results, count
 from benchmarks.table import Row, Sheet, at_most, judged, sheet_of
 
 if TYPE_CHECKING:
@@ -72,13 +72,14 @@ def _runs(*, quick: bool) -> list[tuple[str, str, int]]:
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Ours at n and 2n steps, and beside it what SQLite's saver takes."""
     found = {
-        _sized(workload, OURS, 2 * n): job("graphs.grown", workload=workload, saver=OURS, n=n)
+        _sized(workload, OURS, 2 * n): count("graphs.grown", workload=workload, n=n)
         for workload, n in _lengths(quick=quick).items()
     }
-    found |= {_sized(*run): job("graphs.steps", workload=run[0], saver=run[1], n=run[2]) for run in _runs(quick=quick)}
-    found[CHANNELS] = job("volume.channels", n=10_000)
-    found[LIST] = job("volume.growing_list", n=500 if quick else 2000)
-    found["message"] = job("graphs.encoded_message")
+    for workload, saver, n in _runs(quick=quick):
+        found[_sized(workload, saver, n)] = count("graphs.steps", workload=workload, saver=saver, n=n)
+    found[CHANNELS] = count("volume.channels", n=10_000)
+    found[LIST] = count("volume.growing_list", n=500 if quick else 2000)
+    found["message"] = count("graphs.encoded_message")
     return found
 
 
@@ -112,6 +113,7 @@ def _pair(found: Results, workload: str, name: str, limit: float) -> list[Row]:
         """Between n and 2n steps: what the first state cost stands in the note, as the mean from the first step on."""
         message = found.median("message", "bytes") if workload == "chat" else 0
         note = f"steps {n:,} to {2 * n:,}; from the first one {found.median(name, 'bytes'):,.0f} B"
+        note += f"; {found.median(name, 'manifests'):.0f} manifests and {found.median(name, 'snapshots'):.0f} snapshots"
         note += f"; the message is {message:.0f} B" if message else ""
         added = found.median(name, "added")
         return at_most("7", f"{workload}: bytes on disk a step", added, limit + message, "B", note)
