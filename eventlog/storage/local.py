@@ -135,7 +135,7 @@ class LocalStorage:
         try:
             self._open()
         except BaseException:
-            self.close()
+            self._give_back()  # and seals nothing: who has the log with "off" goes on writing where it was
             raise
         with _coming_and_going:
             _handles.add(self)

@@ -172,6 +172,19 @@ class TestOff:
         assert go_on(here, 100) == checked(here)
         here.close()
 
+    def test_who_is_refused_leaves_the_journal_as_it_is(self, tmp_path):
+        here = reopened(tmp_path / "log", "off")
+        go_on(here, 3)
+        here.flush()
+        with pytest.raises(BusyError):
+            reopened(tmp_path / "log", "off", lock_timeout_s=0)
+        here.commit([(b"\x20", b"v")])  # nothing is read before
+        here.close()
+        again = reopened(tmp_path / "log")
+        assert checked(again) == 3
+        assert again.get([b"\x20"]) == [b"v"]
+        again.close()
+
     def test_a_child_of_a_fork_is_excluded_however_often_it_tries(self, tmp_path):
         here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
         go_on(here, 3)
