@@ -568,12 +568,35 @@ class TestDirectory:
         with suppress(EventLogError):
             storage.close()
 
+    def test_moved_right_after_a_flush_looked_for_it_what_is_committed_then_is_left_to_the_next_one(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)  # no other flush
+        storage = reopened(tmp_path / "log")
+        go_on(storage, 3)
+        look = storage._check_place
+
+        def looked() -> None:
+            monkeypatch.setattr(storage, "_check_place", look)
+            look()
+            (tmp_path / "log").rename(tmp_path / "elsewhere")
+            reopened(tmp_path / "log").close()
+            storage.commit(*batch_of(4))
+
+        monkeypatch.setattr(storage, "_check_place", looked)
+        storage.flush()
+        with pytest.raises(StorageError, match="open the log again"):
+            storage.flush()
+        with suppress(EventLogError):
+            storage.close()
+
 
 class Overheard:
     """The words of a journal's header; whenever the end moves, another thread reads at once."""
 
     def __init__(self, storage) -> None:
         self.words, self.storage = storage._words, storage
+        self.readers: list[threading.Thread] = []
 
     def __getitem__(self, index):
         return self.words[index]

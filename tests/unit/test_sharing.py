@@ -21,22 +21,22 @@ class Disk:
 
     def __init__(self) -> None:
         self.shared = SharedFlush()
-        self.end = self.flushed = self.flushes = self.checks = 0
+        self.end = self.flushed = self.flushes = self.begun = 0
         self.gate = threading.Event()
         self.error: Exception | None = None
         self._at_work = threading.Lock()
 
-    def check(self) -> None:
-        self.checks += 1
+    def begin(self) -> int:
+        self.begun += 1
+        return self.end
 
-    def flush(self, head: Any) -> None:
+    def flush(self, head: Any, target: int) -> None:
         assert head is self
         assert self._at_work.acquire(blocking=False), "two flushes at once"
         try:
-            target = self.end
             self.flushes += 1
-            assert self.checks == self.flushes
-            assert self.gate.wait(20)
+            assert self.begun == self.flushes
+            assert self.gate.wait(60)
             if self.error is not None:
                 raise self.error
             self.flushed = max(self.flushed, target)
@@ -48,7 +48,7 @@ class Disk:
         self.reach(self.end, patience_s)
 
     def reach(self, end: int, patience_s: float = 0) -> None:
-        self.shared.reach(end, self, self.check, self.flush, patience_s)  # type: ignore[arg-type]
+        self.shared.reach(end, self, self.begin, self.flush, patience_s)  # type: ignore[arg-type]
         assert self.flushed >= end
 
     def waiting(self) -> int:
@@ -61,7 +61,7 @@ def disk() -> Disk:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -75,7 +75,7 @@ def test_one_flush_serves_all_who_came_while_another_ran(disk):
         until(lambda: disk.waiting() == 6)
         disk.gate.set()
         for each in working:
-            each.result(timeout=20)
+            each.result(timeout=60)
     assert disk.flushes == 2
 
 
@@ -88,12 +88,12 @@ def test_who_is_served_goes_on_while_the_next_flush_runs(disk):
         until(lambda: disk.waiting() == 2)
         disk.gate.set()
         disk.gate = threading.Event()
-        first.result(timeout=20)
-        served.result(timeout=20)
+        first.result(timeout=60)
+        served.result(timeout=60)
         until(lambda: disk.flushes == 2)
         assert not next_one.done()
         disk.gate.set()
-        next_one.result(timeout=20)
+        next_one.result(timeout=60)
 
 
 def test_nothing_is_flushed_for_who_is_served_already(disk):
@@ -108,7 +108,7 @@ def test_everybody_returns_served_whatever_the_order(disk):
     with ThreadPoolExecutor(8) as pool:
         working = [pool.submit(disk.commit, 0.002 * (n % 3 == 0)) for n in range(2000)]
         for each in working:
-            each.result(timeout=20)
+            each.result(timeout=60)
     assert disk.waiting() == 0
 
 
@@ -118,7 +118,7 @@ def test_each_who_waited_is_told_that_it_failed(disk):
         working = [pool.submit(disk.commit, 0.01 * (n == 3)) for n in range(5)]
         until(lambda: disk.flushes == 1 and disk.waiting() >= 3)
         disk.gate.set()
-        assert [type(each.exception(timeout=20)) for each in working] == [OSError] * 5
+        assert [type(each.exception(timeout=60)) for each in working] == [OSError] * 5
     disk.error = None
     disk.commit()
     assert disk.flushed == 6
@@ -132,7 +132,7 @@ def test_the_patient_leave_it_to_others_to_begin(disk):
         assert disk.flushes == 0
         disk.gate.set()
         disk.commit()
-        patient.result(timeout=20)
+        patient.result(timeout=60)
     assert disk.flushes == 1
     disk.end += 1
     disk.reach(disk.end, 0.001)
@@ -144,23 +144,27 @@ class InterruptionError(Exception):
 
 
 @pytest.fixture
-def interrupt_after():
-    """Interrupts the main thread, as Ctrl-C does, after so many seconds."""
+def interrupt_once():
+    """Interrupts the main thread, as Ctrl-C does, once something is so."""
 
     def interrupt(*_: object) -> None:
         raise InterruptionError
 
+    def wait_and_interrupt(is_so: Callable[[], bool]) -> None:
+        until(is_so)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda is_so: pool.submit(wait_and_interrupt, is_so)
     signal.signal(signal.SIGALRM, before)
 
 
-def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_after):
+def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_once):
     with ThreadPoolExecutor(2) as pool:
         leads = pool.submit(disk.commit)
         until(lambda: disk.flushes == 1)
-        interrupt_after(0.05)
+        interrupt_once(lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
         assert disk.waiting() == 0
@@ -168,11 +172,11 @@ def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_after)
         until(lambda: disk.waiting() == 1)
         disk.gate.set()
         for each in (leads, other):
-            each.result(timeout=20)
+            each.result(timeout=60)
     assert disk.flushed == 3
 
 
-def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_after):
+def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_once):
     with ThreadPoolExecutor(1) as pool:
 
         def join() -> None:
@@ -180,9 +184,9 @@ def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_after):
             disk.commit()
 
         other = pool.submit(join)
-        interrupt_after(0.2)
+        interrupt_once(lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
         disk.gate.set()
-        other.result(timeout=20)
+        other.result(timeout=60)
     assert disk.flushed == 2
