@@ -121,7 +121,7 @@ def test_a_follower_whose_target_another_took_over_ends_and_leaves_it_alone(tmp_
     with EventLog.open(target) as other:
         with EventLog.open(source) as log:
             log.run("run 0").append({"x": "ours"})
-        _, err = following.communicate(timeout=20)
+        _, err = following.communicate(timeout=60)
         assert following.returncode == 3
         assert "took it over" in err
         other.run("run 0").append({"x": "theirs"})
@@ -145,7 +145,7 @@ def test_a_follower_notices_that_its_source_is_another_log_now(tmp_path, source)
     shutil.rmtree(tmp_path / "source")
     with EventLog.open(source) as log:
         log.run("another").append({"x": 1})
-        _, err = following.communicate(timeout=20)
+        _, err = following.communicate(timeout=60)
     assert following.returncode in {2, 3}  # it may look while there is none
     assert "deleted or replaced" in err
 
@@ -198,5 +198,5 @@ def test_a_follower_waits_for_a_server_that_is_away(tmp_path, server, is_source)
     server.kill()
     assert "going on when it is back" in following.stderr.readline()  # no more was said of the outages before
     following.send_signal(signal.SIGINT)
-    assert following.communicate(timeout=20)[1] == "interrupted\n"
+    assert following.communicate(timeout=60)[1] == "interrupted\n"
     assert following.returncode == 130

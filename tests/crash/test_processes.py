@@ -99,12 +99,16 @@ class TestWriters:
     @pytest.mark.parametrize("readonly", [False, True])
     def test_readers_beside_them_see_growing_prefixes_with_all_that_was_acknowledged(self, tmp_path, start, readonly):
         reopened(tmp_path / "log").close()
-        writers = [start("write", tmp_path / "log", "normal", 250 * DEEP) for _ in range(2)]
+        turns = 25 * DEEP
+        writers = [start("write", tmp_path / "log", "normal", turns) for _ in range(2)]
         reader = reopened(tmp_path / "log", readonly=readonly)
         go(*writers)
         acked, seen, looks = 0, 0, 0
         streams = {writer.stdout.fileno(): b"" for writer in writers}
         while streams:
+            if looks < turns:  # one for each look, so they cannot be done before this one has looked so often
+                for writer in writers:
+                    os.write(writer.stdin.fileno(), b"turn\n")
             for fd in select.select(list(streams), [], [], 0)[0]:
                 data = os.read(fd, 1 << 16)
                 if not data:
@@ -122,7 +126,7 @@ class TestWriters:
                 or count(reader) > n
             )
         assert checked(reader) == 500 * DEEP
-        assert looks > 20
+        assert looks >= turns
         reader.close()
 
     def test_what_one_process_committed_another_one_sees_at_once(self, tmp_path, start):
@@ -453,23 +457,39 @@ class SlowFiles(LocalFiles):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+
+    def sync(self, fd: int) -> None:
+        time.sleep(self.seconds)
+        super().sync(fd)
+
+
+class PatientFiles(LocalFiles):
+    """A disk on which a flush ends when the test lets it: how many there are is no matter of time then."""
+
+    def __init__(self) -> None:
         self.syncs = 0
+        self.may_end = lambda: True
 
     def sync(self, fd: int) -> None:
         self.syncs += 1
-        time.sleep(self.seconds)
+        deadline = time.monotonic() + 60
+        while not self.may_end():
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
         super().sync(fd)
 
 
 class TestThreads:
     def test_in_full_share_flushes(self, tmp_path, monkeypatch):
         monkeypatch.setattr(local, "FILE_BYTES", 1 << 20)
-        files = SlowFiles(0.01)
+        files, done = PatientFiles(), []
         storage = reopened(tmp_path / "log", "full", files=files)
+        files.may_end = lambda: len(storage._shared._waiters) + len(done) >= 7  # of eight, and one flushes
 
         def write(kind: int) -> None:
             for n in range(25):
                 storage.commit([(bytes([kind]) + number(n), b"v")])
+            done.append(kind)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(write, range(16, 24)))
@@ -606,15 +626,18 @@ class Overheard:
         reader = threading.Thread(target=self.storage.get, args=([b"\x20"],))
         reader.start()
         reader.join(0.02)
+        self.readers.append(reader)
 
 
 def test_who_reads_while_a_file_is_sealed_takes_nothing_away(tmp_path):
     storage = reopened(tmp_path / "log", "normal")
-    storage._words, words = Overheard(storage), storage._words
+    storage._words = overheard = Overheard(storage)
     pairs = [(b"\x20" + number(n), b"v" * 200) for n in range(60)]
     for pair in pairs:
         storage.commit([pair])
-    storage._words = words
+    storage._words = overheard.words
+    for reader in overheard.readers:
+        reader.join()
     storage._fold()
     assert list(storage.scan([(b"\x20", b"\x21")])) == pairs
     storage.close()
