@@ -154,10 +154,12 @@ _HASTY = """
 import sys
 from eventlog.cli.main import main
 from eventlog.storage.{engine} import {name}
-{name}.__init__.__kwdefaults__["timeout_s"] = 0.3
+{name}.__init__.__kwdefaults__["timeout_s"] = {patience_s}
 sys.exit(main(["copy", "--follow", "--interval", "0.02", *sys.argv[1:]]))
 """
 """Follows, and finds soon that a server is away."""
+_PATIENCE_S = {"redis": 0.3, "postgres": 1.0}
+"""How long its calls wait for a server: of PostgreSQL for a new connection, too, which is a process there."""
 
 
 @pytest.fixture(params=["redis", "postgres"])
@@ -173,7 +175,7 @@ def test_a_follower_waits_for_a_server_that_is_away(tmp_path, server, is_source)
     url, local = server.url(), f"sqlite:///{tmp_path}/log.db"
     source, target = (url, local) if is_source else (local, url)
     filled(source, 3, 50)
-    program = _HASTY.format(engine=engine, name=f"{engine.capitalize()}Storage")
+    program = _HASTY.format(engine=engine, name=f"{engine.capitalize()}Storage", patience_s=_PATIENCE_S[engine])
     following = subprocess.Popen(
         [sys.executable, "-c", program, source, target],
         cwd=ROOT,
