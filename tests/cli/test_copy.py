@@ -18,6 +18,14 @@ from tests.counting import everything
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard():
+    """Where they are ignored, children ignore them, too, and who is interrupted in a test goes on for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def filled(where, runs=20, events=200):
     with EventLog.open(where) as log:
         for n in range(runs):
