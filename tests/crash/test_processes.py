@@ -143,7 +143,7 @@ class TestWriters:
         here.close()
 
     def test_one_that_is_killed_holding_the_lock_holds_up_nobody(self, tmp_path, start):
-        here = reopened(tmp_path / "log", lock_timeout_s=5.0)
+        here = reopened(tmp_path / "log")
         holder = start("hold", tmp_path / "log", "normal")
         assert holder.stdout.readline() + holder.stdout.readline() == "ready\nheld\n"
         holder.send_signal(signal.SIGSTOP)
@@ -286,7 +286,7 @@ class TestFork:
         again.close()
 
     def test_while_another_thread_commits(self, tmp_path):
-        here = reopened(tmp_path / "log", lock_timeout_s=10.0)
+        here = reopened(tmp_path / "log")
         stop = threading.Event()
 
         def write() -> int:
