@@ -34,9 +34,10 @@ class Disk:
         assert head is self
         assert self._at_work.acquire(blocking=False), "two flushes at once"
         try:
+            gate = self.gate  # before it is seen to flush: then another gate may be for the next one
             self.flushes += 1
             assert self.begun == self.flushes
-            assert self.gate.wait(60)
+            assert gate.wait(20)
             if self.error is not None:
                 raise self.error
             self.flushed = max(self.flushed, target)
@@ -61,7 +62,7 @@ def disk() -> Disk:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -75,7 +76,7 @@ def test_one_flush_serves_all_who_came_while_another_ran(disk):
         until(lambda: disk.waiting() == 6)
         disk.gate.set()
         for each in working:
-            each.result(timeout=60)
+            each.result(timeout=20)
     assert disk.flushes == 2
 
 
@@ -86,14 +87,14 @@ def test_who_is_served_goes_on_while_the_next_flush_runs(disk):
         until(lambda: disk.flushes == 1)
         served, next_one = pool.submit(disk.reach, 1), pool.submit(disk.commit)
         until(lambda: disk.waiting() == 2)
-        disk.gate.set()
-        disk.gate = threading.Event()
-        first.result(timeout=60)
-        served.result(timeout=60)
+        gate, disk.gate = disk.gate, threading.Event()
+        gate.set()
+        first.result(timeout=20)
+        served.result(timeout=20)
         until(lambda: disk.flushes == 2)
         assert not next_one.done()
         disk.gate.set()
-        next_one.result(timeout=60)
+        next_one.result(timeout=20)
 
 
 def test_nothing_is_flushed_for_who_is_served_already(disk):
@@ -108,7 +109,7 @@ def test_everybody_returns_served_whatever_the_order(disk):
     with ThreadPoolExecutor(8) as pool:
         working = [pool.submit(disk.commit, 0.002 * (n % 3 == 0)) for n in range(2000)]
         for each in working:
-            each.result(timeout=60)
+            each.result(timeout=20)
     assert disk.waiting() == 0
 
 
@@ -118,7 +119,7 @@ def test_each_who_waited_is_told_that_it_failed(disk):
         working = [pool.submit(disk.commit, 0.01 * (n == 3)) for n in range(5)]
         until(lambda: disk.flushes == 1 and disk.waiting() >= 3)
         disk.gate.set()
-        assert [type(each.exception(timeout=60)) for each in working] == [OSError] * 5
+        assert [type(each.exception(timeout=20)) for each in working] == [OSError] * 5
     disk.error = None
     disk.commit()
     assert disk.flushed == 6
@@ -132,7 +133,7 @@ def test_the_patient_leave_it_to_others_to_begin(disk):
         assert disk.flushes == 0
         disk.gate.set()
         disk.commit()
-        patient.result(timeout=60)
+        patient.result(timeout=20)
     assert disk.flushes == 1
     disk.end += 1
     disk.reach(disk.end, 0.001)
@@ -145,48 +146,49 @@ class InterruptionError(Exception):
 
 @pytest.fixture
 def interrupt_once():
-    """Interrupts the main thread, as Ctrl-C does, once something is so."""
+    """A function that waits until something is so, and then interrupts the main thread, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise InterruptionError
 
-    def wait_and_interrupt(is_so: Callable[[], bool]) -> None:
+    def interrupt_once(is_so: Callable[[], bool]) -> None:
         until(is_so)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    with ThreadPoolExecutor(1) as pool:
-        yield lambda is_so: pool.submit(wait_and_interrupt, is_so)
+    yield interrupt_once
     signal.signal(signal.SIGALRM, before)
 
 
 def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_once):
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         leads = pool.submit(disk.commit)
         until(lambda: disk.flushes == 1)
-        interrupt_once(lambda: disk.waiting() == 1)
+        interrupts = pool.submit(interrupt_once, lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
+        interrupts.result(timeout=20)
         assert disk.waiting() == 0
         other = pool.submit(disk.commit)
         until(lambda: disk.waiting() == 1)
         disk.gate.set()
         for each in (leads, other):
-            each.result(timeout=60)
+            each.result(timeout=20)
     assert disk.flushed == 3
 
 
 def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_once):
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
 
         def join() -> None:
             until(lambda: disk.flushes == 1)
             disk.commit()
 
         other = pool.submit(join)
-        interrupt_once(lambda: disk.waiting() == 1)
+        interrupts = pool.submit(interrupt_once, lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
+        interrupts.result(timeout=20)
         disk.gate.set()
-        other.result(timeout=60)
+        other.result(timeout=20)
     assert disk.flushed == 2
