@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 if ROOT not in sys.path:
@@ -14,6 +15,10 @@ if ROOT not in sys.path:
 pytest.register_assert_rewrite("tests.crash", "tests.langgraph", "tests.redis_server")
 
 from tests.engines import DEEP, FEW_SEEDS, SLOW, Engine  # noqa: E402 (found only now)
+
+# How long an example takes says nothing where a busy machine may hold it up.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 EVERYWHERE = {
     *("test_storage", "test_feed", "test_savers", "test_conformance", "test_machines", "test_model", "test_shipping"),

@@ -35,6 +35,8 @@ RUN: Final = "glider"
 FORK: Final = "clamp"
 STEPS: Final = 50_000
 KILL_AT: Final = 20_000
+_HALT_AT: Final = 40_000
+"""There the process that is to be killed waits for that, however late a busy machine looks."""
 
 _STEP_S: Final = 0.01
 _THRUST: Final = 2.0
@@ -54,7 +56,7 @@ _COLUMNS: Final = 60
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _PAUSE_S: Final = 0.002
 _POLL_S: Final = 0.002
-_WAIT_S: Final = 60.0
+_WAIT_S: Final = 180.0
 
 
 # --- the flight -------------------------------------------------------------------------------------------------------
@@ -107,10 +109,14 @@ def _motions(first: int, last: int, v: float, x: float) -> Iterator[dict[str, fl
         yield writes
 
 
-def child(directory: str) -> None:
+def child(directory: str, halts: str = "") -> None:
     """What a child process does: open the log, and fly to the end from where it stands; slowly, to be watched."""
     with EventLog.open(directory) as log:
-        fly(log.run(RUN), STEPS - 1, pause_s=_PAUSE_S)
+        run = log.run(RUN)
+        if halts:
+            fly(run, _HALT_AT, pause_s=_PAUSE_S)
+            sys.stdin.read()  # which ends with the process that is to kill this one, too
+        fly(run, STEPS - 1, pause_s=_PAUSE_S)
 
 
 # --- the story --------------------------------------------------------------------------------------------------------
@@ -140,7 +146,7 @@ def main(directory: Path, out: TextIO) -> int:
 
 def _fly_and_kill(directory: Path) -> int:
     """Start a child, kill it in the middle without a warning; the last step that was seen."""
-    process = _start_child(directory)
+    process = _start_child(directory, "halts")
     try:
         seen = _wait_for(directory, KILL_AT, process)
     finally:
@@ -149,13 +155,14 @@ def _fly_and_kill(directory: Path) -> int:
     return seen
 
 
-def _start_child(directory: Path) -> subprocess.Popen[bytes]:
+def _start_child(directory: Path, *options: str) -> subprocess.Popen[bytes]:
     package = str(Path(eventlog.__file__).parent.parent)
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-    program = "import sys; from eventlog.cli.physics import child; child(sys.argv[1])"
+    program = "import sys; from eventlog.cli.physics import child; child(*sys.argv[1:])"
     return subprocess.Popen(  # noqa: S603 (our own program)
-        [sys.executable, "-c", program, str(directory)],
+        [sys.executable, "-c", program, str(directory), *options],
         env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 

@@ -541,6 +541,7 @@ class _Gate:
         """Wait until nobody is inside and let nobody in."""
         self._alone.acquire()
         self._is_shut = True
+        self._inside.discard(threading.get_ident())  # an interrupt may have kept it from going out
         while self._inside:
             time.sleep(0.0002)
 
@@ -605,8 +606,7 @@ class _Shared:
 
     def commit(self, batch: _Batch | _Fold, timeout_s: float) -> None:
         """Write `batch` under the writers' lock, again and again until it finds room."""
-        if not self._is_closed:
-            self._lock.open()
+        self._lock.open()
         self._lock.acquire(timeout_s)
         try:
             if self._options.is_readonly:

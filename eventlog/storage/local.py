@@ -135,7 +135,7 @@ class LocalStorage:
         try:
             self._open()
         except BaseException:
-            self.close()
+            self._give_back()  # and seals nothing: who has the log with "off" goes on writing where it was
             raise
         with _coming_and_going:
             _handles.add(self)
@@ -713,11 +713,16 @@ class LocalStorage:
 
     def _flush_to(self, end: int, patience_s: float = 0) -> None:
         assert self._head is not None
-        self._shared.reach(end, self._head, self._check_place, self._flush_all, patience_s)
+        self._shared.reach(end, self._head, self._begin_flush, self._flush_all, patience_s)
 
-    def _flush_all(self, head: Head) -> None:
-        """Flush what is committed now. One thread of the process at a time."""
+    def _begin_flush(self) -> int:
+        """Up to where everything is committed that stands in the place that is looked at after it."""
         target = self._words[END]
+        self._check_place()
+        return target
+
+    def _flush_all(self, head: Head, target: int) -> None:
+        """Flush what is committed up to there. One thread of the process at a time."""
         try:
             if head.has_failed:
                 raise OSError(errno.EIO, "a flush failed, here or in another process")

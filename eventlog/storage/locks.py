@@ -44,16 +44,20 @@ class WriteLock:
         self._opening = threading.Lock()
         self._mutex = threading.Lock()
         self._fd: int | None = None
+        self._is_closed = False
 
     def open(self) -> None:
         """Make the file where it is missing, and open it.
 
         Raises:
+            ClosedError: it was closed.
             StorageError: it is a symbolic link, or cannot be opened.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with self._opening:  # of two descriptors one would stay locked for ever
+                if self._is_closed:
+                    raise self._closed()
                 self._fd = os.open(self._path, flags, 0o600) if self._fd is None else self._fd
         except OSError as error:
             what = "is a symbolic link; remove it" if error.errno == errno.ELOOP else f"cannot be opened: {error}"
@@ -102,8 +106,9 @@ class WriteLock:
             self._mutex.release()
 
     def close(self) -> None:
-        """Close once the threads that want the lock are done with it."""
-        with self._mutex:
+        """Close for good, once the threads that want the lock are done with it."""
+        with self._mutex, self._opening:
+            self._is_closed = True
             self._close_fd()
 
     def abandon(self) -> None:
@@ -118,7 +123,7 @@ class WriteLock:
 
     def _try_flock(self) -> bool:
         if self._fd is None:
-            raise ClosedError(f"{os.path.dirname(self._path)} was closed; open it again")  # noqa: PTH120 (a string)
+            raise self._closed()
         try:
             self._flock(self._fd, _EXCLUSIVE_NOW)
         except BlockingIOError:
@@ -127,6 +132,9 @@ class WriteLock:
             msg = f"{self._path} cannot be locked: {error}; nothing was written; a log needs a local disk"
             raise StorageError(msg) from error
         return True
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"{os.path.dirname(self._path)} was closed; open it again")  # noqa: PTH120 (a string)
 
     def _busy(self, timeout_s: float) -> BusyError:
         return BusyError(f"{self._path}: other writers held the lock for {timeout_s:g} s; nothing was written; retry")

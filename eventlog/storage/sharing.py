@@ -46,17 +46,17 @@ class SharedFlush:
         self._waiters: list[_Waiter] = []
 
     def reach(
-        self, end: int, head: Head, check: Callable[[], None], flush: Callable[[Head], None], patience_s: float = 0
+        self, end: int, head: Head, begin: Callable[[], int], flush: Callable[[Head, int], None], patience_s: float = 0
     ) -> None:
         """Return when everything up to `end` is on stable storage.
 
         Args:
             end: a position up to which everything is committed.
             head: says how far everything is on stable storage.
-            check: looks, before each flush, whether one can be. It asks the system, and so has to wait its turn among
-                the threads that run; therefore those to be woken are woken after it.
-            flush: brings all there that is committed when it is called; by one thread at a time. Who needs it sees what
-                it raises, each of his own call.
+            begin: says up to where everything is committed, and then looks whether a flush can be. It asks the system,
+                and so has to wait its turn among the threads that run; therefore those to be woken are woken after it.
+            flush: brings all there that was committed when `begin` looked; by one thread at a time. Who needs it sees
+                what it raises, each of his own call.
             patience_s: for how long to leave it to others to begin a flush.
         """
         waiter = _Waiter(end, is_patient=patience_s > 0)
@@ -67,9 +67,9 @@ class SharedFlush:
             if waits:
                 waiter.woken.acquire()
             if waiter.leads and head.flushed < end:
-                check()
+                target = begin()
                 _wake(waiter.served)
-                flush(head)
+                flush(head, target)
         finally:
             _wake(waiter.served)
             self._leave(waiter, head)

@@ -348,6 +348,7 @@ class SqliteStorage:
         """
         self._check_usable()
         with self._flushing:
+            self._check_usable()  # again: it may have been closed since, and nobody would close what is opened now
             state = self._patiently(self._state)
             self._check_place("what was written is gone with it")
             try:

@@ -211,7 +211,7 @@ class TestScan:
         pairs = storage.scan([ALL_A])
         next(pairs)
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(storage.commit, [(B, b"written")]).result(timeout=5)
+            pool.submit(storage.commit, [(B, b"written")]).result(timeout=60)
         assert storage.get([B]) == [b"written"]
         assert next(pairs) == numbered(2)[1]
 

@@ -18,6 +18,14 @@ from tests.counting import everything
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def _interrupts_are_heard():
+    """Where they are ignored, children ignore them, too, and who is interrupted in a test goes on for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def filled(where, runs=20, events=200):
     with EventLog.open(where) as log:
         for n in range(runs):
@@ -121,7 +129,7 @@ def test_a_follower_whose_target_another_took_over_ends_and_leaves_it_alone(tmp_
     with EventLog.open(target) as other:
         with EventLog.open(source) as log:
             log.run("run 0").append({"x": "ours"})
-        _, err = following.communicate(timeout=20)
+        _, err = following.communicate(timeout=60)
         assert following.returncode == 3
         assert "took it over" in err
         other.run("run 0").append({"x": "theirs"})
@@ -145,7 +153,7 @@ def test_a_follower_notices_that_its_source_is_another_log_now(tmp_path, source)
     shutil.rmtree(tmp_path / "source")
     with EventLog.open(source) as log:
         log.run("another").append({"x": 1})
-        _, err = following.communicate(timeout=20)
+        _, err = following.communicate(timeout=60)
     assert following.returncode in {2, 3}  # it may look while there is none
     assert "deleted or replaced" in err
 
@@ -154,10 +162,12 @@ _HASTY = """
 import sys
 from eventlog.cli.main import main
 from eventlog.storage.{engine} import {name}
-{name}.__init__.__kwdefaults__["timeout_s"] = 0.3
+{name}.__init__.__kwdefaults__["timeout_s"] = {patience_s}
 sys.exit(main(["copy", "--follow", "--interval", "0.02", *sys.argv[1:]]))
 """
 """Follows, and finds soon that a server is away."""
+_PATIENCE_S = {"redis": 0.3, "postgres": 1.0}
+"""How long its calls wait for a server: of PostgreSQL for a new connection, too, which is a process there."""
 
 
 @pytest.fixture(params=["redis", "postgres"])
@@ -173,7 +183,7 @@ def test_a_follower_waits_for_a_server_that_is_away(tmp_path, server, is_source)
     url, local = server.url(), f"sqlite:///{tmp_path}/log.db"
     source, target = (url, local) if is_source else (local, url)
     filled(source, 3, 50)
-    program = _HASTY.format(engine=engine, name=f"{engine.capitalize()}Storage")
+    program = _HASTY.format(engine=engine, name=f"{engine.capitalize()}Storage", patience_s=_PATIENCE_S[engine])
     following = subprocess.Popen(
         [sys.executable, "-c", program, source, target],
         cwd=ROOT,
@@ -198,5 +208,5 @@ def test_a_follower_waits_for_a_server_that_is_away(tmp_path, server, is_source)
     server.kill()
     assert "going on when it is back" in following.stderr.readline()  # no more was said of the outages before
     following.send_signal(signal.SIGINT)
-    assert following.communicate(timeout=20)[1] == "interrupted\n"
+    assert following.communicate(timeout=60)[1] == "interrupted\n"
     assert following.returncode == 130

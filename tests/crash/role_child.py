@@ -41,8 +41,11 @@ def alone() -> None:
 
 
 def write() -> None:
+    """Commit ten times whenever it is its turn; say each number that was won."""
     n = workload.count(storage)
-    for _ in range(int(rest[0])):
+    for turn in range(10 * int(rest[0])):
+        if turn % 10 == 0:
+            sys.stdin.readline()
         while True:
             try:
                 storage.commit(*workload.batch_of(n + 1))

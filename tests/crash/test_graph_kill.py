@@ -38,7 +38,7 @@ def run() -> Iterator[Run]:
 
     yield run
     server.stdin.close()
-    assert server.wait(20) == 0
+    assert server.wait(60) == 0
     server.stdout.close()
 
 

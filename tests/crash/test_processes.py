@@ -99,12 +99,16 @@ class TestWriters:
     @pytest.mark.parametrize("readonly", [False, True])
     def test_readers_beside_them_see_growing_prefixes_with_all_that_was_acknowledged(self, tmp_path, start, readonly):
         reopened(tmp_path / "log").close()
-        writers = [start("write", tmp_path / "log", "normal", 250 * DEEP) for _ in range(2)]
+        turns = 25 * DEEP
+        writers = [start("write", tmp_path / "log", "normal", turns) for _ in range(2)]
         reader = reopened(tmp_path / "log", readonly=readonly)
         go(*writers)
         acked, seen, looks = 0, 0, 0
         streams = {writer.stdout.fileno(): b"" for writer in writers}
         while streams:
+            if looks < turns:  # one for each look, so they cannot be done before this one has looked so often
+                for writer in writers:
+                    os.write(writer.stdin.fileno(), b"turn\n")
             for fd in select.select(list(streams), [], [], 0)[0]:
                 data = os.read(fd, 1 << 16)
                 if not data:
@@ -122,7 +126,7 @@ class TestWriters:
                 or count(reader) > n
             )
         assert checked(reader) == 500 * DEEP
-        assert looks > 20
+        assert looks >= turns
         reader.close()
 
     def test_what_one_process_committed_another_one_sees_at_once(self, tmp_path, start):
@@ -139,7 +143,7 @@ class TestWriters:
         here.close()
 
     def test_one_that_is_killed_holding_the_lock_holds_up_nobody(self, tmp_path, start):
-        here = reopened(tmp_path / "log", lock_timeout_s=5.0)
+        here = reopened(tmp_path / "log")
         holder = start("hold", tmp_path / "log", "normal")
         assert holder.stdout.readline() + holder.stdout.readline() == "ready\nheld\n"
         holder.send_signal(signal.SIGSTOP)
@@ -171,6 +175,19 @@ class TestOff:
         here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
         assert go_on(here, 100) == checked(here)
         here.close()
+
+    def test_who_is_refused_leaves_the_journal_as_it_is(self, tmp_path):
+        here = reopened(tmp_path / "log", "off")
+        go_on(here, 3)
+        here.flush()
+        with pytest.raises(BusyError):
+            reopened(tmp_path / "log", "off", lock_timeout_s=0)
+        here.commit([(b"\x20", b"v")])  # nothing is read before
+        here.close()
+        again = reopened(tmp_path / "log")
+        assert checked(again) == 3
+        assert again.get([b"\x20"]) == [b"v"]
+        again.close()
 
     def test_a_child_of_a_fork_is_excluded_however_often_it_tries(self, tmp_path):
         here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
@@ -269,7 +286,7 @@ class TestFork:
         again.close()
 
     def test_while_another_thread_commits(self, tmp_path):
-        here = reopened(tmp_path / "log", lock_timeout_s=10.0)
+        here = reopened(tmp_path / "log")
         stop = threading.Event()
 
         def write() -> int:
@@ -440,23 +457,39 @@ class SlowFiles(LocalFiles):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+
+    def sync(self, fd: int) -> None:
+        time.sleep(self.seconds)
+        super().sync(fd)
+
+
+class PatientFiles(LocalFiles):
+    """A disk on which a flush ends when the test lets it: how many there are is no matter of time then."""
+
+    def __init__(self) -> None:
         self.syncs = 0
+        self.may_end = lambda: True
 
     def sync(self, fd: int) -> None:
         self.syncs += 1
-        time.sleep(self.seconds)
+        deadline = time.monotonic() + 60
+        while not self.may_end():
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
         super().sync(fd)
 
 
 class TestThreads:
     def test_in_full_share_flushes(self, tmp_path, monkeypatch):
         monkeypatch.setattr(local, "FILE_BYTES", 1 << 20)
-        files = SlowFiles(0.01)
+        files, done = PatientFiles(), []
         storage = reopened(tmp_path / "log", "full", files=files)
+        files.may_end = lambda: len(storage._shared._waiters) + len(done) >= 7  # of eight, and one flushes
 
         def write(kind: int) -> None:
             for n in range(25):
                 storage.commit([(bytes([kind]) + number(n), b"v")])
+            done.append(kind)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(write, range(16, 24)))
@@ -555,12 +588,35 @@ class TestDirectory:
         with suppress(EventLogError):
             storage.close()
 
+    def test_moved_right_after_a_flush_looked_for_it_what_is_committed_then_is_left_to_the_next_one(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)  # no other flush
+        storage = reopened(tmp_path / "log")
+        go_on(storage, 3)
+        look = storage._check_place
+
+        def looked() -> None:
+            monkeypatch.setattr(storage, "_check_place", look)
+            look()
+            (tmp_path / "log").rename(tmp_path / "elsewhere")
+            reopened(tmp_path / "log").close()
+            storage.commit(*batch_of(4))
+
+        monkeypatch.setattr(storage, "_check_place", looked)
+        storage.flush()
+        with pytest.raises(StorageError, match="open the log again"):
+            storage.flush()
+        with suppress(EventLogError):
+            storage.close()
+
 
 class Overheard:
     """The words of a journal's header; whenever the end moves, another thread reads at once."""
 
     def __init__(self, storage) -> None:
         self.words, self.storage = storage._words, storage
+        self.readers: list[threading.Thread] = []
 
     def __getitem__(self, index):
         return self.words[index]
@@ -570,15 +626,18 @@ class Overheard:
         reader = threading.Thread(target=self.storage.get, args=([b"\x20"],))
         reader.start()
         reader.join(0.02)
+        self.readers.append(reader)
 
 
 def test_who_reads_while_a_file_is_sealed_takes_nothing_away(tmp_path):
     storage = reopened(tmp_path / "log", "normal")
-    storage._words, words = Overheard(storage), storage._words
+    storage._words = overheard = Overheard(storage)
     pairs = [(b"\x20" + number(n), b"v" * 200) for n in range(60)]
     for pair in pairs:
         storage.commit([pair])
-    storage._words = words
+    storage._words = overheard.words
+    for reader in overheard.readers:
+        reader.join()
     storage._fold()
     assert list(storage.scan([(b"\x20", b"\x21")])) == pairs
     storage.close()

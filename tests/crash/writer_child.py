@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import signal
@@ -55,9 +56,8 @@ class Files(LocalFiles):
             reached("seal-write-after")
         reached("write-after")
 
-    def window(self, fd: int, offset: int, size: int) -> Window | None:
-        window = super().window(fd, offset, size)
-        return window and Stores(window)
+    def window(self, fd: int, offset: int, size: int) -> Window:
+        return Stores(mmap.mmap(fd, size, offset=offset))  # on every file system: nothing here fills the disk
 
 
 class Stores:

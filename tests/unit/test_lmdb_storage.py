@@ -28,6 +28,7 @@ from eventlog.errors import (
 from eventlog.storage import lmdb as engine
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.locks import WriteLock
+from tests.counting import patience
 
 ROOT = Path(__file__).resolve().parents[2]
 A, B = b"\x0a", b"\x0b"
@@ -73,13 +74,13 @@ def spawn(code: str, *arguments: object) -> subprocess.Popen:
 
 
 def result(process: subprocess.Popen) -> str:
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     return out.strip()
 
 
 def kills_itself(process: subprocess.Popen) -> bool:
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=60)[1]
     return process.returncode == -signal.SIGKILL or pytest.fail(errors)
 
 
@@ -219,6 +220,36 @@ class TestFiles:
             list(pool.map(work, range(4)))
         assert len(list(keeper.scan([ALL_A]))) == 40
 
+    def test_a_commit_that_comes_while_it_is_closed_makes_no_lock_anew(self, open_log, path, monkeypatch):
+        storage = open_log()
+        storage.commit([(A, b"1")])
+        opening = WriteLock.open
+
+        def late(lock: WriteLock) -> None:
+            monkeypatch.undo()
+            storage.close()
+            (path / "write.lock").unlink()
+            opening(lock)
+
+        monkeypatch.setattr(WriteLock, "open", late)
+        with pytest.raises(ClosedError):
+            storage.commit([(A, b"2")])
+        assert not (path / "write.lock").exists()
+
+    def test_who_was_interrupted_on_its_way_in_can_close(self, open_log):
+        storage = open_log()
+
+        class Interrupting(set):
+            def add(self, thread: int) -> None:
+                super().add(thread)
+                raise KeyboardInterrupt
+
+        storage._shared.gate._inside = Interrupting()
+        with pytest.raises(KeyboardInterrupt):
+            storage.get([A])
+        with patience():
+            storage.close()
+
     def test_closing_waits_for_running_calls(self, open_log):
         def work(storage):
             try:
@@ -234,7 +265,7 @@ class TestFiles:
                 working = [pool.submit(work, storage) for _ in range(4)]
                 time.sleep(0.01)
                 storage.close()
-                assert all(done.result(timeout=10) for done in working)
+                assert all(done.result(timeout=60) for done in working)
 
 
 class TestProcesses:

@@ -21,22 +21,23 @@ class Disk:
 
     def __init__(self) -> None:
         self.shared = SharedFlush()
-        self.end = self.flushed = self.flushes = self.checks = 0
+        self.end = self.flushed = self.flushes = self.begun = 0
         self.gate = threading.Event()
         self.error: Exception | None = None
         self._at_work = threading.Lock()
 
-    def check(self) -> None:
-        self.checks += 1
+    def begin(self) -> int:
+        self.begun += 1
+        return self.end
 
-    def flush(self, head: Any) -> None:
+    def flush(self, head: Any, target: int) -> None:
         assert head is self
         assert self._at_work.acquire(blocking=False), "two flushes at once"
         try:
-            target = self.end
+            gate = self.gate  # before it is seen to flush: then another gate may be for the next one
             self.flushes += 1
-            assert self.checks == self.flushes
-            assert self.gate.wait(20)
+            assert self.begun == self.flushes
+            assert gate.wait(20)
             if self.error is not None:
                 raise self.error
             self.flushed = max(self.flushed, target)
@@ -48,7 +49,7 @@ class Disk:
         self.reach(self.end, patience_s)
 
     def reach(self, end: int, patience_s: float = 0) -> None:
-        self.shared.reach(end, self, self.check, self.flush, patience_s)  # type: ignore[arg-type]
+        self.shared.reach(end, self, self.begin, self.flush, patience_s)  # type: ignore[arg-type]
         assert self.flushed >= end
 
     def waiting(self) -> int:
@@ -86,8 +87,8 @@ def test_who_is_served_goes_on_while_the_next_flush_runs(disk):
         until(lambda: disk.flushes == 1)
         served, next_one = pool.submit(disk.reach, 1), pool.submit(disk.commit)
         until(lambda: disk.waiting() == 2)
-        disk.gate.set()
-        disk.gate = threading.Event()
+        gate, disk.gate = disk.gate, threading.Event()
+        gate.set()
         first.result(timeout=20)
         served.result(timeout=20)
         until(lambda: disk.flushes == 2)
@@ -144,25 +145,29 @@ class InterruptionError(Exception):
 
 
 @pytest.fixture
-def interrupt_after():
-    """Interrupts the main thread, as Ctrl-C does, after so many seconds."""
+def interrupt_once():
+    """A function that waits until something is so, and then interrupts the main thread, as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise InterruptionError
 
+    def interrupt_once(is_so: Callable[[], bool]) -> None:
+        until(is_so)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
     before = signal.signal(signal.SIGALRM, interrupt)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    yield interrupt_once
     signal.signal(signal.SIGALRM, before)
 
 
-def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_after):
-    with ThreadPoolExecutor(2) as pool:
+def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_once):
+    with ThreadPoolExecutor(3) as pool:
         leads = pool.submit(disk.commit)
         until(lambda: disk.flushes == 1)
-        interrupt_after(0.05)
+        interrupts = pool.submit(interrupt_once, lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
+        interrupts.result(timeout=20)
         assert disk.waiting() == 0
         other = pool.submit(disk.commit)
         until(lambda: disk.waiting() == 1)
@@ -172,17 +177,18 @@ def test_who_is_interrupted_while_waiting_holds_nobody_up(disk, interrupt_after)
     assert disk.flushed == 3
 
 
-def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_after):
-    with ThreadPoolExecutor(1) as pool:
+def test_who_is_interrupted_while_flushing_hands_it_on(disk, interrupt_once):
+    with ThreadPoolExecutor(2) as pool:
 
         def join() -> None:
             until(lambda: disk.flushes == 1)
             disk.commit()
 
         other = pool.submit(join)
-        interrupt_after(0.2)
+        interrupts = pool.submit(interrupt_once, lambda: disk.waiting() == 1)
         with pytest.raises(InterruptionError):
             disk.commit()
+        interrupts.result(timeout=20)
         disk.gate.set()
         other.result(timeout=20)
     assert disk.flushed == 2

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -40,8 +40,11 @@ ALL_A = (A, B)
 
 
 def open_files() -> set[str]:
-    links = [Path(f"/proc/self/fd/{fd}") for fd in range(256)]
-    return {str(link.readlink()) for link in links if link.is_symlink()}
+    found = set()
+    for fd in range(256):
+        with suppress(FileNotFoundError):  # nothing is open under that number, or no longer
+            found.add(str(Path(f"/proc/self/fd/{fd}").readlink()))
+    return found
 
 
 @pytest.fixture
@@ -74,13 +77,15 @@ def eventually(is_true) -> bool:
 
 
 @pytest.fixture
-def flushed(monkeypatch):
-    """The files that the engine itself asks the operating system to flush."""
+def flushed(monkeypatch, tmp_path):
+    """The files of this test that the engine itself asks the operating system to flush."""
     names = []
     real = os.fsync
 
     def traced(fd):
-        names.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        name = str(Path(f"/proc/self/fd/{fd}").readlink())
+        if name.startswith(str(tmp_path)):
+            names.append(name)
         real(fd)
 
     monkeypatch.setattr(os, "fsync", traced)
@@ -400,7 +405,8 @@ class TestDurability:
         storage.flush()
         assert storage.is_flushed()
 
-    def test_what_another_process_committed_is_not_known_to_be_flushed(self, open_log, path):
+    def test_what_another_process_committed_is_not_known_to_be_flushed(self, open_log, path, monkeypatch):
+        monkeypatch.setattr(SqliteStorage, "_wake", lambda storage: None)  # nobody else flushes
         storage = open_log()
         storage.commit([(A, b"1")])
         storage.flush()
@@ -429,6 +435,24 @@ class TestDurability:
         assert flushed == [str(path.parent), f"{path}-wal"]
         storage.commit([(A, b"2")])  # from here on SQLite's own flush is enough
         assert len(flushed) == 2
+
+    def test_a_flush_that_another_thread_is_about_to_begin_opens_nothing_that_closing_leaves_open(self, open_log):
+        storage = open_log(synchronous="off")
+        storage.commit([(A, b"1")])
+        door = Door(storage._flushing)
+        storage._flushing = door
+        with ThreadPoolExecutor(1) as pool:
+            flushing = pool.submit(storage.flush)
+            assert door.reached.wait(60)
+            closing_connections = storage._connections.close
+
+            def last() -> None:
+                door.let_in.set()
+                assert isinstance(flushing.exception(60), ClosedError)
+                closing_connections()
+
+            storage._connections.close = last
+            storage.close()
 
     def test_a_failed_flush_poisons_the_handle(self, open_log, monkeypatch):
         storage = open_log(synchronous="off")
@@ -466,6 +490,23 @@ class TestDurability:
         storage.close()
         assert list(path.parent.iterdir()) == [path]
         assert checked(open_log()) == 50
+
+
+class Door:
+    """A lock: who comes first waits until he is let in, others need not."""
+
+    def __init__(self, lock) -> None:
+        self.lock = lock
+        self.reached, self.let_in = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.reached.is_set():
+            self.reached.set()
+            self.let_in.wait(60)
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
 
 
 class FailingConnection:
@@ -746,23 +787,23 @@ class TestForks:
         go_on(storage, 2)
 
         def child():
-            os.read(read_end, 1)
+            os.write(forked, b"1")
+            os.read(may_write, 1)
             try:
                 storage.commit([(A, b"child")])
             except BusyError:
                 return "busy"
             return "written"
 
-        read_end, write_end = os.pipe()
+        (is_forked, forked), (may_write, let_write) = os.pipe(), os.pipe()
         with ThreadPoolExecutor(1) as pool:
-            os.write(write_end, b"")
-            forked = pool.submit(in_fork, child)
-            time.sleep(0.05)
+            answer = pool.submit(in_fork, child)
+            os.read(is_forked, 1)
             assert go_on(storage, 2) == 4
-            os.write(write_end, b"1")
-            assert forked.result() == "busy"
-        os.close(read_end)
-        os.close(write_end)
+            os.write(let_write, b"1")
+            assert answer.result() == "busy"
+        for end in (is_forked, forked, may_write, let_write):
+            os.close(end)
         assert checked(storage) == 4
 
     def test_a_closed_handle_stays_closed_in_the_child(self, open_log):
@@ -820,10 +861,12 @@ while True:
             writers = [spawn(code, path, f"{cycle}{n}") for n in range(4)]
             for writer in writers:
                 assert writer.stdout.readline() == "ready\n"
+            for writer in writers:
+                assert writer.stdout.readline() == "1\n"
             time.sleep(0.1)
             for writer in writers:
                 writer.kill()
-            acked = [int(["0", *writer.communicate()[0].split("\n")][-2]) for writer in writers]
+            acked = [int(["1", *writer.communicate()[0].split("\n")][-2]) for writer in writers]
             with closing(SqliteStorage(path)) as storage:
                 for n, last in enumerate(acked):
                     me = b"%d%d" % (cycle, n)
