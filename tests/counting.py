@@ -155,7 +155,7 @@ def everything(storage: Storage) -> dict[bytes, bytes]:
 
 
 @contextmanager
-def patience(seconds: float = 30.0) -> Iterator[None]:
+def patience(seconds: float = 60.0) -> Iterator[None]:
     """Fail, instead of hanging, if what happens within takes longer. In the main thread only."""
 
     def give_up(number: int, frame: object) -> None:

@@ -25,7 +25,7 @@ def postgres() -> Any:
     runtime = directory / "runtime"
     runtime.mkdir(mode=0o700)
     os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
-    server = _started(directory / "data")
+    server = started(directory / "data")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     atexit.register(server.cleanup)
     return server
@@ -34,7 +34,7 @@ def postgres() -> Any:
 _VACUUMING = "SELECT FROM pg_stat_activity WHERE backend_type LIKE 'autovacuum%'"
 
 
-def _started(data: Path) -> Any:
+def started(data: Path) -> Any:
     """A server on which nobody but the tests has transactions: a feed ends before the oldest that is not over yet.
 
     One process at a time starts one: where root runs the tests, the first makes the user that all the servers have.
@@ -60,7 +60,7 @@ class OwnPostgres:
         self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=in_memory()))
         self.directory.chmod(0o755)
         postgres()  # which sets the environment up
-        self._server = _started(self.directory / "data")
+        self._server = started(self.directory / "data")
         (self.socket,) = (path for path in self.directory.glob("**/.s.PGSQL.*") if path.is_socket())
 
     def processes(self) -> list[int]:

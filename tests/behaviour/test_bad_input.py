@@ -434,7 +434,8 @@ class Card:
 
 
 LOSSLESS = [
-    math.nan, math.inf, -math.inf, -0.0, 2**64, -(2**200), Decimal("1e999999999"), Decimal("-0.0"), datetime.now(UTC),
+    math.nan, math.inf, -math.inf, -0.0, 2**64, -(2**200), Decimal("1e999999999"), Decimal("-0.0"),
+    datetime(2026, 11, 26, 12, 34, 56, 789012, tzinfo=UTC),
     datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
     bytearray(b"x"), b"", Suit.HEARTS, Card(Suit.HEARTS), {1}, frozenset(), (1, [2]),
     {(): 1}, "\x00",

