@@ -501,6 +501,7 @@ class TestTakingOver:
         seldom = (*databases._settings, ("flush_interval", '"1h"'))  # or it is put before the other one has come up
         monkeypatch.setattr(databases, "_settings", seldom)
         mine = ObjectStoreStorage(folder)
+        loop().run(asyncio.wait({mine._writer._tidying}))  # nor does that put it
         mine.commit([(A, b"1")])
         mine.commit([(A, b"2")], is_settled=False)
         other = child("write", folder)
