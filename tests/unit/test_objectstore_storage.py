@@ -31,7 +31,7 @@ from tests import object_server
 from tests.engines import DEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 A, B, E = b"A", b"B", b"E"
 ROOT = Path(__file__).parents[2]
@@ -76,6 +76,13 @@ def said(process: subprocess.Popen[str]) -> list[str]:
 
 def safe(lines: list[str]) -> list[str]:
     return [line.removeprefix("safe ") for line in lines if line.startswith("safe ") and len(line) == len(lines[0])]
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class TestSeam:
@@ -201,26 +208,26 @@ class TestFlushes:
         storage = ObjectStoreStorage(folder)
         for n in range(70):
             storage.commit([(A, b"%d" % n)])
-        deadline = time.monotonic() + 20
-        while not list(tmp_path.rglob("compacted/*.sst")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert list(tmp_path.rglob("compacted/*.sst"))
+        until(lambda: any(tmp_path.rglob("compacted/*.sst")))
         storage.close()
 
     def test_what_a_killed_writer_left_comes_into_a_table(self, folder, tmp_path):
+        def count(files: str) -> int:
+            return len(list(tmp_path.rglob(f"{files}/*.sst")))
+
         writer = child("write", folder)
-        time.sleep(0.2)
+        until(lambda: count("compacted") > 0)  # the one that it begins with
+        flushed = count("wal")
+        until(lambda: count("wal") > flushed + 1)
         writer.kill()
         said(writer)
-        before = len(list(tmp_path.rglob("compacted/*.sst")))
+        before = count("compacted")
         with EventLog.open(folder):
-            deadline = time.monotonic() + 20
-            while len(list(tmp_path.rglob("compacted/*.sst"))) == before and time.monotonic() < deadline:
-                time.sleep(0.01)
-            assert len(list(tmp_path.rglob("compacted/*.sst"))) > before
+            until(lambda: count("compacted") > before)
 
     def test_what_short_lived_writers_leave_behind_goes(self, folder, tmp_path, monkeypatch):
-        monkeypatch.setattr("eventlog.storage.objectstore_db._GARBAGE_MS", 0)
+        monkeypatch.setattr(databases, "_GARBAGE_MS", 0)
+        monkeypatch.setattr(databases, "_TIDYING_S", 60.0)
         for n in range(12):
             with EventLog.open(folder) as log:
                 log.run("shared").append({"n": n})
