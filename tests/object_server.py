@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SERVE = """
-import sys
+import sys, threading
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
+put, one_at_a_time = S3Response.put_object, threading.Lock()
+def put_object(response):
+    with one_at_a_time:  # else two who put what must not be there are both told that they did: it looks, then puts
+        return put(response)
+S3Response.put_object = put_object
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)

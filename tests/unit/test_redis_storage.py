@@ -61,7 +61,10 @@ def server(own) -> Iterator[Server]:
     if not own.is_running():
         own.start()
     client = own.client()
-    names = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy", "dbfilename")
+    names = (
+        *("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory", "maxmemory-policy", "dbfilename"),
+        "lua-time-limit",
+    )
     before = {name: client.config_get(name)[name] for name in names}
     client.flushall()
     yield own
@@ -70,6 +73,7 @@ def server(own) -> Iterator[Server]:
         for name, value in before.items():
             if client.config_get(name)[name] != value:
                 client.config_set(name, value)
+        until(lambda: is_appending(client))
 
 
 @pytest.fixture
@@ -88,6 +92,12 @@ def opened(server) -> Iterator[Callable[..., RedisStorage]]:
 
 def stored(storage: RedisStorage) -> list[tuple[bytes, bytes]]:
     return list(storage.scan([ALL_A]))
+
+
+def is_appending(client: redis.Redis) -> bool:
+    """Whether what it holds is in its file: until that was written anew once appending was turned on, it is not."""
+    found = client.info("persistence")
+    return not found["aof_rewrite_in_progress"] and not found["aof_rewrite_scheduled"]
 
 
 def is_busy(server: Server) -> bool:
@@ -364,12 +374,15 @@ class TestRefusals:
         assert stored(hasty) == [(A, b"patient")]
 
     def test_a_server_that_loads_is_waited_for(self, server, opened):
+        server.client().bgrewriteaof()  # else it loads what all tests before wrote, too, for longer than is waited
+        until(lambda: is_appending(server.client()))
         storage = opened()
-        storage.commit([(bytes([kind]), b"v") for kind in range(60)])
+        keys = [bytes([kind]) + bytes([n]) for kind in range(60) for n in range(250)]
+        storage.commit([(key, b"v") for key in keys])
         server.kill()
-        server.start("--key-load-delay", "3000", is_awaited=False)
-        assert len(list(opened().scan([(bytes([kind]), bytes([kind + 1])) for kind in range(60)]))) == 60
-        storage.commit([(A, b"2")], expect={A: b"v"})
+        server.start("--key-load-delay", "100", is_awaited=False)  # µs a key; it answers at each thousandth
+        assert [key for key, _ in opened().scan([(bytes([kind]), bytes([kind + 1])) for kind in range(60)])] == keys
+        storage.commit([(keys[0], b"2")], expect={keys[0]: b"v"})
         server.kill()
         server.start()
 
