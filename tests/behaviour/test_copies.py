@@ -319,7 +319,7 @@ def test_a_crash_while_deleting_harms_nobody_and_is_finished_by_the_next(storage
     assert {key[:1] for key in everything(storage)} <= {b"N", b"S"}
 
 
-@pytest.mark.parametrize("seed", range(6 * DEEP))
+@pytest.mark.parametrize("seed", range(4 * DEEP))
 def test_copies_are_like_logs_of_their_own(seed, log):
     """The same story told to copies of one run, and to runs that were told everything anew."""
     rng = random.Random(seed)

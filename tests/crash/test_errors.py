@@ -97,7 +97,7 @@ class Failing(LocalFiles):
 def test_a_refused_write_is_an_error_of_ours_and_was_not_done(tmp_path, mode, call, code, is_short):
     """At every n-th call; the same handle goes on when there is room again."""
     expected = CapacityError if code in {errno.ENOSPC, errno.EDQUOT} else StorageError
-    for nth in range(40 * DEEP if call == "write" else 3):
+    for nth in range(20 * DEEP if call == "write" else 3):
         files = Failing(call, code, is_short=is_short)
         location = tmp_path / f"{nth}"
         storage = reopened(location, mode, files=files)

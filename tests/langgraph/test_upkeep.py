@@ -14,6 +14,7 @@ from eventlog import ConflictError, EventLog, InvalidInputError, NotFoundError
 from savers.langgraph import EventLogSaver
 from tests.behaviour.test_pruning import Interrupted
 from tests.counting import CountingStorage
+from tests.engines import DEEP
 from tests.langgraph.byhand import config, made, told
 from tests.strict import strictly_equal
 
@@ -307,7 +308,7 @@ def test_async_twins_do_the_same(saver):
     assert ids(saver, "copy") == ["c0004", "c0003"]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6 * DEEP))
 def test_whatever_is_done_to_threads_they_say_what_upstreams_says(seed, saver):
     """Upstream's saver neither copies nor prunes: each of our threads has one of upstream's for itself."""
     rng = random.Random(seed)

@@ -129,12 +129,12 @@ def pairs(draw: Any) -> tuple[Any, Any]:
 
 class TestFound:
     @given(values(), values())
-    @settings(max_examples=80 * DEEP, deadline=None)
+    @settings(max_examples=50 * DEEP, deadline=None)
     def test_any_two_values(self, old: Any, new: Any) -> None:
         check(old, new)
 
     @given(pairs())
-    @settings(max_examples=80 * DEEP, deadline=None)
+    @settings(max_examples=50 * DEEP, deadline=None)
     def test_values_that_have_much_in_common(self, pair: tuple[Any, Any]) -> None:
         check(*pair)
 
@@ -147,7 +147,7 @@ class TestFound:
     @given(
         st.dictionaries(hashables(), json_values(), max_size=6), st.dictionaries(hashables(), json_values(), max_size=6)
     )
-    @settings(max_examples=80 * DEEP, deadline=None)
+    @settings(max_examples=50 * DEEP, deadline=None)
     def test_dicts_with_any_keys(self, old: dict, new: dict) -> None:
         check(old, new)
         check({**old, "pad": "x" * 200}, {**old, "pad": "x" * 200, **new})
