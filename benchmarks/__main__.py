@@ -47,7 +47,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What things cost, ours and the peers'.")
-    parser.add_argument("--quick", action="store_true", help="short runs, for large differences: a minute and a half")
+    parser.add_argument("--quick", action="store_true", help="short runs, for large differences: about a minute")
     parser.add_argument("--full", action="store_true", help="10 million events instead of 200,000")
     parser.add_argument("--only", nargs="+", choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
     parser.add_argument("--repeats", type=int, help="rounds of every measurement")

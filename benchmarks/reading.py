@@ -171,9 +171,9 @@ def update_state(directory: Path, saver: str, n: int) -> dict[str, Any]:
 
 
 def jobs(*, quick: bool) -> dict[str, Job]:
-    """Chats of 1,000 messages, of 200 in `quick`."""
+    """Chats of 1,000 messages, of 150 in `quick`."""
     savers = SAVERS[:3] if quick else SAVERS
-    n, messages, steps = (200, 200, 250) if quick else (1000, 1000, 1500)
+    n, messages, steps = (200, 150, 250) if quick else (1000, 1000, 1500)
     lengths = (100, 2000) if quick else (100, 10_000)
     return {
         **{f"small / {saver}": job("reading.small", saver=saver, n=n) for saver in savers},
