@@ -13,7 +13,7 @@ import pytest
 
 from eventlog import EventLog, Extend, Merge, NotFoundError, TaskWrite
 from eventlog.errors import StorageError
-from eventlog.layout import NAME, RUN_KINDS, event_key
+from eventlog.layout import BRANCH, NAME, PART, RUN_KINDS, SEGMENT, event_key
 from eventlog.records import where
 from eventlog.storage.memory import MemoryStorage
 from tests.behaviour.test_copies import Failing
@@ -320,3 +320,22 @@ def test_what_is_whole_is_read_once_and_what_is_damaged_twice(storage: Storage) 
     with counted.counted() as broken:
         assert list(log.verify())
     assert broken.keys_read["E"] <= 2 * 5 + 1  # the id that names it is looked for
+
+
+@pytest.mark.parametrize("kind", [NAME, BRANCH, SEGMENT])
+def test_what_is_damaged_in_one_run_hides_nothing_of_the_others(storage: Storage, kind: bytes) -> None:
+    log = EventLog(storage)
+    for name in "abcd":
+        grow(log, name, "x")
+    pairs = everything(storage)
+    first = min(key for key in pairs if key[:1] == kind)
+    broken = damaged(pairs, first)
+    for key in [key for key in pairs if key[:1] == PART]:
+        broken = damaged(broken, key)
+    fill(storage, broken)
+    problems = list(log.verify())
+    hidden = {problem.where for problem in problems if problem.what == "belongs to no run in the catalogue"}
+    runs = {bytes.fromhex(text[text.index("(run ") + 5 :][:16]) for text in hidden if "(run " in text}
+    assert len(runs) == (kind == NAME)  # only the one that no name leads to
+    assert len({problem.run for problem in problems if "checksum differs" in problem.what} - {None}) >= 3
+    assert any(where(first) in str(problem) for problem in problems)
