@@ -330,7 +330,14 @@ class EventLog:
         """Read everything, of one run or of all, and yield what is wrong; nothing when all is well.
 
         Checks checksums, digest chains, pointers and indexes, and that every manifest and snapshot says what the
-        events say.
+        events say. Lazy: it goes from run to run, and holds nothing open meanwhile.
+
+        Others may write, prune and delete meanwhile: what it yields is true, and it yields all that was damaged when it
+        began, but for what was deleted or pruned before it was read. It does not read runs that were made since. In a
+        log that another one is being copied to, it yields what no name leads to yet.
+
+        Raises:
+            NotFoundError: there is no run of that name when this begins.
         """
         return verified(self._storage, self._catalog, None if name is None else name_parts(name))
 

@@ -1,22 +1,34 @@
 """Is everything as it was written? Reads the whole of a run and says what is not.
 
-Owns the invariants of what is stored, checked from the events up: it trusts no index, manifest or snapshot.
+Owns the invariants of what is stored, checked from the events up: it trusts no index, manifest or snapshot. Others may
+write meanwhile, see `_settled`: so a problem's words say which record it is about, and where that stands.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
 
-from eventlog.catalog import plain_name
+from eventlog.catalog import plain_name, read_listing
 from eventlog.codec import known_codec
-from eventlog.errors import CorruptionError, EventLogError, FormatError, NotFoundError, UnknownTypeError
+from eventlog.errors import (
+    ClosedError,
+    CorruptionError,
+    EventLogError,
+    FormatError,
+    NotFoundError,
+    StorageError,
+    UnknownTypeError,
+)
 from eventlog.events import Problem
 from eventlog.layout import (
     BRANCH,
     EVENT,
     ID,
     MANIFEST,
+    NAME,
     RUN_KINDS,
     SEGMENT,
     SNAPSHOT,
@@ -28,16 +40,28 @@ from eventlog.layout import (
     event_key,
     head_key,
     id_of,
+    manifest_key,
     owner_key,
     owner_of,
     place_of,
     places,
+    run_number,
     segment_key,
 )
 from eventlog.lineage import Lineage
 from eventlog.naming import places_in
 from eventlog.owners import all_owners, read_owner
-from eventlog.records import head_record, payload_digest, read_event, seal_fields, triples, unseal, unseal_fields, where
+from eventlog.records import (
+    head_record,
+    is_sound,
+    payload_digest,
+    read_event,
+    seal_fields,
+    triples,
+    unseal,
+    unseal_fields,
+    where,
+)
 from eventlog.snapshots import (
     DroppedError,
     Place,
@@ -53,10 +77,11 @@ from eventlog.tasks import references
 from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from eventlog.catalog import Catalog, Listing
     from eventlog.codec import Codec
+    from eventlog.events import RunName
     from eventlog.lineage import Segment
     from eventlog.owners import Owner
     from eventlog.snapshots import Entries
@@ -64,50 +89,115 @@ if TYPE_CHECKING:
     from eventlog.trunk import Trunk
 
 
+_READINGS: Final = 5
+_ENGINE: Final = (ClosedError, StorageError)
+"""What ends all reading, for it is no damage."""
+
+
 def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -> Iterator[Problem]:
-    """What is wrong with the run `only`, or with everything."""
+    """What is wrong with the run `only`, or with everything; lazily, run by run.
+
+    Others may write meanwhile: what is yielded is true, and all is yielded that was damaged when this began and was not
+    deleted or pruned since.
+
+    Raises:
+        NotFoundError: there is no run `only` when this begins.
+    """
     if only is not None:
         listing = catalog.find(only)
         if listing is None or not listing.is_alive:
             raise NotFoundError(f"there is no run {plain_name(only)!r}; log.runs() lists them")
-        yield from _Run(storage, listing).problems()
+        yield from _settled(partial(_run, storage, catalog, listing.number, [only]))
         return
-    known: set[int] = set()
+    runs: dict[int, list[tuple[str, ...]]] = defaultdict(list)  # owners of one run are read together
+    graves: dict[int, list[tuple[str, ...]]] = {}
+    damaged: list[Problem] = []
+    for listing in _listings(storage, damaged):
+        if listing.is_alive:
+            runs[listing.number].append(listing.parts)
+        elif not listing.owner:
+            graves[listing.number] = [listing.parts]
+    yield from damaged
+    for number, names in chain(runs.items(), ((n, names) for n, names in graves.items() if n not in runs)):
+        yield from _settled(partial(_run, storage, catalog, number, names))
+    yield from _settled(partial(_strays, storage))
+
+
+def _settled(read: Callable[[], Iterator[Problem]]) -> list[Problem]:
+    """What is wrong with one thing, though it is not read at one moment.
+
+    What a writer does between two reads may look like damage, or hide some behind it. It looks so once: the next time,
+    the writer is at another place. Damage is found again, in the same words. So it is read until nothing new is found;
+    where writers are quicker, every time, what was found again is what is wrong.
+    """
+    found: Counter[Problem] = Counter()
+    for _ in range(_READINGS):
+        problems = list(dict.fromkeys(read()))
+        if all(problem in found for problem in problems):
+            return problems
+        found.update(problems)
+    return [problem for problem, times in found.items() if times > 1]
+
+
+def _contained(run: RunName | None, at: str, check: Iterator[Problem]) -> Iterator[Problem]:
+    """What a check finds; where it cannot go on, what stops it is wrong as well."""
     try:
-        alive = {listing.number for listing in catalog.listings() if listing.is_alive}
-        read: set[int] = set()
-        for listing in catalog.listings():
-            known.update((listing.number, *(p[0] if isinstance(p, list) else p for p in listing.unswept)))
-            if listing.is_alive:
-                if listing.owner:
-                    yield from _copy(storage, listing)
-                if listing.number not in read:  # owners of one run are read together
-                    read.add(listing.number)
-                    yield from _Run(storage, listing).problems()
-            elif not listing.owner and listing.number not in alive:
-                yield from _grave(storage, listing)
-    except (CorruptionError, FormatError) as error:
-        yield Problem(None, "catalogue", str(error))
-    yield from _strays(storage, known)
+        yield from check
+    except _ENGINE:
+        raise
+    except EventLogError as error:
+        yield Problem(run, at, str(error))
+
+
+def _listings(storage: Storage, damaged: list[Problem]) -> Iterator[Listing]:
+    """Every name's record; of those that cannot be read, what is wrong with them goes to `damaged`."""
+    for key, record in storage.scan([(NAME, bytes([NAME[0] + 1]))]):
+        try:
+            listing = read_listing(key, record)
+        except (CorruptionError, FormatError) as error:
+            damaged.append(Problem(None, "catalogue", str(error)))
+        else:
+            yield listing
+
+
+def _run(storage: Storage, catalog: Catalog, number: int, names: list[tuple[str, ...]]) -> Iterator[Problem]:
+    """What is wrong with a run and its copies, of those names; with its grave, if they are deleted by now."""
+    return _contained(plain_name(names[0]), "run", _checks(storage, catalog, number, names))
+
+
+def _checks(storage: Storage, catalog: Catalog, number: int, names: list[tuple[str, ...]]) -> Iterator[Problem]:
+    name, begins = plain_name(names[0]), segment_key(number, 0)
+    if storage.get([begins])[0] == seal_fields(begins, []):
+        return  # deleted, or about to be: the tombstone is there, so that late writers fail
+    listings = [listing for listing in map(catalog.find, names) if listing is not None and listing.number == number]
+    alive = [listing for listing in listings if listing.is_alive]
+    if not alive and not any(owner.number and owner.is_alive for owner in all_owners(storage, number)):
+        yield Problem(name, where(begins), "the tombstone of the deleted run is damaged or missing")
+        return
+    for listing in alive:
+        if listing.owner:
+            yield from _copy(storage, listing)
+    yield from _Run(storage, number, name).problems()
 
 
 def _copy(storage: Storage, listing: Listing) -> Iterator[Problem]:
     """A copy's record says what it sees of the run that it shares."""
     key = owner_key(listing.number, listing.owner)
     owner = read_owner(key, storage.get([key])[0])
-    if owner is None or owner.parts != listing.parts:
+    if owner is None:  # or the copy is about to be deleted: then its branches went first
+        branches = (unseal_fields(*pair) for pair in storage.scan([all_of(BRANCH, listing.number)]))
+        is_wrong = any(fields[2:3] == [listing.owner] for fields in branches)
+    else:
+        is_wrong = owner.parts != listing.parts
+    if is_wrong:
         yield Problem(plain_name(listing.parts), where(key), "the record of the copy is missing, or another one's")
 
 
-def _grave(storage: Storage, listing: Listing) -> Iterator[Problem]:
-    """A deleted run's beginning is a tombstone, so that late writers fail."""
-    key = segment_key(listing.number, 0)
-    if storage.get([key])[0] != seal_fields(key, []):
-        yield Problem(plain_name(listing.parts), where(key), "the tombstone of the deleted run is damaged or missing")
-
-
-def _strays(storage: Storage, known: set[int]) -> Iterator[Problem]:
+def _strays(storage: Storage) -> Iterator[Problem]:
     """Records of runs that no name leads to; a deleted run leaves nothing but the tombstone where it began."""
+    known: set[int] = set()
+    for listing in _listings(storage, []):
+        known.update((listing.number, *(p[0] if isinstance(p, list) else p for p in listing.unswept)))
     for kind in RUN_KINDS:
         begin, end = kind + bytes(8), bytes([kind[0] + 1])
         while found := next(iter(storage.scan([(begin, end)], limit=1)), None):
@@ -123,16 +213,14 @@ def _strays(storage: Storage, known: set[int]) -> Iterator[Problem]:
 class _Run:
     """The checks of one run."""
 
-    def __init__(self, storage: Storage, listing: Listing) -> None:
+    def __init__(self, storage: Storage, number: int, name: RunName) -> None:
         self.storage = storage
-        self.number = listing.number
-        self.name = plain_name(listing.parts)
-        self.parts = listing.parts
-        self.owner = listing.owner
+        self.number = number
+        self.name = name
         self.owners: dict[int, Owner] = {}
-        self.segments: list[Segment] = []
+        self.segments: dict[int, Segment] = {}
+        self.unread: dict[int, str] = {}  # segments that were not read to their end, and what stands in the way
         self.trunk: Trunk | None = None
-        self.lineage = Lineage(storage, listing.number)
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.forks: dict[int, set[int]] = defaultdict(set)
@@ -143,20 +231,17 @@ class _Run:
 
     def problems(self) -> Iterator[Problem]:
         """All checks, those of what others lean on first."""
-        try:
-            segments = list(self.lineage.all())
-        except EventLogError as error:
-            yield self.problem("segments", str(error))
-            return
+        segments = list(Lineage(self.storage, self.number).all())
         if not segments or segments[0].number:
             kinds = [
                 kind for kind in RUN_KINDS if kind not in (TASK_WRITE, WAITING)
             ]  # those may come before the first event
             if next(iter(self.storage.scan([all_of(kind, self.number) for kind in kinds], limit=1)), None):
                 yield self.problem("segment 0", "the record of where the run begins is missing")
+            yield from self._sealed(WAITING)
             return
         self.owners = {owner.number: owner for owner in all_owners(self.storage, self.number)}
-        if not self.owner and segments[0].origin[:1] != [list(self.parts)]:
+        if run_number(*segments[0].origin[:2]) != self.number:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
         self.trunk = read_trunk(self.storage, self.number)
@@ -164,13 +249,13 @@ class _Run:
         segments = [each for each in segments if each.number in parents or self._is_alive(each)]  # else only a number
         if self.trunk is not None:
             segments = list(self._above(segments))
-        self.segments = segments
+        self.segments = {segment.number: segment for segment in segments}
         for segment in segments:
             self.forks[segment.parent].add(segment.base_seq)
         for segment in segments:
-            yield from self._segment(segment)
-        yield from self._branches({segment.number for segment in segments})
-        yield from self._ids()
+            yield from self._walked(segment)
+        yield from _contained(self.name, "branches", self._branches())
+        yield from _contained(self.name, "ids", self._ids())
         yield from self._task_writes()
         yield from self._sealed(WAITING)
         yield from self._sealed(SNAPSHOT)
@@ -189,13 +274,23 @@ class _Run:
         trunk = self.trunk
         return trunk is None or segment.number == trunk.segment or segment.base_seq >= trunk.seq
 
+    def _walked(self, segment: Segment) -> Iterator[Problem]:
+        try:
+            yield from self._segment(segment)
+        except _ENGINE:
+            raise
+        except EventLogError as error:
+            self.unread[segment.number] = str(error)
+            yield self.problem(f"segment {segment.number}", str(error))
+
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"
         entries, digest, step = {}, segment.base_digest, segment.base_step
         if segment.number and not (self.trunk is not None and self.trunk.segment == segment.number):
             base = self.bases.get((segment.parent, segment.base_seq))
             if base is None:
-                yield self.problem(at, f"the event it begins at, seq {segment.base_seq}, cannot be read")
+                why = self.unread[segment.number] = self.unread.get(segment.parent, "it is missing")
+                yield self.problem(at, f"the event it begins at, seq {segment.base_seq}, cannot be read: {why}")
                 return
             entries, digest, step = dict(base[0]), base[1], base[2]
             if (digest, step) != (segment.base_digest, segment.base_step):
@@ -205,10 +300,7 @@ class _Run:
                 is None
             ):
                 yield self.problem(at, "its parent's index of children does not name it")
-        try:
-            yield from self._events(segment, entries, digest, step)
-        except EventLogError as error:
-            yield self.problem(at, str(error))
+        yield from self._events(segment, entries, digest, step)
 
     def _events(  # noqa: C901 (one walk; what it looks at hangs together)
         self, segment: Segment, entries: Entries, digest: bytes, step: int
@@ -222,8 +314,7 @@ class _Run:
         for key, record in self.storage.scan([places(EVENT, self.number, segment.number, seq + 1, (1 << 63) - 2)]):
             at = place_of(key)
             if at[1] != seq + 1:
-                yield self.problem(where(key), f"the event before it, seq {seq + 1}, is missing")
-                return
+                raise CorruptionError(where(key), f"the event before it, seq {seq + 1}, is missing")
             found, parent, body = read_event(key, record)
             if parent != digest:
                 yield self.problem(where(key), "it does not follow the event before it: the chain of digests is broken")
@@ -234,7 +325,8 @@ class _Run:
             changes, problems = self._read_parts(key, body.writes, at)
             yield from problems
             if trunk is not None and at == trunk.at:
-                entries = self._begun(manifests.pop(at[1], b""))
+                manifests.pop(at[1], None)
+                entries = self._begun(manifest_key(self.number, *at))
             else:
                 apply_changes(entries, advanced(entries, changes, at, len(record))[0])
             seq, digest, step = at[1], found, body.step
@@ -251,14 +343,14 @@ class _Run:
 
     def _begun(self, key: bytes) -> Entries:
         """The state that a pruned run begins with, which stands in no events."""
-        record = self.storage.get([key])[0] if key else None
+        record = self.storage.get([key])[0]
         if record is None:
-            raise CorruptionError("trunk", "the manifest that the pruned run begins with is missing")
+            raise CorruptionError(where(key), "the manifest that the pruned run begins with is missing")
         entries = manifest_entries(unseal(key, record))
         try:
             entries.update(read_entries(self.storage, self.number, entries, list(entries)))
         except DroppedError:
-            raise CorruptionError("trunk", "a value that the pruned run begins with is missing") from None
+            raise CorruptionError(where(key), "a value that the pruned run begins with is missing") from None
         return entries
 
     def _read_parts(
@@ -305,17 +397,17 @@ class _Run:
             if self.codec is not None and not _equal(entry, entries[channel], self.codec):
                 yield self.problem(where(key), f"channel {channel!r} has another value than the events say")
 
-    def _branches(self, numbers: set[int]) -> Iterator[Problem]:
+    def _branches(self) -> Iterator[Problem]:
         written = set()
         for key, record in self.storage.scan([all_of(BRANCH, self.number)]):
             name, number = unseal_fields(key, record)[:2]
             written.add(number)
-            if number not in numbers:
+            if number not in self.segments:
                 yield self.problem(f"branch {name!r}", f"its segment {number} is missing")
-            elif self.lineage.segment(number).branch != name:
+            elif self.segments[number].branch != name:
                 yield self.problem(f"branch {name!r}", f"segment {number} belongs to another branch")
-        for number in numbers - written:
-            if self._is_alive(self.lineage.segment(number)):
+        for number, segment in self.segments.items():
+            if number not in written and self._is_alive(segment):
                 yield self.problem(f"segment {number}", "no branch leads to it")
 
     def _is_alive(self, segment: Segment) -> bool:
@@ -330,18 +422,27 @@ class _Run:
             known.add(event_id)
             fields = unseal_fields(key, record)
             missing = [at for at in places_in(fields) if at not in self.ids[event_id]]
-            if missing and (self._sees(owner_of(key), missing, fields) or any(map(self._has_segment, missing))):
-                yield self.problem(f"id {event_id!r}", "the event it names is missing, or has another id")
+            if self._needs(owner_of(key), missing, fields):  # it may have been written since, or behind what is damaged
+                missing = [at for at in missing if not self._has_id(at, event_id)]
+            if self._needs(owner_of(key), missing, fields):
+                what = "the event it names, seq {1} of segment {0}, is missing, or has another id"
+                yield self.problem(f"id {event_id!r}", what.format(*missing[0]))
         for event_id in self.ids.keys() - known:
             yield self.problem(f"id {event_id!r}", "the index of ids lacks it")
 
-    def _sees(self, owner: int, missing: list[tuple[int, int]], fields: list[int]) -> bool:
+    def _needs(self, owner: int, missing: list[tuple[int, int]], fields: list[int]) -> bool:
         """Whether what an owner's id names now is missing; what it named before may have gone with another owner."""
         found = self.owners.get(owner)
-        return found is not None and found.is_alive and (fields[0], fields[1]) in missing
+        sees = found is not None and found.is_alive and (fields[0], fields[1]) in missing
+        return sees or any(map(self._has_segment, missing))
+
+    def _has_id(self, at: tuple[int, int], event_id: str) -> bool:
+        key = event_key(self.number, *at)
+        record = self.storage.get([key])[0]
+        return record is not None and is_sound(key, record) and read_event(key, record)[2].id == event_id
 
     def _has_segment(self, at: tuple[int, int]) -> bool:
-        segment = next((each for each in self.segments if each.number == at[0]), None)
+        segment = self.segments.get(at[0])
         is_pruned = self.trunk is not None and at[1] < self.trunk.seq
         return segment is not None and self._is_alive(segment) and not is_pruned
 
