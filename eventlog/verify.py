@@ -41,6 +41,7 @@ from eventlog.layout import (
     head_key,
     id_of,
     manifest_key,
+    name_key,
     owner_key,
     owner_of,
     place_of,
@@ -112,15 +113,18 @@ def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -
     runs: dict[int, list[tuple[str, ...]]] = defaultdict(list)  # owners of one run are read together
     graves: dict[int, list[tuple[str, ...]]] = {}
     damaged: list[Problem] = []
-    for listing in _listings(storage, damaged):
-        if listing.is_alive:
-            runs[listing.number].append(listing.parts)
-        elif not listing.owner:
-            graves[listing.number] = [listing.parts]
+    try:
+        for listing in _listings(storage, damaged):
+            if listing.is_alive:
+                runs[listing.number].append(listing.parts)
+            elif not listing.owner:
+                graves[listing.number] = [listing.parts]
+    except CorruptionError as error:  # of the storage, which finds no further names
+        damaged.append(Problem(None, "catalogue", str(error)))
     yield from damaged
     for number, names in chain(runs.items(), ((n, names) for n, names in graves.items() if n not in runs)):
         yield from _settled(partial(_run, storage, catalog, number, names))
-    yield from _settled(partial(_strays, storage))
+    yield from _settled(lambda: _contained(None, "records", _strays(storage)))
 
 
 def _settled(read: Callable[[], Iterator[Problem]]) -> list[Problem]:
@@ -177,6 +181,8 @@ def _checks(storage: Storage, catalog: Catalog, number: int, names: list[tuple[s
     for listing in alive:
         if listing.owner:
             yield from _copy(storage, listing)
+        elif run_number(listing.parts, listing.incarnation) != number:
+            yield Problem(plain_name(listing.parts), where(name_key(listing.parts)), "it leads to another name's run")
     yield from _Run(storage, number, name).problems()
 
 
@@ -241,6 +247,9 @@ class _Run:
             yield from self._sealed(WAITING)
             return
         self.owners = {owner.number: owner for owner in all_owners(self.storage, self.number)}
+        if 0 not in self.owners:
+            key = owner_key(self.number, 0)
+            yield self.problem(where(key), "the record of who began the run is missing, and there are copies")
         if run_number(*segments[0].origin[:2]) != self.number:
             yield self.problem("segment 0", f"belongs to run {segments[0].origin[:1]}")
         self.codec = known_codec(str(segments[0].origin[2]))
@@ -264,9 +273,10 @@ class _Run:
         """Of a pruned run, the segments that branches write and that what is left lies in."""
         for segment in segments:
             key = branch_key(self.number, segment.branch, segment.owner)
-            record = self.storage.get([key])[0]
+            record, head = self.storage.get([key, head_key(self.number, segment.number)])
             leads = record is not None and unseal_fields(key, record)[1] == segment.number
-            if leads or (not self._is_alive(segment) and self._is_above(segment)):
+            is_written = leads or head is not None  # the head of a branch that was pruned went with it
+            if is_written or (not self._is_alive(segment) and self._is_above(segment)):
                 yield segment
 
     def _is_above(self, segment: Segment) -> bool:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventlog import EventLog, Extend, Merge, NotFoundError, TaskWrite
-from eventlog.errors import StorageError
-from eventlog.layout import BRANCH, NAME, PART, RUN_KINDS, SEGMENT, event_key
-from eventlog.records import where
+from eventlog.errors import CorruptionError, StorageError
+from eventlog.layout import BRANCH, EVENT, NAME, PART, RUN_KINDS, SEGMENT, branch_key, event_key, name_key, owner_key
+from eventlog.records import seal_fields, unseal_fields, where
 from eventlog.storage.memory import MemoryStorage
 from tests.behaviour.test_copies import Failing
 from tests.counting import CountingStorage, everything
@@ -339,3 +339,57 @@ def test_what_is_damaged_in_one_run_hides_nothing_of_the_others(storage: Storage
     assert len(runs) == (kind == NAME)  # only the one that no name leads to
     assert len({problem.run for problem in problems if "checksum differs" in problem.what} - {None}) >= 3
     assert any(where(first) in str(problem) for problem in problems)
+
+
+def test_a_branch_that_is_lost_is_missed_in_a_run_that_was_pruned(storage: Storage) -> None:
+    log = EventLog(storage)
+    begin(log)
+    number = log._catalog.find(("p",)).number  # type: ignore[union-attr]
+    storage.commit([], [branch_key(number, "side")])
+    assert [(problem.where, problem.what) for problem in log.verify()] == [("segment 1", "no branch leads to it")]
+
+
+@pytest.mark.parametrize("name", ["p", None])
+def test_a_name_that_leads_to_the_run_of_another_one(storage: Storage, name: str | None) -> None:
+    log = EventLog(storage)
+    begin(log)
+    key, other = name_key(("p",)), log._catalog.find(("a",))
+    fields = unseal_fields(key, storage.get([key])[0] or b"")
+    fields[2] = other.number  # type: ignore[union-attr]
+    storage.commit([(key, seal_fields(key, fields))])
+    found = [problem for problem in log.verify(name) if problem.run == "p"]
+    assert [problem.where for problem in found] == [where(key)]
+
+
+def test_a_run_with_copies_lacks_the_record_of_who_began_it(storage: Storage) -> None:
+    log = EventLog(storage)
+    begin(log)
+    key = owner_key(log._catalog.find(("a",)).number, 0)  # type: ignore[union-attr]
+    storage.commit([], [key])
+    assert where(key) in [problem.where for problem in log.verify()]
+
+
+class Torn(CountingStorage):
+    """What cannot be read behind some key, as where a page of the file is damaged."""
+
+    def __init__(self, inner: Storage, key: bytes) -> None:
+        super().__init__(inner)
+        self.key = key
+
+    def scan(self, *args: Any, **more: Any) -> Iterator[tuple[bytes, bytes]]:
+        for pair in super().scan(*args, **more):
+            if pair[0] >= self.key and pair[0][:1] == self.key[:1]:
+                raise CorruptionError("data.mdb", "a page is damaged")
+            yield pair
+
+
+@pytest.mark.parametrize("kind", [NAME, EVENT])
+def test_what_cannot_be_read_hides_nothing_else(storage: Storage, kind: bytes) -> None:
+    begin(EventLog(storage))
+    pairs = everything(storage)
+    last = max(key for key in pairs if key[:1] == kind)[:9]
+    storage.commit([(key, pairs[key][:-1]) for key in pairs if key[:1] == PART])
+    problems = list(EventLog(Torn(storage, last)).verify())
+    assert [problem.what for problem in problems if problem.run is None]
+    assert all("a page is damaged" in problem.what for problem in problems if problem.run is None)
+    assert len({problem.run for problem in problems}) >= 3
