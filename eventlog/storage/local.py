@@ -171,7 +171,7 @@ class LocalStorage:
             self._open_readonly()
         else:
             self._open_journal()
-            if self._mode == "off":
+            if self._mode == "off" and not self._holds_lock:  # in the child of a fork, from the last time it was tried
                 self._lock.acquire(self._timeout_s)
                 self._holds_lock = True
         self._restart(self._folded())
@@ -211,8 +211,8 @@ class LocalStorage:
             self._fold()
             self._head.note_flushed(self._end)
             self._head.note_failed(failed=False)
-            self._is_mending = False
         finally:
+            self._is_mending = False
             if self._mode != "off":
                 self._lock.release()
 

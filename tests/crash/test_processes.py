@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog import EventLog
-from eventlog.errors import BusyError, ClosedError, EventLogError, ExpectationError, StorageError
+from eventlog.errors import BusyError, CapacityError, ClosedError, EventLogError, ExpectationError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.local import LocalStorage
@@ -219,6 +219,15 @@ def outcome(call) -> str:
         return type(error).__name__
 
 
+def raising(error: BaseException):
+    """A function that raises it."""
+
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
 def in_child(call, timeout_s: float = 60.0) -> str:
     """What `call` returns in the child of a fork; nothing there runs pytest's own ending."""
     read, write = os.pipe()
@@ -284,6 +293,37 @@ class TestFork:
         again = reopened(tmp_path / "log", mode)
         assert go_on(again) == n + 1
         again.close()
+
+    def test_a_child_that_was_interrupted_while_it_opened_the_log_anew_does_not_wait_for_itself(
+        self, tmp_path, monkeypatch
+    ):
+        here = reopened(tmp_path / "log", "off", lock_timeout_s=0.1)
+        go_on(here, 3)
+        here.flush()
+        here.inherit()  # as in the child of a process that is gone
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStorage, "_restart", raising(KeyboardInterrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                checked(here)
+        assert go_on(here) == 4 == checked(here)
+        here.close()
+
+    def test_a_child_that_could_not_bring_all_to_the_disk_flushes_once_another_process_did(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)  # its worker does nothing by itself
+        here = reopened(tmp_path / "log")
+        n = go_on(here, 3)
+        here._head.note_failed(failed=True)  # as the flush of another process does
+        here.inherit()
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStorage, "_fold", raising(CapacityError("full")))
+            with pytest.raises(CapacityError):
+                checked(here)
+        here._head.note_failed(failed=False)
+        assert go_on(here) == n + 1
+        assert not here.is_flushed()
+        here._work()
+        assert here.is_flushed()
+        here.close()
 
     def test_while_another_thread_commits(self, tmp_path):
         here = reopened(tmp_path / "log")
