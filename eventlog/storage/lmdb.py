@@ -531,8 +531,9 @@ class _Gate:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only one inside; the caller must not be inside already."""
-        self.shut()
+        self._alone.acquire()
         try:
+            self._wait()  # who is interrupted meanwhile lets the others in again
             yield
         finally:
             self.reopen()
@@ -540,6 +541,9 @@ class _Gate:
     def shut(self) -> None:
         """Wait until nobody is inside and let nobody in."""
         self._alone.acquire()
+        self._wait()
+
+    def _wait(self) -> None:
         self._is_shut = True
         self._inside.discard(threading.get_ident())  # an interrupt may have kept it from going out
         while self._inside:

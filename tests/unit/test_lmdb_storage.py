@@ -250,6 +250,22 @@ class TestFiles:
         with patience():
             storage.close()
 
+    def test_who_is_interrupted_while_he_waits_for_running_calls_lets_others_in_again(self, open_log):
+        storage = open_log()
+
+        class Interrupting(set):
+            def __len__(self) -> int:
+                raise KeyboardInterrupt
+
+        gate = storage._shared.gate
+        gate._inside = Interrupting()
+        with pytest.raises(KeyboardInterrupt), gate.alone():
+            pass
+        gate._inside = set()
+        with patience():
+            assert storage.get([A]) == [None]
+            storage.close()
+
     def test_closing_waits_for_running_calls(self, open_log):
         def work(storage):
             try:
