@@ -134,11 +134,11 @@ class LocalStorage:
         self._begin()
         try:
             self._open()
+            with _coming_and_going:
+                _handles.add(self)
         except BaseException:
             self._give_back()  # and seals nothing: who has the log with "off" goes on writing where it was
             raise
-        with _coming_and_going:
-            _handles.add(self)
 
     def _begin(self) -> None:
         """What a handle has before it is open; in the child of a fork again."""
