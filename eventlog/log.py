@@ -332,9 +332,11 @@ class EventLog:
         Checks checksums, digest chains, pointers and indexes, and that every manifest and snapshot says what the
         events say. Lazy: it goes from run to run, and holds nothing open meanwhile.
 
-        Others may write, prune and delete meanwhile: what it yields is true, and it yields all that was damaged when it
+        Others may write, prune and delete meanwhile: what it yields is true, and it yields what was damaged when it
         began, but for what was deleted or pruned before it was read. It does not read runs that were made since. In a
         log that another one is being copied to, it yields what no name leads to yet.
+
+        It goes no further along a branch than to the first event that cannot be read.
 
         Raises:
             NotFoundError: there is no run of that name when this begins.

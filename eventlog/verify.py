@@ -98,8 +98,8 @@ _ENGINE: Final = (ClosedError, StorageError)
 def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -> Iterator[Problem]:
     """What is wrong with the run `only`, or with everything; lazily, run by run.
 
-    Others may write meanwhile: what is yielded is true, and all is yielded that was damaged when this began and was not
-    deleted or pruned since.
+    Others may write meanwhile: what is yielded is true, and what was damaged when this began is yielded, but for what
+    was deleted or pruned since and what cannot be reached behind other damage.
 
     Raises:
         NotFoundError: there is no run `only` when this begins.
@@ -458,14 +458,14 @@ class _Run:
 
     def _task_writes(self) -> Iterator[Problem]:
         for key, record in self.storage.scan([all_of(TASK_WRITE, self.number)]):
-            try:
-                for at, n in references(key, record):
-                    event = event_key(self.number, *at)
-                    body = read_event(event, self.storage.get([event])[0] or b"")[2]
-                    if n >= len(list(triples(body.writes))):
-                        yield self.problem(where(key), f"it refers to a write that the event at seq {at[1]} has not")
-            except EventLogError as error:
-                yield self.problem(where(key), str(error))
+            yield from _contained(self.name, where(key), self._references(key, record))
+
+    def _references(self, key: bytes, record: bytes) -> Iterator[Problem]:
+        for at, n in references(key, record):
+            event = event_key(self.number, *at)
+            body = read_event(event, self.storage.get([event])[0] or b"")[2]
+            if n >= len(list(triples(body.writes))):
+                yield self.problem(where(key), f"it refers to a write that the event at seq {at[1]} has not")
 
     def _sealed(self, kind: bytes) -> Iterator[Problem]:
         """Damage of records that nothing else was read through."""
