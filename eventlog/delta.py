@@ -66,6 +66,7 @@ NETS: Final = frozenset({MERGE, SPLICE})
 _SET_OF: Final[dict[type, int]] = {list: SET_LIST, dict: SET_DICT, str: SET_TEXT}
 _NOUN: Final = {SET: "no list, dict or string", SET_LIST: "a list", SET_DICT: "a dict", SET_TEXT: "a string"}
 _MISSING: Final = object()
+_STR: Final = frozenset({str})
 
 
 NO_SHADOW: Final = object()
@@ -475,6 +476,12 @@ def _applied_all(value: Any, code: int, payloads: list[bytes], codec: Codec) -> 
     if code == EXTEND:
         value.extend(chain.from_iterable(decoded_all(payloads, codec)))
         return value
+    if code == MERGE:
+        flat = [*chain.from_iterable(msgpack.unpackb(array(payloads)))]
+        if SETS.issuperset(flat[1::3]) and _STR.issuperset(map(type, flat[::3])):
+            newest = dict(zip(flat[::3], flat[2::3], strict=True))  # in the order in which the keys were set first
+            value.update(zip(newest, decoded_all([*newest.values()], codec), strict=True))
+            return value
     for payload in payloads:
         value = applied(value, code, payload, codec)
     return value

@@ -555,8 +555,9 @@ def take_over(entries: Entries, known: Entries) -> None:
     for channel, entry in entries.items():
         if entry.place is not None and entry.full is None:
             other = known.get(channel)
-            if other is not None and other.full is not None and other[4:6] == (entry.place, entry.trail):
-                entries[channel] = other
+            if other is not None and other.full is not None and other.place == entry.place:
+                is_same = other.trail == entry.trail
+                entries[channel] = other if is_same else entry._replace(full=other.full)
 
 
 def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]) -> Entries:
@@ -627,26 +628,52 @@ def is_read(entry: Entry) -> bool:
 
 
 def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[str, list[Op]]:
-    """The deltas that manifests only name, read from their events: each event once, whoever needs it."""
-    bounds: dict[str, tuple[int, int]] = {}
-    ranges: set[tuple[int, int, int]] = set()
+    """The deltas that manifests only name, read from their events: each event once, whoever needs it.
+
+    Raises:
+        CorruptionError: an event is damaged or missing.
+    """
+    named: dict[str, list[tuple[int, int, int]]] = {}
     for channel, entry in wanted.items():
         if (count := _unread_from(entry)) is not None and entry.trail is not None:
-            named = _without_last(entry.trail.ranges(), count)
-            bounds[channel] = (named[0][1], named[-1][2])
-            ranges.update(named)
-    older: dict[str, list[Op]] = {channel: [] for channel in bounds}
-    scanned = [places(EVENT, run, *bound) for bound in _united(ranges)]
-    for key, fields in bodies(storage.scan(scanned)):
+            named[channel] = _without_last(entry.trail.ranges(), count)
+    ranges = _united({bounds for bounds_of in named.values() for bounds in bounds_of})
+    events = bodies(storage.scan([places(EVENT, run, *bounds) for bounds in ranges]))
+    older: dict[str, list[Op]] = {channel: [] for channel in named}
+    if len(named) == 1:  # as nearly always: then each of the events has it
+        [(channel, found)] = older.items()
+        found.extend(_ops_on(channel, events))
+    else:
+        _share_out(events, {channel: (bounds[0][1], bounds[-1][2]) for channel, bounds in named.items()}, older)
+    for channel, bounds_of in named.items():
+        if len(older[channel]) != sum(last - first + 1 for _, first, last in bounds_of):
+            raise CorruptionError(f"run {run:016x}", f"an event that changed {channel!r} is missing")
+    return older
+
+
+def _ops_on(channel: str, events: Iterable[tuple[bytes, list[Any]]]) -> Iterator[Op]:
+    """The deltas of one channel in events, by their keys and fields; ends before one that has none."""
+    for key, fields in events:
+        try:
+            at = fields.index(channel, _FIRST_SLOT - 1)
+        except ValueError:
+            return
+        slot, payload = fields[at + 1 : at + 3]
+        if slot & delta.IN_PART:
+            located = _located(fields[_FIRST_SLOT - 1 :], place_of(key))
+            payload = next(place for name, _, place in located if name == channel)
+        yield slot & delta.CODE, payload
+
+
+def _share_out(
+    events: Iterable[tuple[bytes, list[Any]]], bounds: Mapping[str, tuple[int, int]], older: Mapping[str, list[Op]]
+) -> None:
+    """Add to each channel's deltas those in events between its first and its last one."""
+    for key, fields in events:
         at = place_of(key)
-        n = 0
-        for index in range(_FIRST_SLOT, len(fields), 3):
-            channel, slot, payload = fields[index - 1 : index + 2]
-            if slot & delta.IN_PART:
-                payload, n = _new(Place, (PART, *at, n, int.from_bytes(payload[16:], "big"), None)), n + 1
+        for channel, slot, payload in _located(fields[_FIRST_SLOT - 1 :], at):
             if channel in bounds and bounds[channel][0] <= at[1] <= bounds[channel][1]:
                 older[channel].append((slot & delta.CODE, payload))
-    return older
 
 
 def _unread_from(entry: Entry) -> int | None:
@@ -716,8 +743,9 @@ def _unreadable(place: Place, record: bytes | None, error: CorruptionError) -> E
 def _filled(entry: Entry, ops: list[Op], payloads: Iterator[bytes]) -> Entry:
     """An entry with its deltas; what is not read of it comes from `payloads`, in the order of `_unread_of`."""
     full = next(payloads) if entry.full is None and entry.place is not None else entry.full
-    read = tuple((code, next(payloads) if type(payload) is Place else payload) for code, payload in ops)
-    return entry._replace(full=full, ops=read)
+    if Place in {type(payload) for _, payload in ops}:
+        ops = [(code, next(payloads) if type(payload) is Place else payload) for code, payload in ops]
+    return entry._replace(full=full, ops=tuple(ops))
 
 
 def decoded_value(entry: Entry, codec: Codec) -> Any:

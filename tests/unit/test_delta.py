@@ -600,6 +600,17 @@ class TestOperations:
         )
         assert strictly_equal(self.apply(old, operation), new)
 
+    @given(
+        st.lists(st.dictionaries(st.sampled_from("abc") | st.integers(0, 2), st.just(Delete()) | values(), max_size=3))
+    )
+    def test_many_merges_at_once_are_the_same_as_one_after_another(self, merges: list[dict[Any, Any]]) -> None:
+        value, operations = {"b": 1, "d": 2}, []
+        for changes in merges:
+            write = delta.from_operation(Merge(changes), Known(value), MSGPACK, "channel")
+            operations.append((write.code, write.payload))
+            value = delta.applied(copied(value), write.code, write.payload, MSGPACK)
+        assert strictly_equal(delta.replayed({"b": 1, "d": 2}, operations, MSGPACK), value)
+
     def test_an_update_inside_a_merge_is_no_value(self) -> None:
         """It would be stored as an object of the engine's own class, and read back as one."""
         with pytest.raises(InvalidInputError):

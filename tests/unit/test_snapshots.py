@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import Delete, EventLog, Extend, Merge, Splice, snapshots
+from eventlog import CorruptionError, Delete, EventLog, Extend, Merge, Splice, snapshots
 from eventlog.codec import MSGPACK
+from eventlog.layout import place_of
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
 
@@ -290,6 +291,25 @@ def test_commit_keeps_both_bounds(change: Callable[[dict[str, Any], int], None])
     test_every_state_is_read_at_a_constant_of_its_size(ran)
 
 
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beside", [{}, {"other": Extend(["y" * 400])}], ids=["alone", "beside another"])
+@pytest.mark.parametrize("value", [[], {"rest": "r" * 100_000}], ids=["list", "dict"])
+def test_a_state_never_lacks_a_change_whose_event_is_gone(value: Any, beside: dict[str, Any]) -> None:
+    """An event that a manifest names, and that no longer is there, is said to be missing."""
+    storage = MemoryStorage()
+    run = EventLog(storage).run("r")
+    run.append({"c": value, "other": []})
+    for n in range(100):
+        item = str(n).ljust(400, "x")
+        run.append({"c": Extend([item]) if type(value) is list else Merge({item: n}), **beside})
+    gone = next(key for key, _ in storage.scan([(b"E", b"F")]) if place_of(key)[1] == 50)
+    storage.commit([], [gone])
+    with pytest.raises(CorruptionError, match="an event that changed 'c' is missing"):
+        dict(EventLog(storage).run("r").at(100))
+
+
 # --- what may be dropped ----------------------------------------------------------------------------------------------
 
 
@@ -321,6 +341,21 @@ def test_another_handle_writes_on_after_they_were_dropped() -> None:
     with ran.storage.counted() as tally:
         state = dict(EventLog(ran.storage).run("r").state)
     assert tally.read <= FACTOR * state_bytes(state) + FLOOR, tally
+
+
+def test_a_large_value_that_lies_where_it_lay_is_read_once() -> None:
+    """Whatever was changed of it between two looks."""
+    ran = Ran(lambda: one_key_of_a_large_dict(200))
+    run = EventLog(ran.storage).run("r")
+    whole = len(MSGPACK.encode({f"k{i}": "x" * 50 for i in range(1000)}))
+    for first, second in ((60, 120), (120, 20)):
+        with ran.storage.counted() as tally:
+            state = dict(run.at(first))
+        assert state["dict"] == {f"k{i}": i if i < first else "x" * 50 for i in range(1000)}
+        with ran.storage.counted() as tally:
+            state = dict(run.at(second))
+        assert state["dict"] == {f"k{i}": i if i < second else "x" * 50 for i in range(1000)}
+        assert tally.read < whole, tally
 
 
 def test_more_large_channels_due_at_once_than_fit_one_number_of_two_bytes() -> None:
