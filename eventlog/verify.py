@@ -29,6 +29,7 @@ from eventlog.layout import (
     ID,
     MANIFEST,
     NAME,
+    PART,
     RUN_KINDS,
     SEGMENT,
     SNAPSHOT,
@@ -226,6 +227,7 @@ class _Run:
         self.owners: dict[int, Owner] = {}
         self.segments: dict[int, Segment] = {}
         self.unread: dict[int, str] = {}  # segments that were not read to their end, and what stands in the way
+        self.reached = -1  # seq of the last event that was read, in the segment that is read now
         self.trunk: Trunk | None = None
         self.codec: Codec | None = None
         self.ids: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -292,9 +294,19 @@ class _Run:
         except EventLogError as error:
             self.unread[segment.number] = str(error)
             yield self.problem(f"segment {segment.number}", str(error))
+            yield from _contained(self.name, f"segment {segment.number}", self._behind(segment))
+
+    def _behind(self, segment: Segment) -> Iterator[Problem]:
+        """What else is damaged in a segment that was not read to its end, as far as each record says it alone."""
+        for kind in (EVENT, PART, MANIFEST):
+            rest = places(kind, self.number, segment.number, self.reached + 2, (1 << 63) - 2)
+            for key, record in self.storage.scan([rest]):
+                if not is_sound(key, record):
+                    yield self.problem(where(key), "its checksum differs; restore it from a copy")
 
     def _segment(self, segment: Segment) -> Iterator[Problem]:
         at = f"segment {segment.number}"
+        self.reached = segment.base_seq
         entries, digest, step = {}, segment.base_digest, segment.base_step
         if segment.number and not (self.trunk is not None and self.trunk.segment == segment.number):
             base = self.bases.get((segment.parent, segment.base_seq))
@@ -339,7 +351,8 @@ class _Run:
                 entries = self._begun(manifest_key(self.number, *at))
             else:
                 apply_changes(entries, advanced(entries, changes, at, len(record))[0])
-            seq, digest, step = at[1], found, body.step
+            seq = self.reached = at[1]
+            digest, step = found, body.step
             if seq in manifests:
                 yield from self._manifest(manifests.pop(seq), entries)
             if seq in self.forks[segment.number]:

@@ -13,7 +13,19 @@ import pytest
 
 from eventlog import EventLog, Extend, Merge, NotFoundError, TaskWrite
 from eventlog.errors import CorruptionError, StorageError
-from eventlog.layout import BRANCH, EVENT, NAME, PART, RUN_KINDS, SEGMENT, branch_key, event_key, name_key, owner_key
+from eventlog.layout import (
+    BRANCH,
+    EVENT,
+    NAME,
+    PART,
+    RUN_KINDS,
+    SEGMENT,
+    branch_key,
+    event_key,
+    name_key,
+    owner_key,
+    place_of,
+)
 from eventlog.records import seal_fields, unseal_fields, where
 from eventlog.storage.memory import MemoryStorage
 from tests.behaviour.test_copies import Failing
@@ -339,6 +351,25 @@ def test_what_is_damaged_in_one_run_hides_nothing_of_the_others(storage: Storage
     assert len(runs) == (kind == NAME)  # only the one that no name leads to
     assert len({problem.run for problem in problems if "checksum differs" in problem.what} - {None}) >= 3
     assert any(where(first) in str(problem) for problem in problems)
+
+
+def test_every_record_that_is_damaged_is_named_once(storage: Storage) -> None:
+    """One that is damaged hides none behind it, in the same run or elsewhere."""
+    log = EventLog(storage)
+    for name in ("a", "b"):
+        run = log.run(name)
+        for n in range(40):
+            run.append({"small": n, "large": str(n) * 2000})
+    broken = pairs = everything(storage)
+    wanted = {EVENT: (3, 4, 39), PART: (5, 20)}
+    keys = [key for key in pairs if key[:1] in wanted and place_of(key)[1] in wanted[key[:1]]]
+    for key in keys:
+        broken = damaged(broken, key)
+    fill(storage, broken)
+    told = [str(problem) for problem in EventLog(storage).verify()]
+    assert len(keys) == 2 * 5
+    for key in keys:
+        assert len([text for text in told if where(key) in text and "checksum" in text]) == 1, (where(key), told)
 
 
 def test_a_branch_that_is_lost_is_missed_in_a_run_that_was_pruned(storage: Storage) -> None:
