@@ -55,6 +55,7 @@ from eventlog.records import (
     time_field,
     triples,
     unseal_fields,
+    where,
 )
 from eventlog.snapshots import (
     INLINE,
@@ -343,12 +344,20 @@ class Branches:
         return Tip(segment, at, body.step, digest, body.id, head, load)
 
     def event(self, at: tuple[int, int]) -> tuple[bytes, bytes, Body]:
-        """Digest, parent digest and body of an event."""
+        """Digest, parent digest and body of an event.
+
+        Raises:
+            NotFoundError: it was pruned, or the run was deleted.
+            CorruptionError: it is damaged or missing.
+        """
         key = event_key(self.run, *at)
         record = self.storage.get([key])[0]
         if record is None:
             trunk = read_trunk(self.storage, self.run)
-            was_pruned = trunk is not None and at[1] < trunk.seq
+            if trunk is None:
+                self.lineage.check_alive()
+                raise CorruptionError(where(key), "it is missing")
+            was_pruned = at[1] < trunk.seq
             msg = f"there is no event at seq {at[1]} of segment {at[0]}{': it was pruned' if was_pruned else ''}"
             raise NotFoundError(msg)
         return read_event(key, record)
