@@ -307,9 +307,9 @@ class Branches:
 
     def all(self) -> list[Segment]:
         """The segments that branches write, oldest first."""
-        records = self.storage.scan([all_of(BRANCH, self.run)])
-        segments = [self.lineage.segment(unseal_fields(key, record)[1]) for key, record in records]
-        return sorted(segment for segment in segments if segment.owner == self.owner)
+        found = [unseal_fields(*pair) for pair in self.storage.scan([all_of(BRANCH, self.run)])]
+        own = [self.owner] if self.owner else []
+        return sorted(self.lineage.segment(fields[1]) for fields in found if fields[2:] == own)
 
     def head_of(self, segment: Segment) -> tuple[int, int]:
         """Segment and seq of the newest event of a branch; seq -1 if it has none."""
@@ -319,7 +319,10 @@ class Branches:
     def untouched_fork(self, at: tuple[int, int]) -> Segment | None:
         """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
         for key, _ in self.storage.scan([children_at(self.run, at)], reverse=True):
-            segment = self.lineage.segment(child_of(key))
+            try:
+                segment = self.lineage.segment(child_of(key))
+            except NotFoundError:  # of a copy that was deleted at this moment
+                continue
             if segment.owner == self.owner and self.segment_of(segment.branch) == segment:  # else it was pruned
                 return segment if self.head_of(segment) == at else None
         return None

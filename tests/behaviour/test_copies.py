@@ -17,6 +17,7 @@ from eventlog import (
     TaskWrite,
 )
 from eventlog.errors import StorageError
+from eventlog.layout import BRANCH, CHILD
 from tests.counting import CountingStorage, everything
 from tests.engines import DEEP
 
@@ -393,4 +394,36 @@ def test_a_deleted_copys_last_segment_that_only_keeps_its_number_is_no_problem(l
     log.delete("c")
     log.copy("a", "d")
     grown(run, 2, begin=3)
+    assert list(log.verify()) == []
+
+
+class Between(CountingStorage):
+    """Calls somebody once between a scan of a kind of keys and what is done with what it found."""
+
+    kind, meanwhile = b"", None
+
+    def scan(self, ranges, **more):
+        pairs = list(super().scan(ranges, **more))
+        if self.meanwhile is not None and any(start[:1] == self.kind for start, _ in ranges):
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return iter(pairs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "look"),
+    [(BRANCH, lambda run: run.branches()), (CHILD, lambda run: put(run, "late", "e00003", n=9))],
+    ids=["branches", "put"],
+)
+def test_a_copy_that_is_deleted_at_this_moment_is_in_nobodys_way(storage, kind, look):
+    between = Between(storage)
+    log = EventLog(between)
+    run = grown(log.run("a"), 5)
+    log.copy("a", "b")
+    log.run("b").fork("e00003", "side").append({"n": -1})
+    log.run("a").fork("e00001", "own")
+    between.kind, between.meanwhile = kind, lambda: EventLog(storage).delete("b")
+    look(run)
+    assert between.meanwhile is None
+    assert {branch.name for branch in run.branches()} >= {"main", "own"}
     assert list(log.verify()) == []
