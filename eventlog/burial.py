@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from eventlog.errors import ExpectationError
+from eventlog.errors import ExpectationError, NotFoundError
 from eventlog.layout import (
     BRANCH,
     EVENT,
@@ -66,7 +66,10 @@ def bury(storage: Storage, number: int, owner: int) -> None:
         owners = list(all_owners(storage, number))
         others = [other for other in owners if other.is_alive and other.number != owner]
         expect = {begins: beginning, first: epoch, **dict(other.pair(number) for other in others if other.number)}
-        pointers = _pointers(storage, number, owner if others else None)
+        try:
+            pointers = _pointers(storage, number, owner if others else None)
+        except NotFoundError:  # the last one of the others took everything along meanwhile
+            continue
         puts = [(begins, seal_fields(begins, []))]
         if others:
             mine = next((each for each in owners if each.number == owner), None)
@@ -76,10 +79,10 @@ def bury(storage: Storage, number: int, owner: int) -> None:
             puts = [mine._replace(is_alive=False).pair(number)]
         try:
             storage.commit(puts, pointers, expect)
-        except ExpectationError:
+            if not _pointers(storage, number, owner if others else None):
+                return
+        except (ExpectationError, NotFoundError):
             continue
-        if not _pointers(storage, number, owner if others else None):
-            return
 
 
 def _pointers(storage: Storage, number: int, owner: int | None) -> list[bytes]:
@@ -104,10 +107,20 @@ def sweep(storage: Storage, number: int) -> None:
         for kind in RUN_KINDS:
             remove(storage, (key for key, _ in storage.scan([all_of(kind, number)]) if key != grave))
         return
+    try:
+        _sweep_owners(storage, number)
+    except NotFoundError:  # the last owner was deleted meanwhile: everything goes
+        sweep(storage, number)
+
+
+def _sweep_owners(storage: Storage, number: int) -> None:
+    """Remove what those owners left who were deleted before this begins."""
     owners = {owner.number: owner for owner in all_owners(storage, number)}
+    segments = list(_segments(storage, number))  # all that lean on theirs: nobody copies who was deleted
     gone = _unneeded(owners)
+    for owner in all_owners(storage, number):  # a copy that was made meanwhile is there with its segments
+        owners.setdefault(owner.number, owner)
     remove(storage, _names_of(storage, number, gone))
-    segments = list(_segments(storage, number))
     for segment in _unshared(segments, owners):
         remove(storage, keys_of(storage, number, segment))
         if segment.number != segments[-1].number:  # the last one stays, so that no number is ever used again

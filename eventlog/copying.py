@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventlog.branches import Branches
 from eventlog.codec import MSGPACK
-from eventlog.errors import ConflictError, ExpectationError
+from eventlog.errors import ConflictError, ExpectationError, NotFoundError
 from eventlog.layout import branch_key, child_key, head_key, owner_key, segment_key
 from eventlog.lineage import segment_record
 from eventlog.owners import Owner, read_owner
@@ -44,7 +44,10 @@ def copied(storage: Storage, source: Listing, parts: tuple[str, ...]) -> int | N
         known = read_owner(first, epoch_record)
         assert known is not None
         number = known.epoch + 1  # never used again, so that handles on a deleted copy know it
-        puts, expect, limits = _branches(branches, number)
+        try:
+            puts, expect, limits = _branches(branches, number)
+        except NotFoundError:  # it was pruned meanwhile, or deleted
+            continue
         owner = Owner(number, number, True, parts, source.owner, limits).pair(source.number)
         puts += [owner, known._replace(epoch=number).pair(source.number)]
         expect.update({begins: beginning, first: epoch_record, owner[0]: None})
@@ -67,6 +70,8 @@ def _branches(branches: Branches, owner: int) -> tuple[Pairs, Expected, dict[int
     run, next_number = branches.run, branches.lineage.next_number()
     for index, segment in enumerate(branches.all()):
         at = branches.head_of(segment)
+        if at[1] < 0:
+            raise NotFoundError(f"run {branches.name!r} is being deleted")
         digest, _, body = branches.event(at)
         number = next_number + index
         copy = branches.lineage.forked(number, segment.branch, (*at, body.step, digest))._replace(origin=[owner])

@@ -132,13 +132,13 @@ def prune(
     What is left begins at the last event that they all have in common. What others write under an id meanwhile stays,
     with what it is built on. A run that has other owners stays as it is.
     """
-    others = [owner for owner in all_owners(branches.storage, branches.run) if owner.number]
-    if branches.owner or others or not keep:
-        return Gone(0, 0, 0)
-    looks = _LOOKS
+    storage, run, looks = branches.storage, branches.run, _LOOKS
     for _ in range(_TRIES):
+        epoch = storage.get([owner_key(run, 0)])[0]  # before the owners: who copies the run from here on changes it
+        if branches.owner or not keep or any(owner.number for owner in all_owners(storage, run)):
+            return Gone(0, 0, 0)
         try:
-            return _pruned(branches, tasks, keep, back_to, dry_run=dry_run)
+            return _pruned(branches, tasks, keep, back_to, epoch, dry_run=dry_run)
         except ExpectationError:
             continue
         except (CorruptionError, NotFoundError):  # another one may prune the run, too: then it is whole when it is done
@@ -149,14 +149,20 @@ def prune(
 
 
 def _pruned(
-    branches: Branches, tasks: TaskWrites, keep: Sequence[Place], back_to: Sequence[Place], *, dry_run: bool
+    branches: Branches,
+    tasks: TaskWrites,
+    keep: Sequence[Place],
+    back_to: Sequence[Place],
+    epoch: bytes | None,
+    *,
+    dry_run: bool,
 ) -> Gone:
     plan = _planned(branches, [*keep, *back_to], is_dry=dry_run)
     newest = max(branches.event(at)[2].id or "" for at in keep)
     late = list(_late(branches, newest))
     if dry_run:
         return _measured(branches, plan, late)
-    trunk = _turn(branches, plan)
+    trunk = _turn(branches, plan, epoch)
     _make_whole(branches, tasks, plan)
     _unname(branches, plan)
     gone = _measured(branches, plan, late)
@@ -246,16 +252,18 @@ def _common(branches: Branches, one: Place, other: Place) -> Place:
     raise AssertionError("all events of a run go back to its first")
 
 
-def _turn(branches: Branches, plan: _Plan) -> bytes | None:
+def _turn(branches: Branches, plan: _Plan, epoch: bytes | None) -> bytes | None:
     """Let the run begin at the trunk, in one commit: from here on nothing needs what lies elsewhere.
+
+    The epoch's record is still the one of before, so nobody has copied the run since.
 
     Returns:
         The tombstone's record.
     """
     run, storage = branches.run, branches.storage
     known = read_trunk(storage, run)
-    key, epoch_key = trunk_key(run), owner_key(run, 0)
-    expect = {key: plan.seen[key], epoch_key: storage.get([epoch_key])[0]}
+    key = trunk_key(run)
+    expect = {key: plan.seen[key], owner_key(run, 0): epoch}
     expect[segment_key(run, plan.last + 1)] = None  # nothing was forked meanwhile
     puts: list[Pair] = []
     deletes: list[bytes] = []

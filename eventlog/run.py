@@ -69,6 +69,7 @@ _new = tuple.__new__  # as in branches
 _AUTO_ID = re.compile(r"e(\d{1,10})\.(\d{1,19})\.([0-9a-f]{8})")
 _MAX_STEP = 1 << 62
 _MAX_CHANNELS = 1 << 16
+_LOOKS = 10
 _FEW_EVENTS = 100
 """How many events of others a handle reads one by one when it is refreshed, before it looks for a manifest."""
 _NEIGHBORS = 4
@@ -745,9 +746,10 @@ class Run:
         branches = self._branches
         if self._stretches.branches is not branches:
             self._stretches = Stretches(branches)
-        found = self._stretches.look(at)
-        if found is not None:
-            return found
+        with suppress(CorruptionError):  # who reads without them knows whether it was pruned meanwhile
+            found = self._stretches.look(at)
+            if found is not None:
+                return found
         return branches.event(at), progress_at(self._storage, branches.lineage, branches.run, at).entries
 
     def event(self, where: Where) -> Event:
@@ -1123,7 +1125,16 @@ class Run:
         """All branches of the run, oldest first; none while it is empty."""
         if self._is_new:
             return []
-        return [self._branch_of(segment) for segment in self._branches.all()]
+        return self._unless_pruned(lambda: [self._branch_of(segment) for segment in self._branches.all()])
+
+    def _unless_pruned(self, look: Callable[[], T]) -> T:
+        """What `look` finds, which reads a few records; again, where branches that it was at were pruned meanwhile."""
+        for _ in range(_LOOKS):
+            try:
+                return look()
+            except NotFoundError:
+                self._branches.lineage.check_alive()
+        return look()
 
     def _branch_of(self, segment: Segment) -> Branch:
         at = self._branches.head_of(segment)
@@ -1133,7 +1144,7 @@ class Run:
 
     def count_events(self) -> int:
         """How many events there are on its branches, each counted once; it reads a few records for each branch."""
-        return 0 if self._is_new else self._branches.count_events()
+        return 0 if self._is_new else self._unless_pruned(self._branches.count_events)
 
     def drop_snapshots(self) -> None:
         """Remove every manifest and snapshot of the run. They can be derived from the events: nothing is lost but time.
