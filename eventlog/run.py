@@ -170,15 +170,19 @@ class Run:
         self._asked: dict[str, tuple[object, Any]] = {}  # see _once
 
     def _open(self) -> None:
+        if not self._unless_pruned(self._stands):
+            if self._branch != MAIN:
+                raise NotFoundError(f"run {self.name!r} has no branch {self._branch!r}; run.branches() lists them")
+            self._tip = self._branches.empty_tip()
+        self._state = None
+
+    def _stands(self) -> bool:
+        """Take over where the branch stands; False if there is none."""
         standing = self._branches.standing(self._branch)
         if standing is not None:
             self._check_codec()
             self._stand_at(*standing)
-        elif self._branch != MAIN:
-            raise NotFoundError(f"run {self.name!r} has no branch {self._branch!r}; run.branches() lists them")
-        else:
-            self._tip = self._branches.empty_tip()
-        self._state = None
+        return standing is not None
 
     def _stand_at(self, segment: Segment, at: tuple[int, int]) -> None:
         """Take over the branch's head, and keep its event: who opens a run nearly always looks at that."""

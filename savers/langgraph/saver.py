@@ -7,8 +7,10 @@ a checkpoint is stored is the threads' business.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, get_args
 
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -52,7 +54,7 @@ from savers.saver import MAX_CHECKPOINT_BYTES, Handles
 if TYPE_CHECKING:
     import datetime as dt
     import os
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from langchain_core.runnables import RunnableConfig
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
 
     from eventlog import Branch, Codec, Run
     from savers.saver import RunName
+
+T = TypeVar("T")
 
 _NAMESPACE_BYTES = 4096
 _PRUNE_TRIES = 10
@@ -314,7 +318,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         left = limit
         for thread_id, namespace in self._names(config):
             thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
-            for checkpoint_id in thread.run.given_ids(bound):
+            for checkpoint_id in _ids_of(thread, bound):
                 if left is not None and left <= 0:
                     return
                 if wanted not in (None, checkpoint_id) or not _matches(thread, checkpoint_id, filter):
@@ -374,10 +378,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         wanted = _ids("run_ids", run_ids)
         for thread_id, namespace in self._names(None) if wanted else ():
             name = _run_name(thread_id, namespace)
-            thread = self._threads.to_read(name, self._codec)
-            found = list(ids_of_runs(thread, wanted))
-            if found and thread.run.forget(found, needed=needed_by_others(thread, set(found))):
+            if self._unless_pruned(name, partial(self._forget_runs, name, wanted)):
                 self._threads.forget(name)
+
+    def _forget_runs(self, name: RunName, run_ids: Sequence[str]) -> bool:
+        """Whether there were checkpoints of those runs, which are gone now."""
+        thread = self._threads.to_read(name, self._codec)
+        found = list(ids_of_runs(thread, run_ids))
+        return bool(found and thread.run.forget(found, needed=needed_by_others(thread, set(found))))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
@@ -447,17 +455,21 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         saved = set() if root is None else set(root.run.given_ids())
         roots = [] if root is None or policy is None else policy.kept(root)
         for namespace, name in names.items():
-            for left in reversed(range(_PRUNE_TRIES)):
-                try:
-                    pruned = self._prune(name, namespace, policy, (roots, saved), dry_run=dry_run)
-                    break
-                except (NotFoundError, ConflictError, CorruptionError) as error:  # others may prune what was to be kept
-                    self._threads.forget(name)
-                    if not left and isinstance(error, NotFoundError):
-                        raise ConflictError(f"thread {thread_id!r} is pruned by others, too; try again") from error
-                    if not left:
-                        raise
-            yield pruned
+            prune = partial(self._prune, name, namespace, policy, (roots, saved), dry_run=dry_run)
+            yield self._unless_pruned(name, prune)
+
+    def _unless_pruned(self, name: RunName, act: Callable[[], T]) -> T:
+        """Do something to a thread; again, where others prune or delete meanwhile what it looks at."""
+        for left in reversed(range(_PRUNE_TRIES)):
+            try:
+                return act()
+            except (NotFoundError, ConflictError, CorruptionError) as error:
+                self._threads.forget(name)
+                if not left and isinstance(error, NotFoundError):
+                    raise ConflictError(f"thread {name!r} is pruned by others, too; try again") from error
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def _prune(
         self,
@@ -624,6 +636,12 @@ def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:
 def _is_ours(name: RunName) -> bool:
     """Whether a run may be a thread's; those of a store have more parts."""
     return isinstance(name, str) or len(name) <= 2  # noqa: PLR2004 (thread and namespace)
+
+
+def _ids_of(thread: Thread, before: str | None) -> Iterator[str]:
+    """Ids of checkpoints, greatest first; no more once the thread is deleted."""
+    with suppress(NotFoundError):
+        yield from thread.run.given_ids(before)
 
 
 def _tuple(thread: Thread, thread_id: str, namespace: str, checkpoint_id: str) -> CheckpointTuple | None:
