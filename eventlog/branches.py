@@ -449,8 +449,9 @@ class Branches:
         try:
             return read_entries(self.storage, self.run, entries, channels)
         except CorruptionError:
-            self.lineage.check_alive()
-            if read_trunk(self.storage, self.run) is None:
+            trunk = read_trunk(self.storage, self.run)
+            self.lineage.check_alive()  # afterwards, for the trunk goes with the run
+            if trunk is None:
                 raise
             return self._replayed(at, channels)  # it may be pruned, where the entries say that it lies
         except DroppedError:

@@ -874,8 +874,9 @@ class Run:
         for seq in wanted:
             key, record = next(pairs, (b"", b""))
             if not key or place_of(key)[1] != seq:
-                self._branches.lineage.check_alive()
-                if was_pruned(self._storage, self._branches.run, (last[0], seq)):
+                is_pruned = was_pruned(self._storage, self._branches.run, (last[0], seq))
+                self._branches.lineage.check_alive()  # afterwards, for the trunk goes with the run
+                if is_pruned:
                     raise pruned((last[0], seq))
                 raise CorruptionError(f"run {self.name!r}", f"the event at seq {seq} is missing")
             yield place_of(key), key, record

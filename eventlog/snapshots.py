@@ -404,6 +404,7 @@ def progress_at(
                 raise pruned(at) from None
             trunk = read_trunk(storage, run)
             if trunk is None or not manifest_seq < trunk.seq:
+                lineage.check_alive()
                 raise
             found = _trunk_manifest(storage, run, trunk)
             manifest, manifest_seq = (manifest, manifest_seq) if found is None else (found, trunk.seq)

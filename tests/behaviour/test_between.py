@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,7 @@ from tests.counting import CountingStorage, everything
 from tests.engines import DEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Act = Callable[[EventLog], object]
 
@@ -22,19 +24,18 @@ STRIDE = 1 if DEEP > 1 else 5
 
 
 class Between(CountingStorage):
-    """Calls somebody once, before a call or behind a scan."""
+    """Calls somebody before some of the calls, or behind a scan."""
 
-    def __init__(self, inner: MemoryStorage, calls: int, meanwhile: Callable[[], object]) -> None:
+    def __init__(self, inner: MemoryStorage, plan: Mapping[int, Callable[[], object]]) -> None:
         super().__init__(inner)
-        self.calls = calls
-        self.meanwhile: Callable[[], object] | None = meanwhile
+        self.plan = dict(plan)
+        self.calls = 0
 
     def pause(self) -> None:
-        meanwhile = self.meanwhile
-        if not self.calls and meanwhile is not None:
-            self.meanwhile = None
+        meanwhile = self.plan.pop(self.calls, None)
+        self.calls += 1
+        if meanwhile is not None:
             meanwhile()
-        self.calls -= 1
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         self.pause()
@@ -133,15 +134,21 @@ def refused(act: Act, log: EventLog) -> Exception | None:
     return None
 
 
+def filled(records: dict[bytes, bytes]) -> MemoryStorage:
+    storage = MemoryStorage()
+    storage.commit(list(records.items()))
+    return storage
+
+
 @pytest.mark.parametrize("meanwhile", ACTS)
 @pytest.mark.parametrize("name", [*ACTS, *LOOKS, *LISTS])
 def test_each_is_whole_or_says_why_not(records: dict[bytes, bytes], name: str, meanwhile: str) -> None:
     act = {**ACTS, **LOOKS, **LISTS}[name]
     for calls in range(0, 1000, STRIDE):
-        storage = MemoryStorage()
-        storage.commit(list(records.items()))
+        storage = filled(records)
         beside: list[Exception | None] = []
-        between = Between(storage, calls, lambda s=storage, b=beside: b.append(refused(ACTS[meanwhile], EventLog(s))))  # type: ignore[misc]
+        pause = partial(lambda log, said: said.append(refused(ACTS[meanwhile], log)), EventLog(storage), beside)
+        between = Between(storage, {calls: pause})
         error = refused(act, EventLog(between))
         if not beside:
             return
@@ -151,6 +158,29 @@ def test_each_is_whole_or_says_why_not(records: dict[bytes, bytes], name: str, m
             assert error is None or isinstance(error, ConflictError), where
         if name in LISTS and meanwhile not in {"delete", "delete and begin anew"}:
             assert error is None, where
-        if name == "verify":
-            assert list(EventLog(between).verify()) == [], where
     pytest.fail("it never ended")
+
+
+@pytest.mark.parametrize("seed", range(3 * DEEP))
+def test_each_is_whole_whoever_comes_between(records: dict[bytes, bytes], seed: int) -> None:
+    """Two or three others, one after another, or one between the calls of the other."""
+    rng, acts = random.Random(seed), {**ACTS, **LOOKS, **LISTS}
+
+    def run(name: str, others: list[str], storage: MemoryStorage) -> None:
+        at = [rng.randrange(calls[name]) for _ in others]
+        nested = len(others) == 2 and rng.random() < 0.5
+        plan = {at[0]: partial(run, others[0], others[1:], storage)} if nested else {}
+        for place, other in () if nested else zip(at, others, strict=True):
+            plan[place] = partial(run, other, [], storage)
+        refused(acts[name], EventLog(Between(storage, plan)))
+
+    calls: dict[str, int] = {}
+    for name, act in acts.items():
+        alone = Between(filled(records), {})
+        act(EventLog(alone))
+        calls[name] = alone.calls
+    for _ in range(150):
+        storage = filled(records)
+        name, others = rng.choice([*acts]), rng.choices([*ACTS], k=rng.choice((2, 2, 3)))
+        run(name, others, storage)
+        assert list(EventLog(storage).verify()) == [], (name, others)
