@@ -71,6 +71,7 @@ _PRUNE_TRIES = 10
 _MAX_REFUSED = 1024
 _Detection = Literal["sound", "identity"]
 _new = tuple.__new__  # makes a named tuple at half the cost
+_NOBODY: tuple[Any, Any, Any] = (object(),) * 3
 
 
 class EventLogSaver(BaseCheckpointSaver[str]):
@@ -117,6 +118,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._owns_log = False
         self._is_moving_in = False
         self._refused: dict[tuple[RunName, str], None] = {}  # late checkpoints, by thread and id
+        self._last_named: tuple[str, str, str | None] = _NOBODY  # what was written under last: see _named
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec | SealedCodec)
@@ -194,18 +196,19 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             UnserializableError: a value cannot be kept, or must not be, like pydantic's ``SecretStr``.
             TooLargeError: it has more bytes than the saver takes.
         """
-        named, parent = _thread_of(config), _checkpoint_id(config)
+        thread_id, namespace, parent = self._named(config)
         while True:
-            thread = self._thread(*named)
-            check_id("checkpoint_id", checkpoint["id"])
+            thread = self._thread(thread_id, namespace)
+            own = check_id("checkpoint_id", checkpoint["id"])
             if thread.may_be_late(parent):
-                thread = self._not_late(thread, parent, own=checkpoint["id"])
+                thread = self._not_late(thread, parent, own=own)
             try:
                 thread.write(thread.make(parent, checkpoint, described(config, metadata), new_versions))
             except (NotFoundError, ConflictError) as error:
-                self._look_again(thread, parent, error, own=checkpoint["id"])
+                self._look_again(thread, parent, error, own=own)
             else:
-                return _config(*named, checkpoint["id"])
+                self._last_named = (thread_id, namespace, own)
+                return _config(thread_id, namespace, own)
 
     async def aput(
         self,
@@ -219,16 +222,16 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         While somebody else writes to the same thread of the graph they are copied instead, to be encoded later; only
         for a value that Python cannot copy, the loop waits then.
         """
-        named, parent = _thread_of(config), _checkpoint_id(config)
+        thread_id, namespace, parent = self._named(config)
         while True:
-            thread = self._thread(*named)
-            check_id("checkpoint_id", checkpoint["id"])
+            thread = self._thread(thread_id, namespace)
+            own = check_id("checkpoint_id", checkpoint["id"])
             if thread.may_be_late(parent):
-                thread = self._not_late(thread, parent, own=checkpoint["id"])
+                thread = self._not_late(thread, parent, own=own)
             try:
                 made = thread.make_at_once(parent, checkpoint, described(config, metadata), new_versions)
             except NotFoundError as error:
-                self._look_again(thread, parent, error, own=checkpoint["id"])
+                self._look_again(thread, parent, error, own=own)
             else:
                 break
         if made is None:
@@ -240,10 +243,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         try:
             await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
-            await asyncio.to_thread(self._look_again, thread, parent, error, own=checkpoint["id"])
+            await asyncio.to_thread(self._look_again, thread, parent, error, own=own)
             again = thread.thawed(made, checkpoint)
             return await asyncio.to_thread(self.put, config, again, metadata, new_versions)
-        return _config(*named, checkpoint["id"])
+        self._last_named = (thread_id, namespace, own)
+        return _config(thread_id, namespace, own)
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -256,16 +260,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             NotFoundError: the checkpoint was deleted with its thread.
             UnserializableError: a value cannot be kept, or must not be, like pydantic's ``SecretStr``.
         """
-        checkpoint_id = _checkpoint_id(config)
-        if checkpoint_id is None:
-            raise InvalidIdError("checkpoint_id", "put_writes needs one")
-        named = _thread_of(config)
+        thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
+        assert checkpoint_id is not None
         kept: list[TaskWrite] = [
             _new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path))
             for index, (channel, value) in enumerate(writes)
         ]
         while True:
-            thread = self._thread(*named)
+            thread = self._thread(thread_id, namespace)
             if thread.may_be_late(checkpoint_id):
                 thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
@@ -564,6 +566,25 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         if self._last_codec.serde is not self.serde:
             self._last_codec = codec_of(self.serde)
         return self._last_codec
+
+    def _named(self, config: RunnableConfig, *, needs_checkpoint: bool = False) -> tuple[str, str, str | None]:
+        """Thread, namespace and checkpoint that a config names.
+
+        LangGraph names the same again and again, with the same objects: those were checked, or are this saver's own.
+        """
+        configurable, last = config.get("configurable") or {}, self._last_named
+        if (
+            configurable.get("checkpoint_id") is last[2]
+            and configurable.get("thread_id") is last[0]
+            and configurable.get("checkpoint_ns") is last[1]
+        ):
+            return last
+        if needs_checkpoint and _checkpoint_id(config) is None:
+            raise InvalidIdError("checkpoint_id", "put_writes needs one")
+        named = (*_thread_of(config), _checkpoint_id(config))
+        if named[2] is not None:
+            self._last_named = named
+        return named
 
     def _thread(self, thread_id: str, namespace: str) -> Thread:
         """A thread to write to; what was deleted meanwhile shows when it is written to."""
