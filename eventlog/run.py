@@ -943,14 +943,14 @@ class Run:
         anchored = tip.anchored
         if anchored is not None and where == anchored[0]:
             alive = tip.named or (head_key(self._branches.run, tip.segment.number), tip.head)
-            kept = tasks.put_once(_new(Anchor, (anchored[1], anchored[0])), writes, alive)
+            kept = tasks.put_once(anchored[1], anchored[0], writes, alive)
             for record in kept or ():
                 tip.kept[record.key] = record
             return kept is not None
         if self._branches.owner or not isinstance(where, str) or _AUTO_ID.fullmatch(where):
             return False
         unnamed = id_key(self._branches.run, check_id("event id", where))
-        kept = tasks.put_once(Anchor(None, where), writes, self._begins(0), unnamed)
+        kept = tasks.put_once(None, where, writes, self._begins(0), unnamed)
         if kept:
             self._waiting = (where, [*(self._waiting[1] if self._waiting[0] == where else ()), *kept])
         return kept is not None

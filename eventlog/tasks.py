@@ -237,19 +237,43 @@ class TaskWrites:
 
     def put_once(
         self,
-        anchor: Anchor,
+        at: tuple[int, int] | None,
+        event_id: str,
         writes: Sequence[TaskWrite],
         alive: tuple[bytes, bytes | None],
         unnamed: bytes | None = None,
     ) -> list[Kept] | None:
-        """As `put`, if these tasks wrote nothing there, `alive` holds, and the key `unnamed` is absent; else None."""
+        """As `put`, if these tasks wrote nothing there, `alive` holds, and the key `unnamed` is absent; else None.
+
+        The event that they follow stands `at` a place, or is to come, and has the id that is given. The hot path of a
+        run that is not known to have copies, which looks things up once.
+        """
         encoded = self._encoded(writes)
         try:
-            if self._epoch is None and not self._owners.owner:
-                return self._commit_first(anchor, encoded, alive, unnamed)
-            return self._commit(anchor, encoded, alive, is_known=False, unnamed=unnamed)
+            if self._epoch is not None or self._owners.owner:
+                return self._commit(Anchor(at, event_id), encoded, alive, is_known=False, unnamed=unnamed)
+            if self._waits[0] != event_id:
+                self._waits = (event_id, waiting_start(self.run, event_id))
+            waiting, to_come = self._waits[1], event_id if at is None else None
+            start = waiting if at is None else task_writes_start(self.run, at)
+            expect: dict[bytes, bytes | None] = {alive[0]: alive[1], self._epoch_key: None}
+            if unnamed is not None:
+                expect[unnamed] = None
+            puts: list[Pair] = []
+            kept: list[Kept] = []
+            for task, slots in encoded.items():
+                hashed = task_digest(task)
+                key = start + hashed
+                record = _record_of(key, to_come, task, slots)
+                if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in slots.values()):
+                    kept.append(Kept(key, record, task, slots))
+                puts.append((key, record))
+                expect[key] = expect[waiting + hashed] = None
+            if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
+                self._storage.commit(puts, (), expect, is_settled=False)
         except ExpectationError:
             return None
+        return kept
 
     def _encoded(self, writes: Sequence[TaskWrite]) -> dict[str, Slots]:
         """What each task wrote."""
@@ -277,45 +301,6 @@ class TaskWrites:
         if len(self._channels) >= _MAX_CHANNELS:
             self._channels.clear()
         self._channels.add(check_id("channel", channel))
-
-    def _commit_first(
-        self,
-        anchor: Anchor,
-        encoded: dict[str, Slots],
-        alive: tuple[bytes, bytes | None],
-        unnamed: bytes | None,
-    ) -> list[Kept]:
-        """As `_commit`, of tasks that are not known to have written, in a run that is not known to have copies.
-
-        The hot path, which looks things up once.
-        """
-        at, event_id = anchor
-        waiting = None
-        if event_id is not None:
-            if self._waits[0] != event_id:
-                self._waits = (event_id, waiting_start(self.run, event_id))
-            waiting = self._waits[1]
-        start = waiting if at is None else task_writes_start(self.run, at)
-        assert start is not None
-        expect: dict[bytes, bytes | None] = {alive[0]: alive[1], self._epoch_key: None}
-        if unnamed is not None:
-            expect[unnamed] = None
-        puts: list[Pair] = []
-        kept: list[Kept] = []
-        to_come = event_id if at is None else None
-        for task, slots in encoded.items():
-            hashed = task_digest(task)
-            key = start + hashed
-            record = _record_of(key, to_come, task, slots)
-            if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in slots.values()):
-                kept.append(Kept(key, record, task, slots))
-            puts.append((key, record))
-            expect[key] = None
-            if waiting is not None:
-                expect[waiting + hashed] = None
-        if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
-            self._storage.commit(puts, (), expect, is_settled=False)
-        return kept
 
     def _commit(
         self,
@@ -434,9 +419,11 @@ _mark = struct.Struct(">xIQ")
 
 
 def _record_of(key: bytes, event_id: Any, task: str, slots: Slots) -> bytes:
-    path = next(iter(slots.values()))[2] if slots else ""
-    fields: list[Any] = [event_id, packed_id(task), path]
+    fields: list[Any] = [event_id, packed_id(task), ""]
+    path: str | None = None
     for slot, (channel, payload, own_path) in slots.items():
+        if path is None:
+            path = fields[2] = own_path
         fields += slot if own_path == path else [slot, own_path], channel, payload
     return seal_fields(key, fields)
 

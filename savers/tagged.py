@@ -47,7 +47,7 @@ def tagged(tag: str, data: bytes) -> bytes:
 
 def versioned(version: bytes, value: bytes) -> bytes:
     """A version of at most 128 bytes, tagged as the saver's own, and the tagged value; no bytes where it has none."""
-    return bytes((_VERSIONED + len(version) - 1,)) + version[1:] + value
+    return _VERSIONED_HEADS[len(version) - 1] + version[1:] + value
 
 
 def parted(data: bytes) -> tuple[bytes | None, bytes]:
@@ -63,7 +63,8 @@ def start_of_value(data: bytes) -> int:
     return data[0] - _VERSIONED + 1 if data and data[0] >= _VERSIONED else 0
 
 
-_VERSIONED_HEAD: Final = bytes((_VERSIONED,))
+_VERSIONED_HEADS: Final = [bytes((first,)) for first in range(_VERSIONED, 256)]
+_VERSIONED_HEAD: Final = _VERSIONED_HEADS[0]
 _OWN_HEAD: Final = _HEADS[OWN]
 
 

@@ -262,10 +262,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """
         thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
         assert checkpoint_id is not None
-        kept: list[TaskWrite] = [
-            _new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, index), channel, value, task_path))
-            for index, (channel, value) in enumerate(writes)
-        ]
+        kept: list[TaskWrite] = []
+        for channel, value in writes:
+            kept.append(_new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, len(kept)), channel, value, task_path)))
         while True:
             thread = self._thread(thread_id, namespace)
             if thread.may_be_late(checkpoint_id):

@@ -76,12 +76,10 @@ _SMALL: Final = 256
 """Strings and bytes up to this length are compared as encoded; longer ones by the engine, which finds what grew."""
 _WHOLE_BYTES: Final = 384
 """Encoded values up to so many bytes stand behind their version, as one; the engine keeps them in one piece."""
-_STR: Final = frozenset({str})
 _MISSING: Final = object()
 _new: Final = tuple.__new__  # makes a named tuple at half the cost
 _MAX_STEP: Final = 1 << 62
 _MAX_VERSION_BYTES: Final = 64
-_NO_VERSION: Final = packed(None)
 
 
 class _Known:
@@ -291,8 +289,7 @@ class Thread:
             )
             known, is_parent = self._base(parent)
             base, size = known.event, known.size
-            versions = dict(checkpoint["channel_versions"])
-            moved, newest = _moved(known, versions, new_versions if is_parent else None)
+            moved, newest, versions = _moved(known, checkpoint["channel_versions"], new_versions if is_parent else None)
             changes = _Changes(known, newest)
             try:
                 self._put_values(changes, checkpoint.get("channel_values") or {}, moved, versions)
@@ -320,7 +317,11 @@ class Thread:
                 if known.veil is None:
                     raise
                 raise known.veil.told(error, changes.writes) from error
-        size += event.payload_bytes
+        if writes:
+            size += event.payload_bytes
+        else:
+            for payload in encoded.values():
+                size += len(payload)
         if size > self._max_bytes:
             size = event.state_bytes
             if size > self._max_bytes:
@@ -395,7 +396,8 @@ class Thread:
     ) -> None:
         """Channels that may differ from the base's; one that has a version and no value is empty."""
         stored, is_open, newest = changes.known.stored, changes.known.veil is None, changes.newest
-        last, packed_version = None, _NO_VERSION  # nearly always one version for all
+        encode = self._codec.encode
+        last, packed_version, start_of_whole = _MISSING, b"", b""  # nearly always one version for all
         for channel in moved:
             name = escaped(channel) if channel.startswith(MARK) else channel
             if channel not in versions:
@@ -405,18 +407,24 @@ class Thread:
             version = versions[channel]
             if version is not last:
                 last, packed_version = version, packed(short_version(version))
+                fits = is_open and len(packed_version) <= _MAX_VERSION_BYTES
+                start_of_whole = versioned(packed_version, b"") if fits else b""
             value = values.get(channel, _MISSING)
+            data: bytes | None = None
             if value is _MISSING:
-                data: bytes | None = b""
+                data = b""
             else:
-                data = self._small(value, channel)
                 if version == newest:
                     changes.updated.append(channel)
-            was = stored.get(name) or b""
-            start = start_of_value(was)
-            is_new = data != was[start:] if start else value is not _MISSING
-            if data is not None and is_new and is_open and len(packed_version) <= _MAX_VERSION_BYTES:
-                changes.encoded[name] = versioned(packed_version, data)
+                if type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
+                    data = encode(value, channel)
+                    if len(data) > _WHOLE_BYTES:
+                        data = None
+            was = stored.get(name)
+            start = start_of_value(was) if was else 0
+            is_new = data != was[start:] if was and start else value is not _MISSING
+            if data is not None and is_new and start_of_whole:
+                changes.encoded[name] = start_of_whole + data
                 if _VERSION + channel in stored:
                     changes.delete(_VERSION + channel)
                 continue
@@ -428,29 +436,24 @@ class Thread:
             elif data is not None:
                 changes.put(name, data)
             elif start:
-                changes.encoded[name] = self._codec.encode(value, channel)
+                changes.encoded[name] = encode(value, channel)
             elif self._by_identity and type(value) is list and value:
                 changes.put_list(name, value)
             else:
                 changes.writes[name] = Update(value)
 
-    def _small(self, value: Any, channel: str) -> bytes | None:
-        """The bytes of a small value that is compared by them; None for any other."""
-        if type(value) in _SCALARS or (type(value) in _TEXTS and len(value) <= _SMALL):
-            data = self._codec.encode(value, channel)
-            return data if len(data) <= _WHOLE_BYTES else None
-        return None
-
     def _put_seen(self, changes: _Changes, seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any] | None]:
         """What nodes have seen; returns what is new of it."""
-        known = changes.known.seen
+        known, stored, encoded = changes.known.seen, changes.known.stored, changes.encoded
         new: dict[str, dict[str, Any] | None] = {}
         for node, each in seen.items():
             if known.get(node) != each:
                 new[node] = _comparable(each)
-                changes.put(_SEEN + node, packed({channel: short_version(each[channel]) for channel in each}))
-        if not known.keys() <= seen.keys():
-            for node in known.keys() - seen.keys():
+                name, payload = _SEEN + node, packed({channel: short_version(each[channel]) for channel in each})
+                if stored.get(name) != payload:
+                    encoded[name] = payload
+        for node in known:
+            if node not in seen:
                 changes.delete(_SEEN + node)
         return new
 
@@ -609,32 +612,39 @@ class Thread:
             return None
 
 
-def _moved(known: _Known, versions: dict[str, Any], new: ChannelVersions | None) -> tuple[Iterable[str], str | None]:
+def _moved(
+    known: _Known, given: ChannelVersions, new: ChannelVersions | None
+) -> tuple[Iterable[str], str | None, dict[str, Any]]:
     """Channels whose version is another one than known, is said to be `new`, or is gone; all, if that is not said.
 
-    And the greatest of the new versions, if all are known to be strings, and it is greater than those known.
+    And the greatest of the new versions, if all are known to be strings, and it is greater than those known; and the
+    versions, a dict of our own.
     """
     before = known.versions
-    if new and known.newest is not None and {**before, **new} == versions and _are_texts(new):
-        newest = max(map(str, new.values()))
-        return new, newest if newest > known.newest else None
+    if new and known.newest is not None:
+        versions = {**before, **new}
+        newest = _newest(new)
+        if newest is not None and versions == given:
+            return new, newest if newest > known.newest else None, versions
+    versions = dict(given)
     new = versions if new is None else new
     moved = [
         channel
         for channel, version in versions.items()
         if channel in new or channel not in before or before[channel] != version or type(version) is not str
     ]
-    return moved + [channel for channel in before if channel not in versions], None
-
-
-def _are_texts(versions: Mapping[str, Any]) -> bool:
-    """Whether all versions are strings; numbers are never called the same, for Python calls 1 and True equal."""
-    return _STR.issuperset(map(type, versions.values()))
+    return moved + [channel for channel in before if channel not in versions], None, versions
 
 
 def _comparable(versions: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A copy of versions to compare others with; None if that would not tell whether they are the same."""
-    return dict(versions) if _are_texts(versions) else None
+    """A copy of versions to compare others with; None if that would not tell whether they are the same.
+
+    Numbers are never called the same, for Python calls 1 and True equal.
+    """
+    for version in versions.values():
+        if type(version) is not str:
+            return None
+    return dict(versions)
 
 
 def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
@@ -669,7 +679,13 @@ def _is_empty(payload: Any) -> bool:
 
 def _newest(versions: Mapping[str, Any]) -> str | None:
     """The greatest version; None if they are not all strings."""
-    return max(versions.values(), default="") if _are_texts(versions) else None
+    newest = ""
+    for version in versions.values():
+        if type(version) is not str:
+            return None
+        if version > newest:  # noqa: PLR1730 (a call costs more)
+            newest = version
+    return newest
 
 
 def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str] | None]:
@@ -687,8 +703,12 @@ def _updated_as(said: Any, changes: _Changes) -> int:
     """How `_updated` will say what the checkpoint does; only what moved can have the newest version."""
     if said is None or changes.newest is None:
         return NONE if said is None else AMONG_REST
-    is_usual = type(said) is list and said == sorted(changes.updated) and _STR.issuperset(map(type, said))
-    return BY_VERSIONS if is_usual else AMONG_REST
+    if type(said) is not list or not (said == changes.updated or said == sorted(changes.updated)):
+        return AMONG_REST
+    for channel in said:
+        if type(channel) is not str:
+            return AMONG_REST
+    return BY_VERSIONS
 
 
 def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, int]:
