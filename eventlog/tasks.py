@@ -265,8 +265,11 @@ class TaskWrites:
                 hashed = task_digest(task)
                 key = start + hashed
                 record = _record_of(key, to_come, task, slots)
-                if len(record) > REFERRED and any(len(payload) >= REFERRED for _, payload, _ in slots.values()):
-                    kept.append(Kept(key, record, task, slots))
+                if len(record) > REFERRED:
+                    for _, payload, _ in slots.values():
+                        if len(payload) >= REFERRED:
+                            kept.append(_new(Kept, (key, record, task, slots, None)))
+                            break
                 puts.append((key, record))
                 expect[key] = expect[waiting + hashed] = None
             if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
