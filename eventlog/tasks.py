@@ -113,6 +113,7 @@ class _Stored(NamedTuple):
     slots: Slots
 
 
+_packed: Final = packed_id.__wrapped__  # anew: a task's id is needed once
 _new: Final = tuple.__new__  # makes a named tuple at half the cost
 
 
@@ -422,7 +423,7 @@ _mark = struct.Struct(">xIQ")
 
 
 def _record_of(key: bytes, event_id: Any, task: str, slots: Slots) -> bytes:
-    fields: list[Any] = [event_id, packed_id(task), ""]
+    fields: list[Any] = [event_id, _packed(task), ""]
     path: str | None = None
     for slot, (channel, payload, own_path) in slots.items():
         if path is None:
