@@ -33,8 +33,12 @@ _place: Final = struct.Struct(">QQ")
 
 def in_commit(puts: Iterable[tuple[bytes, bytes]], kind: bytes) -> list[bytes]:
     """The keys of a kind that a commit puts, in the order in which they are fed."""
-    keys = [key for key, _ in puts if key[:1] == kind]
-    return sorted(set(keys)) if len(keys) > 1 else keys
+    return in_order([key for key, _ in puts if key[:1] == kind])
+
+
+def in_order(keys: list[bytes]) -> list[bytes]:
+    """Keys that one commit puts, in the order in which they are fed."""
+    return [*dict.fromkeys(sorted(keys))] if len(keys) > 1 else keys
 
 
 def behind(first: bytes, count: int) -> bytes:

@@ -25,10 +25,11 @@ import os
 import struct
 import threading
 import time
+from bisect import bisect_right
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -442,10 +443,12 @@ class _Fold:
     def apply(self, txn: Transaction, dbs: Databases) -> None:
         if _mark(txn, dbs) != self.mark - 1:
             raise ExpectationError([_MARK])
-        for number, group in groupby(self.pairs, key=lambda pair: pair[0][0]):
+        pairs, begin = self.pairs, 0
+        while begin < len(pairs):
+            number = pairs[begin][0][0]
+            end = bisect_right(pairs, number, begin, key=lambda pair: pair[0][0])
             cut = 1 if number in _OWN else 0
-            changes = [(key[cut:], value) for key, value in group]
-            puts = [(key, value) for key, value in changes if value is not None]
+            puts = [(key[cut:], value) for key, value in pairs[begin:end] if value is not None]
             if cut:
                 for index in range(next((n for n, (key, _) in enumerate(puts) if key.strip(b"\0")), len(puts))):
                     puts[index] = (_raised(puts[index][0]), puts[index][1])  # keys of NULs alone sort first
@@ -453,8 +456,10 @@ class _Fold:
             # At the tree's end LMDB fills pages only if told that nothing comes between: by a third fewer pages.
             is_behind = bool(puts) and not (cursor.last() and cursor.key() >= puts[0][0])
             cursor.putmulti(puts, append=is_behind)
-            for gone in (key for key, value in changes if value is None):
-                txn.delete(_raised(gone) if cut else gone, db=dbs[number])
+            if len(puts) < end - begin:
+                for gone in [key[cut:] for key, value in pairs[begin:end] if value is None]:
+                    txn.delete(_raised(gone) if cut else gone, db=dbs[number])
+            begin = end
         mark = self.mark.to_bytes(8, "big")
         txn.put(_MARK, mark, db=dbs[_META_AT])
         if self.fed:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
 from eventlog.storage.base import FED, MAX_KEY_BYTES, check_starts
-from eventlog.storage.fed import fed_of, place_in, read_place, unknown_place, unpacked
+from eventlog.storage.fed import fed_of, in_order, place_in, read_place, unknown_place, unpacked
 from eventlog.storage.journal import (
     END,
     OFFSET_MASK,
@@ -73,6 +73,7 @@ _FIRST_PAGE_PAIRS: Final = 32
 _PREFIX_BYTES: Final = 9
 """The kind and the run, in most keys (see the log's layout); of other keys no less true."""
 _MAX_LASTS: Final = 4096
+_FED: Final = FED[0]
 _head, _frame, _checksum = change_head, batch_head, batch_checksum
 
 
@@ -396,13 +397,14 @@ class LocalStorage:
             if not body:
                 is_sealed = True
                 break
-            found = put_keys(body, FED[0])
-            keys += sorted(set(found)) if len(found) > 1 else found
+            keys += in_order(put_keys(body, _FED))
             offset = behind & OFFSET_MASK
         return keys, _Read(number, begin.keys + len(keys), offset), is_sealed
 
     def _order(self, layer: Layer) -> list[bytes]:
         """The keys of a sealed file that are fed; those of a file that the disk lost, as this handle knows them."""
+        if layer.fed is not None:
+            return layer.fed
         keys: list[bytes] = []
         is_sealed = False
         with suppress(FileNotFoundError):
@@ -527,6 +529,7 @@ class LocalStorage:
         begin = self._end
         for body, behind in whole_batches(data, begin):
             if body:
+                self._layers[-1].fed = None
                 self._layers[-1].values.update(changes(body))
                 self._end = behind
             else:
@@ -553,13 +556,16 @@ class LocalStorage:
         """See ``Storage.commit``; what it survives, see the class. A key in both is written."""
         # The hot path: everything here runs once a superstep, so it calls little and looks things up once.
         parts: list[bytes] = []
+        fed: list[bytes] = []
         for key in deletes:
             parts += _head(_checked(key), REMOVED), key
         for key, value in puts:
             size = len(key)
             if not 0 < size <= MAX_KEY_BYTES:
                 _checked(key)
-            parts += _head(size, len(value)), key, value
+            if key[0] == _FED:
+                fed.append(key)
+            parts += _head(size, len(value)) + key, value
         body = b"".join(parts)
         if self._is_unusable or self._readonly:
             self._make_writable()
@@ -598,11 +604,13 @@ class LocalStorage:
                 if end > self._room and end - at < _LARGE_BYTES:
                     self._room = self._files.make_room(end, with_window=self._mode != "full")
                 self._words[END] = end  # now it is committed; whoever is interrupted here reads it from the file
-                values = self._layers[-1].values
+                layer = self._layers[-1]
                 with self._state:
                     if deletes:
-                        values.update(dict.fromkeys(deletes))
-                    values.update(puts)
+                        layer.values.update(dict.fromkeys(deletes))
+                    layer.values.update(puts)
+                    if layer.fed is not None:
+                        layer.fed += in_order(fed)
                     self._end = end
             end = self._end
         finally:
@@ -662,6 +670,7 @@ class LocalStorage:
         data = batch(bytes(self._pending), self._end)
         self._files.write(data, self._end)
         with self._state:
+            self._layers[-1].fed = None
             self._end += len(data)
             self._words[END] = self._end
         self._pending.clear()

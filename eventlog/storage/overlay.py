@@ -22,14 +22,16 @@ class Layer:
     """The newest value of every key in one journal file; None where it was removed.
 
     `values` is brought up to date by who reads or writes the file. No key ever leaves it, so what was put since the
-    keys were last sorted is what stands at its end.
+    keys were last sorted is what stands at its end. `fed` are the keys that are fed, in their order, as long as this
+    handle writes the file alone; then None, and only the file says it.
     """
 
-    __slots__ = ("_count", "_sorted", "number", "values")
+    __slots__ = ("_count", "_sorted", "fed", "number", "values")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.values: dict[bytes, bytes | None] = {}
+        self.fed: list[bytes] | None = []
         self._sorted: dict[int, list[bytes]] = defaultdict(list)
         self._count = 0
 
