@@ -596,7 +596,7 @@ class Branches:
         if keys[0] != number:
             self._written = keys = (number, head_key(self.run, number), event_key(self.run, number, 0)[:-SEQ_BYTES])
         _, end_key, start = keys
-        batch = _new(_Batch, ([], {end_key: head}, []))
+        batch = puts, expect, deletes = _new(_Batch, ([], {end_key: head}, []))
         packed = None if event_id is None else packed_id(event_id)
         body = [time_ns if time_ns < INT64 else time_field(time_ns), step, task, packed, meta, *plain]
         changes = self._put_changes(batch, at, body, writes) if writes else None
@@ -606,27 +606,38 @@ class Branches:
         if changes is not None:
             changed, cost = advanced(tip.entries, changes, at, len(record))
         since += cost
-        if (since >= MANIFEST_FLOOR and since >= room_after(manifest)) or segments >= MAX_SEGMENTS:
-            return self.write(tip, (draft,))[0]
+        puts.append((key, record))
+        is_due = (since >= MANIFEST_FLOOR and since >= room_after(manifest)) or segments >= MAX_SEGMENTS
+        if is_due:
+            entries = dict(entries)
+            put_fresh(entries, [*tip.fresh, plain] if plain else tip.fresh)
+            apply_changes(entries, changed or {})
+            try:
+                manifest, since, segments = self._put_manifest(batch, at, entries), 0, 0
+            except (CorruptionError, DroppedError):
+                return self.write(tip, (draft,))[0]
         end = head_record(seq, digest)
-        batch.puts.extend(((key, record), (end_key, end)))
+        puts.append((end_key, end))
         if is_under_id and tip.named is not None:
-            batch.expect[tip.named[0]] = tip.named[1]
+            expect[tip.named[0]] = tip.named[1]
         anchored = named = None
         if event_id is not None:
             anchored = (event_id, self._put_id(batch, at, event_id, 0))
-            named = batch.puts[-1]
+            named = puts[-1]
         if tip.kept:
             self._put_references(batch, tip, at, draft)
         try:
-            self.storage.commit(batch.puts, batch.deletes, batch.expect)
+            self.storage.commit(puts, deletes, expect)
         except ExpectationError as error:
             self._check_write(error, tip, segment, (draft,), fork=False)
             return self.write(tip, (draft,), tries=1)[0]
-        if plain:  # first, as in the body: the order of channels is that of their first writes
-            tip.fresh.append(plain)
-        if changed:
-            apply_changes(tip.entries, changed)
+        if is_due:
+            tip.fresh = []
+        else:
+            if plain:  # first, as in the body: the order of channels is that of their first writes
+                tip.fresh.append(plain)
+            if changed:
+                apply_changes(tip.entries, changed)
         tip.at, tip.digest, tip.head, tip.step, tip.given_id = at, digest, end, step, event_id
         tip.anchored, tip.named = anchored, named
         tip.loaded = _new(Progress, (entries, since, manifest, segments))

@@ -191,12 +191,18 @@ class Drafts:
     def _found(self, branches: Branches, tip: Tip, state: Mapping[str, Any] | None) -> list[tuple[str, delta.Write]]:
         _check_mapping(state, "state")
         assert state is not None
+        entries, shadows = tip.entries, tip.shadows
+        # Only an object that cannot change is its own shadow: most of a state is still the same objects.
+        others = [(name, value) for name, value in state.items() if shadows.get(name, delta.NO_SHADOW) is not value]
         found = []
-        for channel, value in state.items():
+        new = 0
+        for channel, value in others:
+            new += channel not in entries
             write = self._difference(branches, tip, channel, value, channel)
             if write is not None:
                 found.append((channel, write))
-        found += [(channel, delta.Write(delta.DELETE, b"")) for channel in tip.entries if channel not in state]
+        if len(state) - new < len(entries):
+            found += [(channel, delta.Write(delta.DELETE, b"")) for channel in entries if channel not in state]
         return found
 
     def _difference(self, branches: Branches, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:

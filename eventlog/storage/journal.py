@@ -182,7 +182,8 @@ def batch(body: bytes, at: int) -> bytes:
 SEAL_BYTES: Final = _FRAME.size
 ROOM_BYTES: Final = 1 << 18
 WINDOW_BYTES: Final = 1 << 16
-"""As much room with a window: nobody waits for a flush there, so who opens a log to write a little writes few zeros."""
+"""With a window at first only so much, and then as much as the file has already: nobody waits for a flush there, and who
+opens a log to write a little writes few zeros."""
 
 
 def changes(body: bytes) -> Iterator[Change]:
@@ -383,9 +384,10 @@ class JournalFiles:
             The position behind them.
         """
         self._close_window()
-        room = WINDOW_BYTES if with_window else ROOM_BYTES
+        offset = at & OFFSET_MASK
+        room = min(max(offset, WINDOW_BYTES), ROOM_BYTES) if with_window else ROOM_BYTES
         with suppress(OSError):
-            fd, offset = self.fd(at >> OFFSET_BITS), at & OFFSET_MASK
+            fd = self.fd(at >> OFFSET_BITS)
             self._files.write(fd, bytes(room), offset)
             begin = offset - offset % WINDOW_STEP
             window = self._files.window(fd, begin, offset + room - begin) if with_window else None

@@ -565,7 +565,7 @@ class LocalStorage:
                 _checked(key)
             if key[0] == _FED:
                 fed.append(key)
-            parts += _head(size, len(value)) + key, value
+            parts += _head(size, len(value)), key, value
         body = b"".join(parts)
         if self._is_unusable or self._readonly:
             self._make_writable()
