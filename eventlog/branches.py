@@ -79,7 +79,7 @@ from eventlog.snapshots import (
     room_after,
 )
 from eventlog.tasks import REFERRED, refer
-from eventlog.trunk import Trunk, pruned, read_trunk, was_pruned
+from eventlog.trunk import Trunk, pruned, read_trunk, trunk_of, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -165,11 +165,12 @@ class Tip:
 
 
 class EventFacts(NamedTuple):
-    """What a fork needs to know of the event it begins at."""
+    """What a tip, or a fork, needs to know of the event it stands at."""
 
     at: tuple[int, int]
     step: int
     digest: bytes
+    given_id: str | None
 
 
 class Draft(NamedTuple):
@@ -331,11 +332,18 @@ class Branches:
         """The tip of a run without events."""
         return Tip(self._root, (0, -1), -1, ROOT_DIGEST, None, None, lambda: Progress({}, 0, 0, 0))
 
-    def tip_at(
-        self, at: tuple[int, int], segment: Segment | None = None, read: tuple[bytes, bytes, Body] | None = None
-    ) -> Tip:
-        """A tip at an event, if it was `read` already; for writing on, a `segment` that begins or goes on there."""
+    def facts(self, at: tuple[int, int], read: tuple[bytes, bytes, Body] | None = None) -> EventFacts:
+        """What a tip says of an event, by what `event` returned if it was read already."""
         digest, _, body = self.event(at) if read is None else read
+        return EventFacts(at, body.step, digest, body.id)
+
+    def tip_at(self, at: tuple[int, int], segment: Segment | None = None) -> Tip:
+        """A tip at an event; for writing on, a `segment` that begins or goes on there."""
+        return self.tip_of(self.facts(at), segment)
+
+    def tip_of(self, event: EventFacts, segment: Segment | None = None) -> Tip:
+        """As `tip_at`, of an event that is known."""
+        at, step, digest, given_id = event
         begins = segment is not None and segment.number != at[0]
 
         def load() -> Progress:
@@ -344,7 +352,7 @@ class Branches:
 
         segment = segment or self.lineage.segment(at[0])
         head = head_record(at[1], digest) if segment.number == at[0] else None
-        return Tip(segment, at, body.step, digest, body.id, head, load)
+        return Tip(segment, at, step, digest, given_id, head, load)
 
     def event(self, at: tuple[int, int]) -> tuple[bytes, bytes, Body]:
         """Digest, parent digest and body of an event.
@@ -550,8 +558,9 @@ class Branches:
         key, record = self.beginning() if alive.owner != self.owner else self._branch_record(alive)
         batch.expect[key] = record
         begins = trunk_key(self.run)
-        batch.expect[begins] = self.storage.get([begins])[0]
-        if base.at[1] < self.first_seq():
+        batch.expect[begins] = record = self.storage.get([begins])[0]
+        trunk = trunk_of(begins, record)
+        if trunk is not None and base.at[1] < trunk.seq:
             raise NotFoundError(f"the event at seq {base.at[1]} of segment {base.at[0]} was pruned")
         return segment, batch
 
@@ -582,7 +591,7 @@ class Branches:
     def _deleted(self, branch: str) -> NotFoundError:
         return NotFoundError(f"the branch {branch!r} is gone: it or its run was deleted; open the run again")
 
-    def write_one(self, tip: Tip, draft: Draft) -> Event:  # noqa: C901 (the hot path calls little)
+    def write_one(self, tip: Tip, draft: Draft) -> Event:  # noqa: C901, PLR0912, PLR0915 (the hot path calls little)
         """As `write`, of one event: the hot path, which calls little. What is rare takes the long way."""
         plain, writes, step, time_ns, task, event_id, meta, _, is_under_id = draft
         head, progress = tip.head, tip.loaded
@@ -609,11 +618,8 @@ class Branches:
         puts.append((key, record))
         is_due = (since >= MANIFEST_FLOOR and since >= room_after(manifest)) or segments >= MAX_SEGMENTS
         if is_due:
-            entries = dict(entries)
-            put_fresh(entries, [*tip.fresh, plain] if plain else tip.fresh)
-            apply_changes(entries, changed or {})
             try:
-                manifest, since, segments = self._put_manifest(batch, at, entries), 0, 0
+                entries, since, manifest, segments = self._put_due(batch, tip, at, plain, changed or {})
             except (CorruptionError, DroppedError):
                 return self.write(tip, (draft,))[0]
         end = head_record(seq, digest)
@@ -704,7 +710,7 @@ class Branches:
         if tip.is_empty:
             return self._root, self._records_of(self._root)
         if fork:
-            return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest), tip.segment, attempt)
+            return self._new_branch(None, EventFacts(tip.at, tip.step, tip.digest, tip.given_id), tip.segment, attempt)
         key, record = self._branch_record(tip.segment)  # a fork without events has no head yet
         return tip.segment, _Batch([], {key: record}, [])
 
@@ -820,6 +826,13 @@ class Branches:
         batch.puts.extend(puts)
         entries.update(moved)
         return len(puts[-1][1])
+
+    def _put_due(self, batch: _Batch, tip: Tip, at: tuple[int, int], plain: list[Any], changed: Entries) -> Progress:
+        """Add the manifest that is due with the event after a tip; the progress then. The tip stays as it is."""
+        entries = dict(tip.progress.entries)
+        put_fresh(entries, [*tip.fresh, plain] if plain else tip.fresh)
+        apply_changes(entries, changed)
+        return Progress(entries, 0, self._put_manifest(batch, at, entries), 0)
 
     def _put_id(self, batch: _Batch, at: tuple[int, int], event_id: str, attempt: int) -> tuple[int, int]:
         """Let the draft's id name the event; returns the place of the first event that it named.

@@ -5,7 +5,6 @@ Owns what the arguments mean: names, steps, expected heads, limits. What is writ
 
 from __future__ import annotations
 
-import copy
 import re
 import threading
 from contextlib import contextmanager, suppress
@@ -191,7 +190,7 @@ class Run:
             self._tip = branches.empty_tip()
             return
         read = branches.event(at)
-        self._tip, self._newest = branches.tip_at(at, segment, read), branches.event_of(at, read)
+        self._tip, self._newest = branches.tip_of(branches.facts(at, read), segment), branches.event_of(at, read)
 
     def _check_codec(self) -> None:
         written = self._branches.lineage.segment(0).origin[2]
@@ -1101,13 +1100,21 @@ class Run:
         with self._lock:
             if self._tip.is_empty:
                 raise InvalidInputError(f"run {self.name!r} is empty: append an event before forking it")
-            place = self._tip.at if at is None else self._place(at)
-            read = self._branches.event(place)
-            alive = self._branches.lineage.segment(place[0])
-            segment = self._branches.fork(name, EventFacts(place, read[2].step, read[0]), alive)
-            forked = copy.copy(self)
-            forked._begin(self._branches, self._branches.tip_at(place, segment, read))  # noqa: SLF001 (its own)
+            base = self._facts(at)
+            alive = self._branches.lineage.segment(base.at[0])
+            segment = self._branches.fork(name, base, alive)
+            forked = object.__new__(type(self))
+            vars(forked).update(vars(self))
+            forked._begin(self._branches, self._branches.tip_of(base, segment))
             return forked
+
+    def _facts(self, where: Where | None) -> EventFacts:
+        """What a fork needs to know of an event, by default of the head; nothing is read twice."""
+        if type(where) is int:
+            return self._facts_of_step(where)
+        tip = self._tip
+        at = tip.at if where is None else self._place(where)
+        return self._branches.facts(at) if at != tip.at else EventFacts(at, tip.step, tip.digest, tip.given_id)
 
     def branch(self, name: str) -> Run:
         """A handle on the branch `name`.
@@ -1188,7 +1195,7 @@ class Run:
             return at
         if type(where) is not int:
             raise InvalidInputError(f"an event is named by a step, an id, an event or a state, not {where!r}")
-        return self._place_of_step(where)
+        return self._facts_of_step(where).at
 
     def _of_state(self, state: State) -> Event:
         if state.event is None:
@@ -1205,7 +1212,7 @@ class Run:
                 return at
         raise NotFoundError(f"run {self.name!r} has no event {event_id!r}")
 
-    def _place_of_step(self, step: int) -> tuple[int, int]:
+    def _facts_of_step(self, step: int) -> EventFacts:
         found = None if self._tip.is_empty else self._search_step(step)
         if found is None:
             trunk = read_trunk(self._storage, self._branches.run)
@@ -1215,19 +1222,20 @@ class Run:
             )
         return found
 
-    def _search_step(self, step: int) -> tuple[int, int] | None:
+    def _search_step(self, step: int) -> EventFacts | None:
         """Steps grow along a branch: guess that they are dense, then halve."""
-        if step == self._tip.step:
-            return self._tip.at
-        segment, last = self._branches.lineage.holding_step(self._tip.segment.number, step)
-        low, high = max(segment.base_seq + 1, self._branches.first_seq()), self._tip.at[1] if last is None else last
+        tip = self._tip
+        if step == tip.step:
+            return EventFacts(tip.at, tip.step, tip.digest, tip.given_id)
+        segment, last = self._branches.lineage.holding_step(tip.segment.number, step)
+        low, high = max(segment.base_seq + 1, self._branches.first_seq()), tip.at[1] if last is None else last
         guess = segment.base_seq + step - segment.base_step
         while low <= high:
             seq = min(max(guess, low), high)
-            found = self._branches.event((segment.number, seq))[2].step
-            if found == step:
-                return segment.number, seq
-            low, high = (seq + 1, high) if found < step else (low, seq - 1)
+            found = self._branches.facts((segment.number, seq))
+            if found.step == step:
+                return found
+            low, high = (seq + 1, high) if found.step < step else (low, seq - 1)
             guess = (low + high) // 2
         return None
 

@@ -47,7 +47,11 @@ class Trunk(NamedTuple):
 def read_trunk(storage: Storage, run: int) -> Trunk | None:
     """The tombstone of a run; None if it was never pruned."""
     key = trunk_key(run)
-    record = storage.get([key])[0]
+    return trunk_of(key, storage.get([key])[0])
+
+
+def trunk_of(key: bytes, record: bytes | None) -> Trunk | None:
+    """The tombstone in a record that was read; raises as `unseal_fields`."""
     return None if record is None else Trunk(*unseal_fields(key, record)[:5])
 
 

@@ -182,8 +182,8 @@ def batch(body: bytes, at: int) -> bytes:
 SEAL_BYTES: Final = _FRAME.size
 ROOM_BYTES: Final = 1 << 18
 WINDOW_BYTES: Final = 1 << 16
-"""With a window at first only so much, and then as much as the file has already: nobody waits for a flush there, and who
-opens a log to write a little writes few zeros."""
+"""With a window at first only so much, then as much as the file has: nobody waits for a flush there, and who opens a
+log to write a little writes few zeros."""
 
 
 def changes(body: bytes) -> Iterator[Change]:
