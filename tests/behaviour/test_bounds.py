@@ -88,6 +88,7 @@ class TestFork:
             assert fork.step == (run.step if place is None else place)
             assert tally.commits == 1
             assert tally.written <= 512, tally
+            assert tally.keys_read["E"] == (place is not None), tally
             costs.append((tally.keys_written.total(), tally.keys_deleted.total(), tally.written))
         assert costs[0] == costs[1], "keys written, keys deleted, bytes written"
 

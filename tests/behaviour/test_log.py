@@ -252,6 +252,12 @@ class TestCommit:
         assert dict(run.state) == {"b": 2}
         assert run.commit({}).writes == {"b": Delete()}
 
+    def test_a_channel_goes_while_another_comes(self, run: Run) -> None:
+        run.commit({"a": 1, "b": 2, "c": 3})
+        event = run.commit({"b": 2, "d": 4, "c": 5})
+        assert list(event.writes.items()) == [("d", 4), ("c", 5), ("a", Delete())]
+        assert dict(run.state) == {"b": 2, "c": 5, "d": 4}
+
     def test_an_equal_state_is_an_event_without_writes(self, log: EventLog, run: Run) -> None:
         state = {"a": float("nan"), "b": [{"c": Note("x")}], "d": {1: {2}}}
         run.commit(state)
@@ -445,6 +451,19 @@ class TestConflicts:
         second = run.append({"a": 2})
         assert stale.append({"a": 3}, expected=second).step == 2
         assert dict(stale.state) == {"a": 3}
+
+    def test_who_is_late_stays_where_he_was(self, log: EventLog, run: Run) -> None:
+        run.append({"list": [0], "text": ""})
+        for n in range(80):  # at each distance from the last manifest
+            before = dict(run.refresh().state)
+            log.run("r").append({"n": n, "text": "x" * (n * 8 % 500), "list": Extend([n])})
+            for _ in range(2):
+                with pytest.raises(ConflictError):
+                    run.append({"text": "late" * 100, "list": Extend(["late" * 200])})
+                assert {channel: run.value(channel) for channel in before} == before
+            run.refresh().append({"m": n})
+            assert dict(run.state) == dict(log.run("r").state)
+            assert run.state["list"] == [*before["list"], n]
 
     def test_a_race_has_one_winner(self, log: EventLog) -> None:
         log.run("r").append({"n": 0})

@@ -76,6 +76,21 @@ class TestFolded:
             assert fed(storage, position) == [*expected[n + 1 :], numbered(9, 0)]
         storage.close()
 
+    @pytest.mark.parametrize("handles", [1, 2])
+    def test_what_one_commit_puts_stays_in_key_order(self, tmp_path, handles):
+        storages = [open_storage(tmp_path / "log") for _ in range(handles)]
+        expected, positions = [], []
+        for n in range(60):
+            some = [numbered(3 - n % 3, n), b"H%d" % n, numbered(1, n + 100), numbered(1, n + 100), numbered(0, n)]
+            put(storages[n % handles], *some)
+            expected += sorted({key for key in some if key[:1] == FED})
+            positions += [position for position, _ in storages[0].feed(positions[-1] if positions else b"")]
+        for storage in storages:
+            storage.close()
+        storage = open_storage(tmp_path / "log", readonly=True)
+        assert list(storage.feed()) == list(zip(positions, expected, strict=True))
+        storage.close()
+
     def test_a_position_behind_all_of_a_folded_file_is_refused(self, tmp_path):
         storage = open_storage(tmp_path / "log")
         put(storage, numbered(1, 0))
