@@ -9,6 +9,7 @@ A `Tip` is where a writer stands: the head and the entries there. It changes onl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -574,9 +575,7 @@ class Branches:
         return _Batch(puts, {key: None, branch[0]: None}, [])
 
     def _branch_record(self, segment: Segment) -> tuple[bytes, bytes]:
-        key = branch_key(self.run, segment.branch, self.owner)
-        fields = [segment.branch, segment.number]
-        return key, seal_fields(key, [*fields, self.owner] if self.owner else fields)
+        return _branch_pair(self.run, segment.branch, segment.number, self.owner)
 
     def _check_fork(self, error: ExpectationError, name: str | None, alive: Segment) -> None:
         """Raise what a failed fork means; return if another number is to be tried."""
@@ -902,6 +901,12 @@ class Branches:
         actual = body.id or auto_id(*at, digest)
         msg = f"branch {segment.branch!r}: the head is {actual}, not {tip.head_id}; run.refresh() takes it over"
         raise ConflictError(msg, tip.head_id, actual) from error
+
+
+@lru_cache(256)  # who forks expects that of the branch he leaves, and that of the new one again with its first event
+def _branch_pair(run: int, name: str, number: int, owner: int) -> tuple[bytes, bytes]:
+    key = branch_key(run, name, owner)
+    return key, seal_fields(key, [name, number, owner] if owner else [name, number])
 
 
 def _number_in(key: bytes, record: bytes, name: str) -> int:
