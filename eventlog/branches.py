@@ -636,6 +636,7 @@ class Branches:
         except ExpectationError as error:
             self._check_write(error, tip, segment, (draft,), fork=False)
             return self.write(tip, (draft,), tries=1)[0]
+        tip.loaded = _new(Progress, (entries, since, manifest, segments))
         if is_due:
             tip.fresh = []
         else:
@@ -645,7 +646,6 @@ class Branches:
                 apply_changes(tip.entries, changed)
         tip.at, tip.digest, tip.head, tip.step, tip.given_id = at, digest, end, step, event_id
         tip.anchored, tip.named = anchored, named
-        tip.loaded = _new(Progress, (entries, since, manifest, segments))
         if tip.kept:
             tip.kept = {}
         said = draft if writes else plain
