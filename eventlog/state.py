@@ -66,6 +66,10 @@ class State(Mapping[str, Any]):
         entry = self._entries[channel]
         return entry.full if entry.ops is None else None
 
+    def pieces(self) -> list[tuple[str, bytes | None]]:
+        """Every channel, with what `encoded` says of it."""
+        return [(channel, entry.full if entry.ops is None else None) for channel, entry in self._entries.items()]
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all values as encoded, as far as known without decoding them."""

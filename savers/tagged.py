@@ -30,8 +30,9 @@ _MSGPACK: Final = "msgpack"
 _SHORT: Final = 15
 _SHORT_HEAD: Final = bytes((_SHORT,))
 _OTHER: Final = 16
-_VERSIONED: Final = 128
-MAX_TAG_BYTES: Final = _VERSIONED - 1 - _OTHER
+VERSIONED: Final = 128
+"""First bytes from this one on: a version stands before the value, whose length is what they are more."""
+MAX_TAG_BYTES: Final = VERSIONED - 1 - _OTHER
 
 
 def tagged(tag: str, data: bytes) -> bytes:
@@ -54,16 +55,16 @@ def parted(data: bytes) -> tuple[bytes | None, bytes]:
     """The version that stands before a tagged value, None if none does; and the value."""
     if data[:1] < _VERSIONED_HEAD:
         return None, data
-    end = data[0] - _VERSIONED + 1
+    end = data[0] - VERSIONED + 1
     return _OWN_HEAD + data[1:end], data[end:]
 
 
 def start_of_value(data: bytes) -> int:
     """Where the tagged value begins behind the version that stands before it; 0 where none does."""
-    return data[0] - _VERSIONED + 1 if data and data[0] >= _VERSIONED else 0
+    return data[0] - VERSIONED + 1 if data and data[0] >= VERSIONED else 0
 
 
-_VERSIONED_HEADS: Final = [bytes((first,)) for first in range(_VERSIONED, 256)]
+_VERSIONED_HEADS: Final = [bytes((first,)) for first in range(VERSIONED, 256)]
 _VERSIONED_HEAD: Final = _VERSIONED_HEADS[0]
 _OWN_HEAD: Final = _HEADS[OWN]
 
@@ -74,7 +75,7 @@ def split(data: bytes) -> tuple[str, bytes]:
     Of a version without a value it is that of None.
     """
     if data[:1] >= _VERSIONED_HEAD:
-        data = data[data[0] - _VERSIONED + 1 :] or _NULL
+        data = data[data[0] - VERSIONED + 1 :] or _NULL
     first = data[0] if data else 0
     if first == _SHORT:
         return _MSGPACK, lengthened(data[1:])

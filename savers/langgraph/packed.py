@@ -20,7 +20,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgpack
@@ -49,9 +49,8 @@ def packed(value: Any) -> bytes:
     return _MARK + _pack(value)
 
 
-def unpacked(data: bytes) -> Any:
-    """What was packed, without its mark."""
-    return msgpack.unpackb(data, strict_map_key=False)
+unpacked: Final = partial(msgpack.unpackb, strict_map_key=False)
+"""What was packed, of the bytes behind its mark."""
 
 
 def next_version(current: str | int | None) -> str:
@@ -203,6 +202,7 @@ def _is_written_so(time: str) -> bool:
 _minutes: Final[dict[str, int]] = {}
 """The last minute, as it is written, and when it began: times are of one, nearly always."""
 _MINUTE_CHARS: Final = 17
+_MINUTE: Final = 60_000_000
 
 
 def _time_of(own: str) -> int:
@@ -227,4 +227,16 @@ def long_time(short: str | int, own: str) -> str:
     if isinstance(short, str):
         return short
     since = short + _time_of(own) if -_NEAR < short < _NEAR else short
+    minute, beside = divmod(since, _MINUTE)
+    second, fraction = divmod(beside, 1_000_000)
+    return f"{_written(minute)}{second:02}.{fraction:06}+00:00" if fraction else _written_whole(since)
+
+
+@lru_cache(64)
+def _written(minute: int) -> str:
+    """A minute since 1970, as it is written before its seconds: times are of few, nearly always."""
+    return _written_whole(minute * _MINUTE)[:_MINUTE_CHARS]
+
+
+def _written_whole(since: int) -> str:
     return (_EPOCH + since * _TICK).isoformat()

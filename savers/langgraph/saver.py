@@ -670,12 +670,13 @@ def _tuple(thread: Thread, thread_id: str, namespace: str, checkpoint_id: str) -
         return None
     if thread.exclusive is not None:
         thread.exclusive.met(checkpoint_id, thread.newest_id())
+    checkpoint, metadata, parent, writes = read
     return CheckpointTuple(
-        config=_config(thread_id, namespace, checkpoint_id),
-        checkpoint=read.checkpoint,
-        metadata=read.metadata,
-        parent_config=None if read.parent is None else _config(thread_id, namespace, read.parent),
-        pending_writes=read.writes,
+        _config(thread_id, namespace, checkpoint_id),
+        checkpoint,
+        metadata,
+        None if parent is None else _config(thread_id, namespace, parent),
+        writes,
     )
 
 

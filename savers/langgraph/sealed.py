@@ -234,3 +234,7 @@ class Unveiled(Mapping[str, Any]):
             return self._own[name]
         data = self._state.encoded(self.veil.name(name))
         return None if data is None or len(data) > _KEPT_BYTES else self._codec.opened(data)
+
+    def pieces(self) -> list[tuple[str, bytes | None]]:
+        """See `State.pieces`."""
+        return [(name, self.encoded(name)) for name in self]

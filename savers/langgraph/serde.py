@@ -112,15 +112,17 @@ class SerdeCodec:
 
     def decode(self, data: bytes) -> Any:
         """See `eventlog.Codec.decode`."""
+        if data[:2] in _SCALAR_HEADS and self._reads_msgpack:
+            try:
+                return unpackb(data[1:])  # what LangGraph's own serializer would make of it, so it is not asked
+            except Exception as error:  # damaged bytes fail in all ways
+                raise CorruptionError("a stored value", f"it is no MessagePack ({error})") from error
         if data[:1] == _OWN_HEAD:
             return unpacked(data[1:])
         tag, payload = split(data)
-        if tag == "msgpack":
-            if payload[:1] in _SCALAR_HEADS and self._reads_msgpack:
-                return _scalar(payload)
-        elif runs_code(self.serde, tag):
-            raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
-        else:
+        if tag != "msgpack":
+            if runs_code(self.serde, tag):
+                raise UnknownTypeError(tag, "it could run code when it is read, so LangGraph's serializer is not asked")
             check_open(tag)
         _blocked.types.clear()
         try:
@@ -143,20 +145,12 @@ class SerdeCodec:
         return data
 
 
-def _scalar(data: bytes) -> Any:
-    """What LangGraph's own serializer would make of MessagePack that names no type, so it is not asked."""
-    try:
-        return unpackb(data)
-    except Exception as error:  # damaged bytes fail in all ways
-        raise CorruptionError("a stored value", f"it is no MessagePack ({error})") from error
-
-
 _SCALAR_HEADS: Final = frozenset(
-    bytes((first,))
-    for heads in (range(0x80), range(0xA0, 0xC1), range(0xC2, 0xC7), range(0xCA, 0xD4), range(0xD9, 0xDC))
+    _MSGPACK_HEAD + bytes((first,))
+    for heads in (range(0x81), (0x90,), range(0xA0, 0xC1), range(0xC2, 0xC7), range(0xCA, 0xD4), range(0xD9, 0xDC))
     for first in (*heads, *range(0xE0, 0x100))
 )
-"""First bytes of MessagePack's numbers, strings, bytes, booleans and nil: those hold nothing else."""
+"""How MessagePack's numbers, strings, bytes, booleans, nil, and what is empty begin: those name no type."""
 
 
 def _refused(value: Any, path: str, error: Exception) -> UnserializableError:

@@ -50,12 +50,13 @@ from savers.langgraph.packed import (
     short_parent,
     short_time,
     short_version,
+    unpacked,
     version_of,
 )
 from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
 from savers.langgraph.writers import Exclusive, beside
-from savers.saver import MARK, escaped, is_users, plain
-from savers.tagged import parted, start_of_value, versioned
+from savers.saver import MARK, escaped, plain
+from savers.tagged import VERSIONED, parted, start_of_value, versioned
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -109,7 +110,7 @@ class _Known:
         if state is not None:
             self.size = state.size_bytes
             self.stored = {name: state.encoded(name) for name in state}
-            self.versions, seen, _ = _versions_of(state)
+            self.versions, seen, _, _ = _parts_of(state)
             self.seen = {node: _comparable(each) for node, each in seen.items()}
         self.newest = _newest(self.versions)
 
@@ -519,20 +520,23 @@ class Thread:
             found = self.run.at(checkpoint_id)
             if found.event is None or found.event.given_id != checkpoint_id:
                 return None
-            state = self._unveiled(found)
-            versions, seen, users = _versions_of(state)
-            values = {plain(name): state[name] for name in users}
-            metadata, parent, time, updated = _described(state)
-            checkpoint = {
-                **state[_REST],
-                **_updated(updated, versions, values),
-                **({} if time is None else {"ts": time}),
-                "id": checkpoint_id,
-                "channel_values": values,
-                "channel_versions": versions,
-                "versions_seen": seen,
+            state, decode = self._unveiled(found), self._codec.decode
+            versions, seen, users, own = _parts_of(state)
+            values = {
+                channel: state[escaped(channel)] if data is None else decode(data) for channel, data in users.items()
             }
-            writes = [(write.task, write.channel, write.value) for write in self.task_writes(checkpoint_id)]
+            said = {name: unpacked(data[1:]) if data and not data[0] else state[name] for name, data in own.items()}
+            metadata, parent, time, updated = _described(found.event, said)
+            checkpoint = said[_REST]
+            if updated != AMONG_REST:
+                checkpoint["updated_channels"] = _updated(updated, versions, values)
+            if time is not None:
+                checkpoint["ts"] = time
+            checkpoint["id"] = checkpoint_id
+            checkpoint["channel_values"] = values
+            checkpoint["channel_versions"] = versions
+            checkpoint["versions_seen"] = seen
+            writes = [(task, channel, value) for task, _, channel, value, _ in self.task_writes(checkpoint_id)]
         except NotFoundError:  # never put, or deleted at this moment
             return None
         return Read(cast("Checkpoint", checkpoint), metadata, parent, writes)
@@ -577,7 +581,8 @@ class Thread:
 
     def parent(self, checkpoint_id: str) -> str | None:
         """The id of the parent that a checkpoint names, None if it names none."""
-        return _described(self._unveiled(self.run.at(checkpoint_id)))[1]
+        state = self._unveiled(self.run.at(checkpoint_id))
+        return _described(state.event, state)[1]
 
     def true_parent(self, event: Event) -> str | None:
         """The id of the checkpoint that came before; where it was pruned, too."""
@@ -593,9 +598,8 @@ class Thread:
 
     def channels_at(self, where: str | Event) -> tuple[set[str], set[str]]:
         """The channels that have a value at a checkpoint, and those that have a version and no value."""
-        versions, _, users = _versions_of(self._unveiled(self.run.at(where)))
-        valued = {plain(name) for name in users}
-        return valued, versions.keys() - valued
+        versions, _, users, _ = _parts_of(self._unveiled(self.run.at(where)))
+        return set(users), versions.keys() - users.keys()
 
     def emptied_by(self, event: Event, channels: Iterable[str]) -> set[str]:
         """Those of some channels that may have had a value before an event, and have none after it."""
@@ -607,7 +611,8 @@ class Thread:
     def metadata(self, checkpoint_id: str) -> CheckpointMetadata | None:
         """The metadata of a checkpoint, read alone; None if it is not there."""
         try:
-            return _described(self._unveiled(self.run.at(checkpoint_id)))[0]
+            state = self._unveiled(self.run.at(checkpoint_id))
+            return _described(state.event, state)[0]
         except (NotFoundError, KeyError):  # deleted at this moment, or no checkpoint
             return None
 
@@ -647,29 +652,49 @@ def _comparable(versions: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(versions)
 
 
-def _versions_of(state: State | Unveiled) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
-    """Versions of channels, what nodes have seen, and the run's channels that hold the channels' values."""
+class _Parts(NamedTuple):
+    """What stands in the channels of a run.
+
+    Attributes:
+        versions: of the user's channels.
+        seen: what nodes have seen.
+        users: the user's channels that have a value, with its bytes, None where those are not in memory as one piece.
+        own: the saver's own channels that are of none of those, in the same way.
+    """
+
+    versions: dict[str, Any]
+    seen: dict[str, dict[str, Any]]
+    users: dict[str, bytes | None]
+    own: dict[str, bytes | None]
+
+
+def _parts_of(state: State | Unveiled) -> _Parts:
+    """The channels of a checkpoint's state, told apart."""
     versions: dict[str, Any] = {}
     moved: dict[str, Any] = {}  # since the value was set
     seen: dict[str, dict[str, Any]] = {}
-    users: list[str] = []
-    encoded = state.encoded
-    for name in state:  # what the saver packed itself begins with 0; whatever else is there is the codec's to judge
-        if name[:1] != MARK or is_users(name):
-            version, value = parted(encoded(name) or b"")
-            if version is not None:
-                versions[plain(name)] = version_of(version)
-            if value or version is None:
-                users.append(name)
+    users: dict[str, bytes | None] = {}
+    own: dict[str, bytes | None] = {}
+    for name, data in state.pieces():  # what the saver packed itself begins with 0; else it is the codec's to judge
+        if name[0] != MARK or name[1:2] == MARK:
+            channel = name if name[0] != MARK else plain(name)
+            if not data or data[0] < VERSIONED:
+                users[channel] = data or None
+                continue
+            start = data[0] - VERSIONED + 1
+            versions[channel] = version_of(data[:start])
+            if start < len(data):
+                users[channel] = data[start:]
             continue
         kind = name[:_PREFIX]
         if kind == _VERSION:
-            data = encoded(name)
             moved[name[_PREFIX:]] = version_of(data) if data and not data[0] else long_version(state[name])
         elif kind == _SEEN:
-            data = encoded(name)
             seen[name[_PREFIX:]] = seen_of(data) if data and not data[0] else long_seen(state[name])
-    return {**versions, **moved}, seen, users
+        else:
+            own[name] = data
+    versions.update(moved)
+    return _new(_Parts, (versions, seen, users, own))
 
 
 def _is_empty(payload: Any) -> bool:
@@ -688,15 +713,15 @@ def _newest(versions: Mapping[str, Any]) -> str | None:
     return newest
 
 
-def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, list[str] | None]:
-    """What the checkpoint says was updated, if that is not among the rest.
+def _updated(updated: int, versions: Mapping[str, Any], values: Mapping[str, Any]) -> list[str] | None:
+    """What the checkpoint says was updated, where that is not among the rest.
 
     Nearly always those are the channels that have the newest version and a value.
     """
     if updated != BY_VERSIONS:
-        return {} if updated == AMONG_REST else {"updated_channels": None}
-    newest = _newest(versions)
-    return {"updated_channels": sorted([name for name, each in versions.items() if each == newest and name in values])}
+        return None
+    newest = max(versions.values(), default="")
+    return sorted([name for name, each in versions.items() if each == newest and name in values])
 
 
 def _updated_as(said: Any, changes: _Changes) -> int:
@@ -711,14 +736,16 @@ def _updated_as(said: Any, changes: _Changes) -> int:
     return BY_VERSIONS
 
 
-def _described(state: State | Unveiled) -> tuple[CheckpointMetadata, str | None, str | None, int]:
-    """Metadata, the parent's id, the checkpoint's time, and how `_updated` says what was updated."""
-    event = state.event
+def _described(event: Event | None, said: Mapping[str, Any]) -> tuple[CheckpointMetadata, str | None, str | None, int]:
+    """Metadata, the parent's id, the checkpoint's time, and how `_updated` says what was updated.
+
+    Of a checkpoint's event, and what the saver's own channels say there.
+    """
     assert event is not None
     own = event.given_id or ""
-    parent, time, step, said, *_ = state[_CHECKPOINT]
-    place, updated = divmod(said, 3)
-    metadata = state[_METADATA]
+    parent, time, step, more, *_ = said[_CHECKPOINT]
+    place, updated = divmod(more, 3)
+    metadata = said[_METADATA]
     if place:
         metadata["source"] = SOURCES[place]
     if step is not None:
