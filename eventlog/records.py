@@ -145,6 +145,12 @@ def bodies(pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, list[A
 _AT_ONCE: Final = 32
 
 
+def fields_in(pairs: Sequence[tuple[bytes, bytes]]) -> list[list[Any]]:
+    """What `event_fields` says of records that were checked before."""
+    found: list[list[Any]] = msgpack.unpackb(array([record[_HEADER:] for _, record in pairs]))
+    return found
+
+
 def _digest_of(head: bytes, body: bytes) -> bytes:
     """The digest of both, one after the other."""
     digest = xxh3_128(head)
@@ -207,7 +213,7 @@ def seal_fields(key: bytes, fields: Sequence[Any]) -> bytes:
 
 def unseal_fields(key: bytes, record: bytes) -> list[Any]:
     """The fields of `seal_fields`; raises as `read_event`."""
-    fields: list[Any] = msgpack.unpackb(unseal(key, record), use_list=True)
+    fields: list[Any] = msgpack.unpackb(unseal(key, record))
     return fields
 
 

@@ -26,7 +26,7 @@ The policy is geometric. Bytes are the measure of both sides:
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgpack
@@ -34,7 +34,7 @@ import msgpack
 from eventlog import delta, layout
 from eventlog.errors import CorruptionError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, numbered_key, place_of, places
-from eventlog.records import bodies, event_fields, scalars, seal, triples, unseal
+from eventlog.records import bodies, scalars, seal, triples, unseal
 from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
@@ -239,7 +239,12 @@ def apply_changes(entries: Entries, changed: Entries) -> None:
 
 def put_fresh(entries: Entries, fresh: Iterable[list[Any]]) -> None:
     """Bring `entries` up to date with values that were set, as `advanced` would say of them."""
-    for channel, code, payload in zip(*[iter(_newest([*fresh]))] * 3, strict=True):
+    put_newest(entries, _newest([*fresh]))
+
+
+def put_newest(entries: Entries, writes: list[Any]) -> None:
+    """The same of what one event set."""
+    for channel, code, payload in zip(*[iter(writes)] * 3, strict=True):
         if type(payload) is bytes:
             entries[channel] = _new(Entry, (code, len(payload), 0, payload, None, None, None))
         else:
@@ -424,13 +429,11 @@ class Played(NamedTuple):
     Attributes:
         at: segment and seq.
         size: bytes of its record.
-        digests: its own and its parent's.
         fields: of its body.
     """
 
     at: tuple[int, int]
     size: int
-    digests: bytes
     fields: list[Any]
 
 
@@ -454,16 +457,37 @@ def play(
 def played(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int) -> Iterator[Played]:
     """The events after the one at seq `before`, up to the one `at`; raises as `play`."""
     segment, seq = at
-    expected = before
-    for key, record in storage.scan(lineage.ranges(EVENT, segment, seq, before + 1)):
-        place = place_of(key)
-        expected += 1
-        if place[1] != expected:
-            break
-        yield _new(Played, (place, len(record), record[1:33], event_fields(key, record)))
-    if expected != seq:
-        lineage.check_alive()
-        raise CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {expected} is missing")
+    expected = before + 1
+    pairs = storage.scan(lineage.ranges(EVENT, segment, seq, expected))
+    while some := [*islice(pairs, _AT_ONCE)]:
+        for (key, record), (_, fields) in zip(some, bodies(iter(some)), strict=True):
+            place = place_of(key)
+            if place[1] != expected:
+                raise _missing(lineage, run, segment, expected)
+            yield _new(Played, (place, len(record), fields))
+            expected += 1
+    if expected <= seq:
+        raise _missing(lineage, run, segment, expected)
+
+
+_AT_ONCE: Final = 32
+
+
+def records_between(
+    storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], before: int
+) -> list[tuple[bytes, bytes]]:
+    """Keys and records of a few events, after the one at seq `before` and up to the one `at`; raises as `play`."""
+    pairs = [*storage.scan(lineage.ranges(EVENT, *at, before + 1))]
+    if len(pairs) != at[1] - before:
+        found = {place_of(key)[1] for key, _ in pairs}
+        raise _missing(lineage, run, at[0], next(seq for seq in range(before + 1, at[1] + 1) if seq not in found))
+    return pairs
+
+
+def _missing(lineage: Lineage, run: int, segment: int, seq: int) -> CorruptionError:
+    """The error of an event that is not there; raises `NotFoundError` if its run is not, either."""
+    lineage.check_alive()
+    return CorruptionError(f"run {run:016x}, segment {segment}", f"the event at seq {seq} is missing")
 
 
 def bring_up(entries: Entries, events: Iterable[Played], trailing: set[str] | None = None) -> int:
@@ -476,7 +500,7 @@ def bring_up(entries: Entries, events: Iterable[Played], trailing: set[str] | No
     """
     since = 0
     fresh: list[list[Any]] = []
-    for at, size, _, fields in events:
+    for at, size, fields in events:
         slots = fields[_FIRST_SLOT::3]
         if delta.SETS.issuperset(slots):  # of values that were set the newest counts
             fresh.append(fields[_FIRST_SLOT - 1 :])
@@ -497,10 +521,19 @@ def bring_up(entries: Entries, events: Iterable[Played], trailing: set[str] | No
     return since
 
 
-def plain_writes(events: Iterable[Played]) -> list[list[Any]] | None:
-    """What each of some events wrote; None unless all of them set small values."""
-    writes = [event.fields[_FIRST_SLOT - 1 :] for event in events]
-    return writes if all(delta.SETS.issuperset(each[1::3]) for each in writes) else None
+def writes_in(fields: list[Any]) -> list[Any]:
+    """What an event wrote, of the fields of its body: channel, slot and payload of each, one after another."""
+    return fields[_FIRST_SLOT - 1 :]
+
+
+def how_alike(bodies: Sequence[list[Any]]) -> tuple[bool, bool]:
+    """Of the fields of several events, whether all only set small values; and whether all set the same channels, too.
+
+    Then the last one says all that they do to entries.
+    """
+    is_plain = delta.SETS.issuperset(chain.from_iterable([fields[_FIRST_SLOT::3] for fields in bodies]))
+    channels = [fields[_FIRST_SLOT - 1 :: 3] for fields in bodies] if is_plain else []
+    return is_plain, is_plain and channels.count(channels[0]) == len(channels)
 
 
 _FIRST_SLOT: Final = 6

@@ -6,55 +6,90 @@ nothing twice. What is kept never changes, is bounded, and says nothing that the
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from eventlog.records import event_of
-from eventlog.snapshots import bring_up, manifest_at, manifest_entries, plain_writes, played, put_fresh
+from eventlog.layout import place_of
+from eventlog.records import bodies, event_of, fields_in
+from eventlog.snapshots import (
+    Played,
+    bring_up,
+    how_alike,
+    manifest_at,
+    manifest_entries,
+    put_fresh,
+    put_newest,
+    records_between,
+    writes_in,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from eventlog.branches import Branches
     from eventlog.records import Body
-    from eventlog.snapshots import Entries, Played
+    from eventlog.snapshots import Entries
 
-KEPT_BYTES: Final = 32 << 10
-"""Bytes of the records whose contents one handle keeps; as objects they take a few times as much."""
+KEPT_BYTES: Final = 512 << 10
+"""About the memory that one handle takes for them: a thread of a thousand checkpoints whose state is small fits.
+
+Only who goes through a history has so much, and a saver keeps a bounded number of handles.
+"""
+_PAIR_BYTES: Final = 160
+"""About what an event takes beside its record: its key, and what Python adds to both."""
+_ENTRY_BYTES: Final = 350
+"""About what an entry takes beside its value."""
+_MAX_EVENTS: Final = 256
 
 
 class Stretch(NamedTuple):
-    """A manifest and events after it, as one segment's history has them.
+    """A manifest and events after it, as one segment's history has them. Events stay records: objects are larger.
 
     Attributes:
         segment: the segment, of the last event at least.
         before: seq of the manifest's event, -1 where there is none.
         entries: what the manifest lists.
-        events: those after it.
-        plain: what each of them wrote; None unless all of them set small values.
-        is_alike: whether each of them set the same channels, so that the last one says it all.
-        size: bytes of all their records.
+        pairs: keys and records of those after it.
+        is_plain: whether all of them only set small values.
+        is_alike: whether each of them set the same channels, too, so that the last one says it all.
+        size: about the bytes of memory for all of it.
     """
 
     segment: int
     before: int
     entries: Entries
-    events: list[Played]
-    plain: list[list[Any]] | None
+    pairs: list[tuple[bytes, bytes]]
+    is_plain: bool
     is_alike: bool
     size: int
 
-    def has(self, at: tuple[int, int]) -> bool:
-        """Whether that event is one of them."""
-        return self.segment == at[0] and self.before < at[1] <= self.before + len(self.events)
+    def look(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries] | None:
+        """One of the events, as `read_event` returns it, and the entries there, values unread; None if it is none."""
+        segment, before, _, pairs, _, is_alike, _ = self
+        count = at[1] - before
+        if segment != at[0] or count > len(pairs):
+            return None
+        pairs = pairs[count - 1 if is_alike else 0 : count]
+        return self.brought_up(pairs, fields_in(pairs))
 
-    def look(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries]:
-        """One of the events, as `read_event` returns it, and the entries there, values unread."""
-        count = at[1] - self.before
+    def brought_up(
+        self, pairs: list[tuple[bytes, bytes]], fields: list[list[Any]]
+    ) -> tuple[tuple[bytes, bytes, Body], Entries]:
+        """The last of some of its events, and the entries there; those before it are needed unless all are alike."""
         entries = dict(self.entries)
-        if self.plain is None:
-            bring_up(entries, self.events[:count])
+        if self.is_alike:
+            put_newest(entries, writes_in(fields[-1]))
+        elif self.is_plain:
+            put_fresh(entries, map(writes_in, fields))
         else:
-            put_fresh(entries, self.plain[count - 1 if self.is_alike else 0 : count])
-        event = self.events[count - 1]
-        return event_of(event.digests, event.fields), entries
+            bring_up(entries, map(_played, pairs, fields))
+        return event_of(pairs[-1][1][1:33], fields[-1]), entries
+
+
+def _played(pair: tuple[bytes, bytes], fields: list[Any]) -> Played:
+    key, record = pair
+    return Played(place_of(key), len(record), fields)
 
 
 class Stretches:
@@ -62,7 +97,11 @@ class Stretches:
 
     def __init__(self, branches: Branches) -> None:
         self.branches = branches
-        self._kept: tuple[Stretch, ...] = ()  # newest first; replaced as a whole, so no reader sees half of a change
+        self._keeping = threading.Lock()
+        # By segment and `before`, the oldest first, and those in order; replaced, so no reader sees half of a change.
+        self._kept: Mapping[tuple[int, int], Stretch] = {}
+        self._order: list[tuple[int, int]] = []
+        self._size = 0
 
     def look(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries] | None:
         """See `Stretch.look`; None where the event itself has the manifest, or that lies too far before.
@@ -70,32 +109,38 @@ class Stretches:
         Raises:
             CorruptionError: a record on the way is damaged or missing.
         """
-        stretch = next((stretch for stretch in self._kept if stretch.has(at)), None) or self._read(at)
-        return None if stretch is None else stretch.look(at)
+        order = self._order
+        index = bisect_left(order, at)
+        stretch = self._kept.get(order[index - 1]) if index else None
+        found = None if stretch is None else stretch.look(at)
+        return self._read(at) if found is None else found
 
-    def _read(self, at: tuple[int, int]) -> Stretch | None:
+    def _read(self, at: tuple[int, int]) -> tuple[tuple[bytes, bytes, Body], Entries] | None:
         of = self.branches
         manifest, before, _ = manifest_at(of.storage, of.lineage, of.run, at)
         if not 0 < at[1] - before <= _MAX_EVENTS:
             return None
         entries = {} if manifest is None else manifest_entries(manifest)
-        events = list(played(of.storage, of.lineage, of.run, at, before))
-        size = sum(event.size for event in events) + (0 if manifest is None else len(manifest))
-        plain = plain_writes(events)
-        is_alike = plain is not None and all(writes[::3] == plain[0][::3] for writes in plain)
-        stretch = Stretch(at[0], before, entries, events, plain, is_alike, size)
+        pairs = records_between(of.storage, of.lineage, of.run, at, before)
+        fields = [each for _, each in bodies(iter(pairs))]
+        size = sum([len(record) for _, record in pairs]) + _PAIR_BYTES * len(pairs)
+        size += (0 if manifest is None else len(manifest)) + _ENTRY_BYTES * len(entries)
+        stretch = Stretch(at[0], before, entries, pairs, *how_alike(fields), size)
         self._keep(stretch)
-        return stretch
+        return stretch.brought_up(pairs, fields)
 
     def _keep(self, stretch: Stretch) -> None:
-        kept, room = [stretch], KEPT_BYTES - stretch.size
-        for older in self._kept:
-            if older[:2] != stretch[:2]:
-                room -= older.size
-                if room < 0:
-                    break
-                kept.append(older)
-        self._kept = tuple(kept) if stretch.size <= KEPT_BYTES else self._kept
-
-
-_MAX_EVENTS: Final = 256
+        if stretch.size > KEPT_BYTES:
+            return
+        with self._keeping:
+            kept, order, place = dict(self._kept), [*self._order], (stretch.segment, stretch.before)
+            shorter = kept.pop(place, None)
+            if shorter is None:
+                insort(order, place)
+            kept[place] = stretch
+            self._size += stretch.size - (0 if shorter is None else shorter.size)
+            while self._size > KEPT_BYTES:
+                oldest = next(iter(kept))
+                self._size -= kept.pop(oldest).size
+                order.remove(oldest)
+            self._kept, self._order = kept, order

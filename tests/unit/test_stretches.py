@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from eventlog import Delete, EventLog, Extend, Merge
 from eventlog.storage.memory import MemoryStorage
-from eventlog.stretches import KEPT_BYTES
 from tests.counting import CountingStorage
 from tests.strict import strictly_equal
 
+if TYPE_CHECKING:
+    from eventlog.stretches import Stretch
+
 COUNT = 400
+BOUND = 48 << 10
 
 
 def grown(storage: CountingStorage) -> list[dict]:
@@ -95,14 +100,38 @@ def test_a_large_value_that_stayed_is_read_once_whichever_way_one_goes(story):
         assert run.at(99)["grown"] == ["y" * 2000]
 
 
-def test_what_is_kept_is_bounded(story):
+def test_what_is_kept_is_bounded(story, monkeypatch):
+    monkeypatch.setattr("eventlog.stretches.KEPT_BYTES", BOUND)
     storage, _ = story
     run = EventLog(storage).run("r").branch("fork")
-    for step in range(0, COUNT, 3):
+    rng, most = random.Random(3), 0
+    for step in (rng.randrange(COUNT) for _ in range(300)):
         run.at(step)
-        kept = run._stretches._kept
-        assert sum(stretch.size for stretch in kept) <= KEPT_BYTES
-        assert len({stretch[:2] for stretch in kept}) == len(kept)
+        stretches = run._stretches
+        kept = stretches._kept.values()
+        most = max(most, len(kept))
+        assert sum(stretch.size for stretch in kept) == stretches._size <= BOUND
+        assert stretches._order == sorted(stretches._kept) == sorted(stretch[:2] for stretch in kept)
+    assert most > 2
+
+
+def test_what_is_kept_takes_about_the_memory_that_it_is_said_to(story):
+    storage, _ = story
+    run = EventLog(storage).run("r").branch("fork")
+    for step in range(COUNT):
+        run.at(step)
+    kept = run._stretches._kept.values()
+    said, taken = sum(stretch.size for stretch in kept), sum(map(memory_of, kept))
+    assert 0.6 * taken < said < 1.5 * taken, (said, taken)
+
+
+def memory_of(stretch: Stretch) -> int:
+    """Bytes of the objects that nothing else holds."""
+    found = sum(sys.getsizeof(each) for pair in stretch.pairs for each in (pair, *pair))
+    for name, entry in stretch.entries.items():
+        found += sum(map(sys.getsizeof, (name, entry, entry.size, entry.debt))) + 100  # its share of the dict's table
+        found += sum(sys.getsizeof(each) for each in (entry.full, entry.place, entry.trail) if each is not None)
+    return found
 
 
 def test_dropped_snapshots_are_missed_by_nobody_who_looked_before(story):
