@@ -240,7 +240,9 @@ class Head:
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(fd).st_size < _WORDS * 8:
+            found = os.fstat(fd)
+            self.file_number = found.st_ino
+            if found.st_size < _WORDS * 8:
                 if not writable:
                     raise FormatError(f"{path} is not a journal's header; open the log for writing once")
                 os.posix_fallocate(fd, 0, _WORDS * 8)  # a store into a hole of a full disk would kill the process

@@ -28,6 +28,7 @@ import time
 from bisect import bisect_right
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -74,6 +75,7 @@ _META_AT = _KINDS
 _FED_AT = _KINDS + 1
 _OWN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 """Kinds of key with a database of their own; each one that is opened costs whoever opens the log."""
+_NAMED = [(kind, bytes((kind,))) for kind in sorted(_OWN)]
 
 _MAP_LADDER_BYTES = (1 << 40, 1 << 36, 1 << 32, 1 << 30)
 _MIN_MAP_BYTES = 1 << 20
@@ -310,14 +312,25 @@ class LmdbStorage:
 
         return self._shared.read(work)
 
-    def page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> tuple[int, list[Pair], bool]:
-        """The mark, the first pairs of a range, and whether there may be more of it: all from one moment."""
-        self._check_open()
-        span = _Span.of(start, end)
+    def pages(self, ranges: Sequence[Range], count: int, *, reverse: bool) -> tuple[int, list[tuple[list[Pair], bool]]]:
+        """The mark, and of each range its first pairs and whether there may be more of it: all from one moment.
 
-        def work(txn: Transaction, dbs: Databases) -> tuple[int, list[Pair], bool]:
-            pairs, rest = _read_page(txn, dbs, [span], count, reverse=reverse)
-            return _mark(txn, dbs), pairs, bool(rest)
+        They are `count` pairs at most; what comes behind a range that was not read whole is left out.
+        """
+        self._check_open()
+        spans = [_Span.of(start, end) for start, end in ranges]
+
+        def work(txn: Transaction, dbs: Databases) -> tuple[int, list[tuple[list[Pair], bool]]]:
+            pages: list[tuple[list[Pair], bool]] = []
+            left, room_bytes = count, _PAGE_BYTES
+            for span in spans:
+                pairs, rest = _read_page(txn, dbs, [span], left, reverse=reverse)
+                pages.append((pairs, bool(rest)))
+                left -= len(pairs)
+                room_bytes -= sum([len(value) for _, value in pairs])
+                if rest or room_bytes <= 0:
+                    break
+            return _mark(txn, dbs), pages
 
         return self._shared.read(work)
 
@@ -396,7 +409,7 @@ class _Span(NamedTuple):
         return cls(start[0], _raised(start[1:]), None if end[:1] > start[:1] else _raised(end[1:]))
 
     def after(self, key: bytes, *, reverse: bool) -> _Span:
-        return self._replace(end=key) if reverse else self._replace(start=key + b"\0")
+        return _Span(self.kind, self.start, key) if reverse else _Span(self.kind, key + b"\0", self.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,7 +612,6 @@ class _Shared:
         self._env: lmdb.Environment | None = None
         self._inherited: lmdb.Environment | None = None
         self._dbs: Databases = []
-        self._page_bytes = 0
         self._is_closed = False
 
     def read(self, work: Callable[[Transaction, Databases], T]) -> T:
@@ -749,7 +761,7 @@ class _Shared:
     def _lengthen(self, env: lmdb.Environment) -> None:
         """Make the file as long as LMDB counts it, so that a shorter one can be told to have been cut."""
         with suppress(OSError, lmdb.Error):  # the batch is written; who opens a short file looks closer
-            need_bytes = (env.info()["last_pgno"] + 1) * self._page_bytes
+            need_bytes = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
             if os.stat(self._data_path).st_size < need_bytes:  # noqa: PTH116 (once per commit)
                 os.truncate(self._data_path, need_bytes)
 
@@ -781,7 +793,7 @@ class _Shared:
             if isinstance(error, _ForeignError):
                 raise _foreign(self._options.path, str(error)) from error
             raise
-        self._env, self._page_bytes = env, env.stat()["psize"]
+        self._env = env
         self.file_id = _file_id(self._data_path) or (0, 0)
 
     def _close_environment(self) -> None:
@@ -862,7 +874,7 @@ def _checked_readonly(env: lmdb.Environment) -> Databases:
     meta = _meta(env, None)
     with env.begin() as txn:
         is_fed = _checked_format(txn.get(b"format", db=meta)) == _FORMAT_VERSION and txn.get(_LOG_ID, db=meta)
-    databases = _databases(lambda name: env.open_db(name, create=False), meta)
+    databases = _databases(partial(env.open_db, create=False), meta)
     return [*databases, env.open_db(_FED, create=False)] if is_fed else databases
 
 
@@ -884,8 +896,8 @@ def _meta(env: lmdb.Environment, txn: Transaction | None) -> lmdb._Database:
 def _databases(open_db: Callable[[bytes], lmdb._Database], meta: lmdb._Database) -> Databases:
     """The database of each kind, and behind them the one about the log; the one of what is fed is to follow."""
     databases = [open_db(_OTHER)] * _KINDS
-    for kind in _OWN:
-        databases[kind] = open_db(bytes([kind]))
+    for kind, name in _NAMED:
+        databases[kind] = open_db(name)
     return [*databases, meta]
 
 
@@ -975,14 +987,20 @@ def _meta_page(path: str, raw: bytes) -> _MetaPage:
     return meta
 
 
-def _check_place(options: _Options) -> None:
-    """Make the directory, and refuse a place that cannot be a log before anything is written there."""
+def _check_place(options: _Options) -> FileId | None:
+    """Make the directory, and refuse a place that cannot be a log before anything is written there.
+
+    Returns:
+        Which file the log is in, None if there is none yet.
+    """
     path = options.path
     data_path = f"{path}/data.mdb"
-    if _file_id(data_path) is None:
+    file_id = _file_id(data_path)
+    if file_id is None:
         _make_place(path, is_readonly=options.is_readonly)
     else:
         _check_data_file(data_path)
+    return file_id
 
 
 def _make_place(path: Path, *, is_readonly: bool) -> None:
@@ -1004,17 +1022,16 @@ _shared_by_file: dict[FileId, _Shared] = {}
 def _join(options: _Options) -> _Shared:
     with _registry_lock:
         try:
-            _check_place(options)
+            file_id = _check_place(options)
         except OSError as error:
             msg = f"{options.path} cannot be opened: {error}"
             raise StorageError(msg) from error
-        shared = _known(options) or _opened(options)
+        shared = _known(options, file_id) or _opened(options)
         shared.users += 1
         return shared
 
 
-def _known(options: _Options) -> _Shared | None:
-    file_id = _file_id(f"{options.path}/data.mdb")
+def _known(options: _Options, file_id: FileId | None) -> _Shared | None:
     shared = None if file_id is None else _shared_by_file.get(file_id)
     if shared is not None and shared.failure:
         shared.close()  # poisoned: its handles stay so, and the new one begins anew

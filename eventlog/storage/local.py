@@ -21,8 +21,8 @@ import os
 import threading
 import weakref
 from contextlib import suppress
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, cast, get_args
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 from eventlog.errors import BusyError, ClosedError, CorruptionError, ExpectationError, InvalidInputError, StorageError
 from eventlog.storage import Synchronous, overlay
@@ -189,7 +189,7 @@ class LocalStorage:
                 self._directory.mkdir(mode=0o700, exist_ok=True)
             self._lock.open()
             self._head = Head(self._head_path, writable=True)
-            self._head_number = os.stat(self._head_path).st_ino  # noqa: PTH116 (as in _check_place)
+            self._head_number = self._head.file_number
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be opened: {error}") from error
         if not self._head.is_trusted:
@@ -267,18 +267,18 @@ class LocalStorage:
             with self._state:
                 end = self._caught_up()
                 layers, lasts = self._layers, self._lasts
-                found = overlay.lookups(layers, keys)
+                found: list[Any] = overlay.lookups(layers, keys)
             if ABSENT not in found:
-                return cast("list[bytes | None]", found)
+                return found
             missing = [key for key, value in zip(keys, found, strict=True) if value is ABSENT]
             if layers[-1].values and all(self._is_beyond(key, lasts, end) for key in missing):
-                return [None if value is ABSENT else cast("bytes | None", value) for value in found]
+                return [None if value is ABSENT else value for value in found]
             folded, below = self._lmdb.marked(missing)
             if self._is_older(folded, end):
                 if len(missing) == len(keys):
                     return below
                 values = iter(below)
-                return [next(values) if value is ABSENT else cast("bytes | None", value) for value in found]
+                return [next(values) if value is ABSENT else value for value in found]
 
     def _is_beyond(self, key: bytes, lasts: dict[bytes, bytes], end: int) -> bool:
         """Whether a key that no layer has cannot be in LMDB either: it lies behind the last one of its kind and run.
@@ -324,10 +324,11 @@ class LocalStorage:
             ClosedError: the storage was closed.
             StorageError: opened readonly, and the directory was deleted or moved: nobody writes what this handle reads.
         """
-        self._check_usable()
+        if self._is_unusable:
+            self._make_usable()
         if self._readonly:  # who writes finds it out by writing
             self._lmdb.check_file()
-        if isinstance(self._words, list):
+        if self._words.__class__ is list:
             self._look_for_writer()
         return self._words[END] + len(self._pending)
 
@@ -422,76 +423,94 @@ class LocalStorage:
         self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """See ``Storage.scan``. Each page is from one moment; nothing is held between two."""
-        self._check_usable()
+        if self._is_unusable:
+            self._make_usable()
         check_starts(ranges)
-        above = self._above(ranges, reverse=reverse, limit=limit)
-        return self._scanned(ranges, reverse=reverse, left=limit) if above is None else iter(above)
+        pairs, rest = self._above(ranges, reverse=reverse, limit=limit)
+        if not rest:
+            return iter(pairs)
+        left = None if limit is None else limit - len(pairs)
+        return chain(pairs, self._scanned(rest, reverse=reverse, left=left))
 
-    def _above(self, ranges: Sequence[Range], *, reverse: bool, limit: int | None) -> list[tuple[bytes, bytes]] | None:
-        """All that a scan gives, if it is little and known to be in the newest layer alone; else None."""
+    def _above(
+        self, ranges: Sequence[Range], *, reverse: bool, limit: int | None
+    ) -> tuple[list[tuple[bytes, bytes]], Sequence[Range]]:
+        """What a scan begins with, as far as it is known to be in the newest layer alone; and what is still to scan."""
         count = _FIRST_PAGE_PAIRS if limit is None else min(limit, _FIRST_PAGE_PAIRS)
         pairs: list[tuple[bytes, bytes]] = []
         with self._state:
             self._caught_up()
             layer, lasts = self._layers[-1], self._lasts
-            if count < 1 or len(self._layers) > 1:
-                return None
-            for start, end in ranges:
+            if count < 1 or not layer.values or len(self._layers) > 1:
+                return pairs, ranges
+            for index, (start, end) in enumerate(ranges):
                 prefix = start[:_PREFIX_BYTES]
                 last = lasts.get(prefix)
                 if not last or (end[:_PREFIX_BYTES] != prefix and end > _behind(prefix)):
-                    return None
+                    return pairs, ranges[index:]
                 keys = layer.keys_between(start, end, count, reverse=reverse)
                 is_full = len(keys) == count
                 if last >= (keys[0] if reverse and is_full else start):
-                    return None  # LMDB may hold something of it
-                pairs += layer.pairs_of(keys[::-1] if reverse else keys)
-                if is_full or len(pairs) > count:
-                    return pairs if len(pairs) == limit else None
-        return pairs
+                    return pairs, ranges[index:]  # LMDB may hold something of it
+                if keys:
+                    pairs += layer.pairs_of(keys[::-1] if reverse else keys)
+                if limit is not None and len(pairs) >= limit:
+                    return pairs[:limit], ()
+                if is_full:
+                    rest = (start, keys[0]) if reverse else (keys[-1] + b"\0", end)
+                    return pairs, [rest, *ranges[index + 1 :]]
+                if len(pairs) > count:
+                    return pairs, ranges[index + 1 :]
+        return pairs, ()
 
     def _scanned(self, ranges: Sequence[Range], *, reverse: bool, left: int | None) -> Iterator[tuple[bytes, bytes]]:
         size = _FIRST_PAGE_PAIRS  # most readers want a few
-        for start, end in ranges:
-            if end[:1] != start[:1]:
-                end = min(end, _behind(start[:1]))  # noqa: PLW2901 (a range lies within one kind of key)
-            span: Range | None = (start, end)
-            while span is not None and (left is None or left > 0):
-                page, span = self._page(*span, size if left is None else min(left, size), reverse=reverse)
-                page = page if left is None else page[:left]
-                left = None if left is None else left - len(page)
-                size = _PAGE_PAIRS
-                yield from page
+        # a range lies within one kind of key
+        rest = [(start, end if end[:1] == start[:1] else min(end, _behind(start[:1]))) for start, end in ranges]
+        while rest and (left is None or left > 0):
+            page, rest = self._page(rest, size if left is None else min(left, size), reverse=reverse)
+            left = None if left is None else left - len(page)
+            size = _PAGE_PAIRS
+            yield from page
 
-    def _page(
-        self, start: bytes, end: bytes, count: int, *, reverse: bool
-    ) -> tuple[list[tuple[bytes, bytes]], Range | None]:
-        """The first pairs of a range, and what remains of it."""
-        if start >= end:
-            return [], None
+    def _page(self, ranges: list[Range], count: int, *, reverse: bool) -> tuple[list[tuple[bytes, bytes]], list[Range]]:
+        """The first pairs of some ranges, and what remains of those."""
         self._check_usable()
         while True:
             with self._state:
                 last, lasts = self._caught_up(), self._lasts
                 is_empty = not self._layers[-1].values
-            if not is_empty and not lasts.get(start[:_PREFIX_BYTES]):
-                self._is_beyond(start, lasts, last)  # looks, so that `_above` knows next time
-            folded, below, is_cut = self._lmdb.page(start, end, count, reverse=reverse)
+            for start, _ in () if is_empty else ranges:
+                if not lasts.get(start[:_PREFIX_BYTES]):
+                    self._is_beyond(start, lasts, last)  # looks, so that `_above` knows next time
+            folded, pages = self._lmdb.pages(ranges, count, reverse=reverse)
             if not self._is_older(folded, last):
                 continue
             with self._state:
                 if self._layers[0].number <= folded + 1:
-                    page, edge = merged(below, self._layers, start, end, count, is_cut=is_cut, reverse=reverse)
-                    break
-        if edge is None:
-            return page, None
-        return page, (start, edge) if reverse else (edge + b"\0", end)
+                    return self._merged(ranges, pages, count, reverse=reverse)
+
+    def _merged(
+        self, ranges: list[Range], pages: list[tuple[list[tuple[bytes, bytes]], bool]], count: int, *, reverse: bool
+    ) -> tuple[list[tuple[bytes, bytes]], list[Range]]:
+        """What `_page` returns, of what LMDB has of the first ranges. The caller holds `_state`."""
+        found: list[tuple[bytes, bytes]] = []
+        for index, (below, is_cut) in enumerate(pages):
+            start, end = ranges[index]
+            room = count - len(found)
+            page, edge = merged(below, self._layers, start, end, room, is_cut=is_cut, reverse=reverse)
+            found += page
+            if edge is not None:
+                return found, [(start, edge) if reverse else (edge + b"\0", end), *ranges[index + 1 :]]
+            if len(page) == room:
+                return found, ranges[index + 1 :]
+        return found, ranges[len(pages) :]
 
     def _caught_up(self) -> int:
         """Read what others committed; returns where the log ends now. The caller holds `_state`."""
         if self._is_unusable:
             self._make_usable()
-        if isinstance(self._words, list):
+        if self._words.__class__ is list:
             self._look_for_writer()
         end = self._words[END]
         if end > self._end:

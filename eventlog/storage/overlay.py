@@ -39,9 +39,14 @@ class Layer:
         """The first `count` keys with ``start <= key < end``, or the last ones; a range lies within one kind of key."""
         if len(self.values) != self._count:
             self._sort()
-        keys = self._sorted.get(start[0], [])
-        low, high = bisect_left(keys, start), bisect_left(keys, end)
-        return keys[max(low, high - count) : high] if reverse else keys[low : min(high, low + count)]
+        keys = self._sorted.get(start[0])
+        if not keys:
+            return []
+        if reverse:
+            high = bisect_left(keys, end)
+            return keys[bisect_left(keys, start, max(high - count, 0), high) : high]
+        low = bisect_left(keys, start)
+        return keys[low : bisect_left(keys, end, low, min(low + count, len(keys)))]
 
     def _sort(self) -> None:
         """Put where it belongs what came since this was done last."""

@@ -557,7 +557,7 @@ class TestBeyond:
         monkeypatch.setattr(local, "FILE_BYTES", 1 << 20)
         assert log.get([KEY + b"zz"]) == [None]
         asked: list[str] = []
-        for call in ("last_key", "marked", "get", "page"):
+        for call in ("last_key", "marked", "get", "pages"):
             inner = getattr(LmdbStorage, call)
             counted = lambda *args, call=call, inner=inner, **options: (asked.append(call), inner(*args, **options))[1]
             monkeypatch.setattr(LmdbStorage, call, counted)
