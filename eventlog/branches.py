@@ -296,16 +296,25 @@ class Branches:
         return None if record is None else self.lineage.segment(_number_in(key, record, name))
 
     def standing(self, name: str) -> tuple[Segment, tuple[int, int]] | None:
-        """As `segment_of`, with what `head_of` says of it: by one read, where it is the segment that begins the run."""
-        keys = (branch_key(self.run, name, self.owner), segment_key(self.run, 0), head_key(self.run, 0))
-        record, first, head = self.storage.get(keys)
+        """As `segment_of`, with what `head_of` says of it: by one read, where it is the segment that begins the run.
+
+        Raises:
+            NotFoundError: the run was deleted, or is being deleted.
+        """
+        owner_at = owner_key(self.run, self.owner)
+        keys = (branch_key(self.run, name, self.owner), segment_key(self.run, 0), head_key(self.run, 0), owner_at)
+        record, first, head, owned = self.storage.get(keys)
+        owner = read_owner(owner_at, owned)
+        if owner is None or not owner.is_alive:
+            raise NotFoundError(f"run {self.name!r} was deleted")
+        beginning = None if first is None else self.lineage.known(0, first)
         if record is None:
             return None
         number = _number_in(keys[0], record, name)
-        if number or first is None or head is None:
+        if number or beginning is None or head is None:
             segment = self.lineage.segment(number)
             return segment, self.head_of(segment)
-        return self.lineage.known(0, first), (0, read_head(head))
+        return beginning, (0, read_head(head))
 
     def all(self) -> list[Segment]:
         """The segments that branches write, oldest first."""

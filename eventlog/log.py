@@ -45,11 +45,15 @@ class _Door(NamedTuple):
     log: EventLog
     parts: tuple[str, ...]
 
-    def find(self) -> tuple[int, int, int] | None:
+    def listed(self) -> tuple[int, int, int] | None:
         listing = self.log._catalog.find(self.parts)  # noqa: SLF001 (its own)
-        if listing is None or not listing.is_alive or self.log._is_buried(listing):  # noqa: SLF001 (its own)
+        if listing is None or not listing.is_alive:
             return None
         return listing.number, listing.incarnation, listing.owner
+
+    def find(self) -> tuple[int, int, int] | None:
+        found = self.listed()
+        return None if found is None or is_buried(self.log._storage, found[0], found[2]) else found  # noqa: SLF001 (its own)
 
     def evidence(self, number: int, owner: int) -> list[bytes | None]:
         keys = [name_key(self.parts), segment_key(number, 0)]

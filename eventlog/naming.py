@@ -81,6 +81,15 @@ class Naming:
                 return []
         return None
 
+    def newest(self) -> tuple[str, list[int] | None] | None:
+        """The greatest id that names something, with what `entry` says of it; None if there is none."""
+        if not self._owners.owner:
+            first = next(self._walk(None, 0, None, 0, 1), None)
+            if first is None or first[2]:  # nearly always it was not forgotten
+                return None if first is None else (first[0].decode(), first[2])
+        greatest = next(self._ids(None), None)
+        return None if greatest is None else (greatest, self.entry(greatest))
+
     def ids(self, before: str | None, limit: int | None) -> Iterator[str]:
         """The ids that name something, greatest first, lazily."""
         if limit is not None and not self._owners.owner:  # nearly always none of them was forgotten

@@ -9,7 +9,7 @@ import re
 import threading
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from eventlog import delta
 from eventlog.branches import MAIN, Branches, Draft, EventFacts
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     Where = int | str | Event | State
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 _UNSEEN: Any = object()
 _NOTHING: dict[str, Any] = {}
@@ -108,8 +109,11 @@ class Prepared(NamedTuple):
 class Door(Protocol):
     """How a handle comes to its run's number in the catalogue."""
 
+    def listed(self) -> tuple[int, int, int] | None:
+        """The run's number, incarnation and owner, as its name says; it may be one that is being deleted."""
+
     def find(self) -> tuple[int, int, int] | None:
-        """The run's number, incarnation and owner; None if there is no such run."""
+        """The same; None if there is no such run."""
 
     def evidence(self, number: int, owner: int) -> list[bytes | None]:
         """What `find` looks at for the run of that number: it finds the same as long as this is the same."""
@@ -145,11 +149,12 @@ class Run:
         self._clock = clock
         self._door = door
         self._evidence: list[bytes | None] | None = None
-        nothing = Branches(storage, 0, 0, 0, parts, codec)
-        self._begin(nothing, nothing.empty_tip())
+        found = door.listed()
+        branches = Branches(storage, *(found or (0, 0, 0)), parts, codec)
+        self._begin(branches, branches.empty_tip())
         self._is_new = True
         self._branch = branch
-        self._take_number(door.find())
+        self._take_number(found)
         if self._is_new and branch != MAIN:
             raise NotFoundError(f"run {self.name!r} has no branch {branch!r}: it is empty")
 
@@ -243,9 +248,13 @@ class Run:
     def state(self) -> State:
         """The state at the head. Needs no storage for what this handle wrote itself."""
         with self._lock:
-            if self._state is None:
-                self._state = State(self.head, dict(self._tip.entries), self._branches)
-            return self._state
+            return self._head_state()
+
+    def _head_state(self) -> State:
+        """The same, for who holds the lock."""
+        if self._state is None:
+            self._state = State(self.head, dict(self._tip.entries), self._branches)
+        return self._state
 
     def value(self, channel: str, default: Any = None) -> Any:
         """One channel's value at the head, decoded anew; `default` if there is no such channel.
@@ -609,7 +618,7 @@ class Run:
                 self._open()
                 self._read_on(before)
             else:
-                self._take_number(self._door.find())
+                self._take_number(self._door.listed())
             return self
 
     def _read_on(self, before: Tip) -> None:
@@ -649,17 +658,18 @@ class Run:
         """A number that changes whenever anybody writes anything to the log; None where that would cost a read."""
         return self._storage.position()
 
-    def _once(self, what: str, of: object, look: Callable[[], T]) -> T:
-        """What `look` finds; looked for once, as long as nobody commits anything to the storage."""
+    def _once(self, what: str, of: U, look: Callable[[U], T]) -> T:
+        """What `look` finds of that; looked for once, as long as nobody commits anything to the storage."""
         position = self._storage.position()
         now = (position, self._branches, of)
         known = self._asked.get(what)
         if known is None or known[0] != now or position is None:
-            known = self._asked[what] = (now, look())  # the position first: what is committed meanwhile changes it
-        return cast("T", known[1])
+            known = self._asked[what] = (now, look(of))  # the position first: what is committed meanwhile changes it
+        found: T = known[1]
+        return found
 
-    def _is_stale(self) -> bool:
-        known = None if self._is_new else (self._branches.run, self._branches.owner)
+    def _is_stale(self, is_new: bool) -> bool:
+        known = None if is_new else (self._branches.run, self._branches.owner)
         evidence = None if known is None else self._door.evidence(*known)
         if evidence is not None and evidence == self._evidence:
             return False
@@ -670,9 +680,10 @@ class Run:
         return found is not None or known is not None
 
     def _take_number(self, found: tuple[int, int, int] | None) -> None:
-        """Begin to use a run that was not there before."""
+        """Begin to use a run that was not there before, if it is not one that is being deleted."""
         while found is not None:
-            self._branches = Branches(self._storage, *found, self._parts, self._codec)
+            if (self._branches.run, self._branches.incarnation, self._branches.owner) != found:
+                self._branches = Branches(self._storage, *found, self._parts, self._codec)
             self._is_new = False
             try:
                 self._open()
@@ -717,11 +728,11 @@ class Run:
             NotFoundError: there is no such event.
             InvalidInputError: not a step, an id, an event or a state; or one of another run.
         """
-        at = self._place(where)
+        at = self._place_of_id(where) if type(where) is str else self._place(where)
         if at == self._tip.at:
             with self._lock:  # another thread may append meanwhile: then the head's state is not what was asked for
                 if at == self._tip.at:
-                    return self.state
+                    return self._head_state()
         event, entries = self._looked(at)
         return State(event, entries, self._branches)
 
@@ -793,12 +804,20 @@ class Run:
 
     def greatest_id(self) -> str | None:
         """The first of `given_ids`, None if there is none. Asked again while nothing is written it costs no read."""
-        return self._once("greatest id", self._is_new, lambda: next(self.given_ids(limit=1), None))
+        return self._once("greatest id", self._is_new, self._greatest_id)
+
+    def _greatest_id(self, is_new: bool) -> str | None:
+        branches, position = self._branches, self._storage.position()
+        found = None if is_new else branches.naming.newest()
+        if found is None:
+            return None
+        self._asked["id"] = ((position, branches, found[0]), found[1])  # as in `_once`: it is asked next, nearly always
+        return found[0]
 
     def _id_entry(self, event_id: str) -> list[int] | None:
         if self._is_new:
             return None
-        return self._once("id", event_id, lambda: self._branches.id_entry(event_id))
+        return self._once("id", event_id, self._branches.id_entry)
 
     def is_current(self, event: Event) -> bool:
         """Whether the id that an event was given still names it, and not one that was written under it since."""
@@ -983,7 +1002,7 @@ class Run:
         if isinstance(where, str):
             entry = self._id_entry(check_id("event id", where))
             if entry is not None:
-                return Anchor((entry[2], entry[3]), where)
+                return _new(Anchor, ((entry[2], entry[3]), where))
             if not _AUTO_ID.fullmatch(where):
                 return Anchor(None, where)
         try:

@@ -175,6 +175,7 @@ class TestReading:
             run = opened(long_narrow).run("r")
             assert run.head is not None
         assert tally.keys_read["E"] == 1, tally
+        assert (tally.gets, tally.ranges) == (3, 0), "its name; its beginning and where it ends; that event"
         assert run.head == run.state.event == run.event(LONG - 1)
 
     def test_the_tip_of_many_nested_forks(self, deep: CountingStorage) -> None:
