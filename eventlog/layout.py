@@ -231,7 +231,8 @@ def waiting_on(run: int, event_id: str) -> Range:
 
 def task_writes_at(run: int, anchor: tuple[int, int]) -> Range:
     """All that tasks wrote in the superstep after the event at `anchor`."""
-    return _prefix(task_writes_start(run, anchor))
+    segment, seq = anchor
+    return places(TASK_WRITE, run, segment, seq, seq)
 
 
 def places(kind: bytes, run: int, segment: int, first: int, last: int) -> Range:

@@ -25,7 +25,7 @@ from eventlog.layout import OWNER, all_of, owner_key
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from eventlog.storage import Storage
 
@@ -87,6 +87,7 @@ class Owners:
         self._run = run
         self.owner = owner
         self._line: list[Owner] | None = None if owner else [Owner(0, 0, True)]
+        self._bounds: Mapping[int, int | None] | None = None
 
     def line(self) -> list[Owner]:
         """This owner, the one that it was copied from, and so on to the first.
@@ -108,10 +109,12 @@ class Owners:
             self._line = [*line, Owner(0, 0, True)]
         return self._line
 
-    def bounds(self) -> dict[int, int | None]:
+    def bounds(self) -> Mapping[int, int | None]:
         """Whose writes this owner sees, nearest first, and from which epoch on it does not; None: it sees all."""
-        line = self.line()
-        return {owner.number: line[index - 1].epoch if index else None for index, owner in enumerate(line)}
+        if self._bounds is None:
+            line = self.line()
+            self._bounds = {owner.number: line[index - 1].epoch if index else None for index, owner in enumerate(line)}
+        return self._bounds
 
     def inherits(self, at: tuple[int, int]) -> bool:
         """Whether an event that another owner wrote was there when this one was made, on the way to a head."""

@@ -135,55 +135,77 @@ class TaskWrites:
         self._epoch: bytes | None = None  # the record of it, as known
         self._epoch_key = owner_key(run, 0)
         self._channels: set[str] = set()  # names that were checked
+        self._absent: tuple[int | None, Anchor | None, bool | None] = (None, None, None)  # see `of`
         self._waits = ("", b"")  # an event's id, and what the keys of writes that wait for it begin with
         self._codec = codec
         self._max_bytes = max_bytes
         self._payload_of = payload_of
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
-        """All that follow an event, sorted by path, task and slot."""
-        pairs = list(self._storage.scan(self._ranges(anchor)))
-        decode = self._codec.decode
-        return [
-            _new(TaskWrite, (task, slot, channel, decode(value), path))
-            for task, slot, channel, value, path in (self._said(self._seen(anchor, pairs), None) if pairs else ())
-        ]
+        """All that follow an event, sorted by path, task and slot.
 
-    def _ranges(self, anchor: Anchor) -> list[Range]:
+        Asked again while nobody writes anything, it looks for nothing that is known to be absent.
+        """
+        # Kept of the last look: when it was, after what there was nothing then, and whether anything waits, if known.
+        position = self._storage.position()  # first: what is committed meanwhile changes it
+        then, nothing, waits = self._absent
+        if position is None or position != then:
+            nothing, waits = None, True
+        elif anchor == nothing:
+            return []
+        elif waits is None:
+            waits = self._does_any_wait()
+        pairs = list(self._storage.scan(self._ranges(anchor, waits=waits)))
+        self._absent = (position, nothing if pairs else anchor, waits if position == then else None)
+        return self._said(self._seen(anchor, pairs), None, self._codec.decode) if pairs else []
+
+    def _ranges(self, anchor: Anchor, *, waits: bool = True) -> list[Range]:
         ranges = [] if anchor.at is None else [task_writes_at(self.run, anchor.at)]
-        return ranges if anchor.id is None else [*ranges, waiting_on(self.run, anchor.id)]
+        return [*ranges, waiting_on(self.run, anchor.id)] if waits and anchor.id is not None else ranges
+
+    def _does_any_wait(self) -> bool:
+        """Whether anything waits for an event of the run."""
+        return next(iter(self._storage.scan([all_of(WAITING, self.run)], limit=1)), None) is not None
 
     def _seen(self, anchor: Anchor, pairs: Iterable[Pair]) -> dict[str, Slots]:
         """What each task wrote, as this owner sees it; what stands at the event counts before what waited for it."""
         bounds = self._owners.bounds()
-        nearest = list(bounds)
-        found: dict[str, tuple[tuple[int, int], Slots]] = {}
+        found: dict[str, tuple[int, int, Slots]] = {}
         for key, record in pairs:
             owner, epoch, event_id, task, slots = _read(key, record)
             bound = bounds.get(owner, 0)
-            if event_id not in (None, anchor.id) or (bound is not None and epoch >= bound):
+            if (event_id is not None and event_id != anchor.id) or (bound is not None and epoch >= bound):
                 continue
-            rank = (nearest.index(owner), -epoch)
-            known, merged = found.get(task, (rank, {}))
-            if rank < known:
-                found[task] = (rank, slots)
-            elif rank == known:
-                found[task] = (rank, {**slots, **merged})
-        return {task: slots for task, (_, slots) in found.items()}
+            known = found.get(task)
+            if known is not None:
+                nearest = list(bounds)
+                rank, best = (nearest.index(owner), -epoch), (nearest.index(known[0]), -known[1])
+                if rank > best:
+                    continue
+                slots = {**slots, **known[2]} if rank == best else slots
+            found[task] = (owner, epoch, slots)
+        return {task: slots for task, (_, _, slots) in found.items()}
 
-    def _said(self, seen: dict[str, Slots], channels: Collection[str] | None) -> list[TaskWrite]:
-        """The writes in their order, with the bytes of their values."""
+    def _said(
+        self, seen: dict[str, Slots], channels: Collection[str] | None, read: Callable[[bytes], Any] = bytes
+    ) -> list[TaskWrite]:
+        """The writes in their order, with what `read` makes of the bytes of their values."""
         found = [
-            TaskWrite(task, slot, channel, self._resolved(payload), path)
+            _new(
+                TaskWrite,
+                (task, slot, channel, read(payload if type(payload) is bytes else self._resolved(payload)), path),
+            )
             for task, slots in seen.items()
             for slot, (channel, payload, path) in slots.items()
             if channels is None or channel in channels
         ]
-        return sorted(found, key=lambda write: (write.path, write.task, write.slot))
+        if len(found) > 1:
+            found.sort(key=lambda write: (write.path, write.task, write.slot))
+        return found
 
     def along(self, anchors: Sequence[Anchor], channels: Collection[str]) -> list[list[TaskWrite]]:
         """What follows each of several events, in `channels` alone, with the bytes of values; by one scan for all."""
-        waits = next(iter(self._storage.scan([all_of(WAITING, self.run)], limit=1)), None) is not None
+        waits = self._does_any_wait()
         pairs: dict[bytes, list[Pair]] = {}
         for key, record in self._storage.scan(self._united(anchors, waits=waits)):
             pairs.setdefault(key[:21] if key[:1] == TASK_WRITE else key[:17], []).append((key, record))
@@ -438,15 +460,19 @@ def _record(key: bytes, anchor: Anchor, task: str, slots: Slots, mark: bytes = b
 
 
 def _read(key: bytes, record: bytes) -> _Stored:
-    event_id, task, path, *fields = unseal_fields(key, record)
+    fields = unseal_fields(key, record)
+    event_id, task, path = fields[:3]
     owner, epoch = 0, 0
-    if isinstance(event_id, list):
+    if type(event_id) is list:
         owner, epoch, event_id = event_id
     slots: Slots = {}
-    for slot, channel, payload in zip(*[iter(fields)] * 3, strict=True):
-        number, own_path = slot if isinstance(slot, list) else (slot, path)
-        slots[number] = (channel, payload, own_path)
-    return _Stored(owner, epoch, event_id, unpacked_id(task), slots)
+    for at in range(3, len(fields), 3):
+        slot, channel, payload = fields[at : at + 3]
+        if type(slot) is list:
+            slots[slot[0]] = (channel, payload, slot[1])
+        else:
+            slots[slot] = (channel, payload, path)
+    return _new(_Stored, (owner, epoch, event_id, task if type(task) is str else unpacked_id(task), slots))
 
 
 def owner_of_record(key: bytes, record: bytes) -> int:

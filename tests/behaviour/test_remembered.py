@@ -63,6 +63,44 @@ def test_an_id_that_was_not_there_is_found_once_it_is(logs):
     assert [write.value for write in reader.task_writes("b")] == [1]
 
 
+def test_the_greatest_id_names_what_it_was_given_to_last(logs):
+    theirs = logs[1].run("r")
+    theirs.append({"n": 0}, id="a")
+    reader = logs[0].run("r")
+    for n in range(1, 6):
+        assert reader.greatest_id() == "a"
+        theirs.write(theirs.prepare({"n": n}, id="a"))
+        assert reader.at("a")["n"] == n
+    assert reader.greatest_id() == "a"
+    theirs.forget(["a"])
+    with pytest.raises(NotFoundError):
+        reader.at("a")
+    assert reader.greatest_id() is None
+
+
+def test_that_no_task_wrote_holds_until_one_does(logs):
+    theirs = logs[1].run("r")
+    for event_id in "abc":
+        theirs.append({"n": 0}, id=event_id)
+    theirs.put_task_writes("b", [TaskWrite("t", 0, "c", "b")])
+    reader = logs[0].run("r")
+
+    def written(event_id: str) -> list[str]:
+        return [write.value for write in reader.task_writes(event_id)]
+
+    def look() -> list[list[str]]:
+        return [written(event_id) for event_id in "aabbcaaddbe"]  # often enough to know that nothing waits
+
+    assert look() == [[], [], ["b"], ["b"], [], [], [], [], [], ["b"], []]
+    theirs.put_task_writes("a", [TaskWrite("t", 0, "c", "a")])
+    assert look() == [["a"], ["a"], ["b"], ["b"], [], ["a"], ["a"], [], [], ["b"], []]
+    theirs.put_task_writes("d", [TaskWrite("t", 0, "c", "d")])  # waits for its event
+    assert written("d") == ["d"]
+    assert look() == [["a"], ["a"], ["b"], ["b"], [], ["a"], ["a"], ["d"], ["d"], ["b"], []]
+    theirs.append({"n": 1}, id="d")
+    assert look() == [["a"], ["a"], ["b"], ["b"], [], ["a"], ["a"], ["d"], ["d"], ["b"], []]
+
+
 def test_a_run_that_is_deleted_and_begun_anew_is_stale_at_once(logs):
     theirs = logs[1]
     theirs.run("r").append({"n": 0}, id="a")
