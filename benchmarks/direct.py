@@ -120,8 +120,8 @@ def commit(directory: Path, n: int, channels: int) -> dict[str, Any]:
 
 
 def jobs(*, quick: bool) -> dict[str, Job]:
-    """Loops that last about a tenth of a second in `quick`."""
-    n, flushes = (10_000, 200) if quick else (60_000, 300)
+    """Loops that last less than a tenth of a second in `quick`."""
+    n, flushes = (5_000, 200) if quick else (60_000, 300)
     return {
         BARE: job("floor.sqlite_insert", n=n, size=EVENT_BYTES),
         ONE: job("direct.append", n=n),
