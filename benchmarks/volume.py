@@ -55,7 +55,7 @@ def _lengths(*, quick: bool) -> dict[str, int]:
     The second half of the long ones spans two snapshots of the large dict, which the short ones have no time for.
     """
     if quick:
-        return {"counter": 400, "chat": 400, "1 MB document stays": 400, "one entry of a 1 MB dict": 300}
+        return {"counter": 300, "chat": 300, "1 MB document stays": 300, "one entry of a 1 MB dict": 200}
     return {"counter": 5000, "chat": 1000, "1 MB document stays": 1000, "one entry of a 1 MB dict": 1600}
 
 
@@ -78,7 +78,7 @@ def jobs(*, quick: bool) -> dict[str, Job]:
     for workload, saver, n in _runs(quick=quick):
         found[_sized(workload, saver, n)] = count("graphs.steps", workload=workload, saver=saver, n=n)
     found[CHANNELS] = count("volume.channels", n=10_000)
-    found[LIST] = count("volume.growing_list", n=500 if quick else 2000)
+    found[LIST] = count("volume.growing_list", n=400 if quick else 2000)
     found["message"] = count("graphs.encoded_message")
     return found
 
