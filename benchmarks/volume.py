@@ -55,7 +55,7 @@ def _lengths(*, quick: bool) -> dict[str, int]:
     The second half of the long ones spans two snapshots of the large dict, which the short ones have no time for.
     """
     if quick:
-        return {"counter": 300, "chat": 300, "1 MB document stays": 300, "one entry of a 1 MB dict": 200}
+        return {"counter": 240, "chat": 240, "1 MB document stays": 240, "one entry of a 1 MB dict": 160}
     return {"counter": 5000, "chat": 1000, "1 MB document stays": 1000, "one entry of a 1 MB dict": 1600}
 
 
