@@ -63,8 +63,7 @@ def _why_not(text: str, max_bytes: int) -> str | None:
 _known_why_not = lru_cache(4096)(_why_not)
 
 
-@lru_cache(1024)
-def packed_id(text: str) -> str | bytes:
+def packed_anew(text: str) -> str | bytes:
     """An id as it stands in a record: a UUID, written as UUIDs are, as its 16 bytes; anything else as it is."""
     if len(text) == _UUID_CHARS and text[8] == text[13] == text[18] == text[23] == "-":
         digits = text.replace("-", "")
@@ -75,6 +74,10 @@ def packed_id(text: str) -> str | bytes:
         if packed.hex() == digits and len(packed) == _UUID_BYTES:
             return packed
     return text
+
+
+packed_id = lru_cache(1024)(packed_anew)
+"""The same, remembered: an id that is given out is packed a few times."""
 
 
 @lru_cache(1024)

@@ -340,7 +340,7 @@ class EventLog:
         began, but for what was deleted or pruned before it was read. It does not read runs that were made since. In a
         log that another one is being copied to, it yields what no name leads to yet.
 
-        It goes no further along a branch than to the first event that cannot be read.
+        It checks what a branch says up to the first event that cannot be read; behind that, each record alone.
 
         Raises:
             NotFoundError: there is no run of that name when this begins.

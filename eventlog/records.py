@@ -129,17 +129,18 @@ def _body(key: bytes, record: bytes) -> bytes:
     return body
 
 
-def bodies(pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, list[Any]]]:
-    """The keys of events, each with what `event_fields` says of its record; raises as `read_event`."""
+def bodies(pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes, list[Any]]]:
+    """Keys and records of events, each with what `event_fields` says of it; raises as `read_event`."""
+    pairs = iter(pairs)
     while some := [*islice(pairs, _AT_ONCE)]:  # many at once take it half the time
-        keys = [key for key, _ in some]
-        rests = [record[17:] for _, record in some]
+        keys, records = [key for key, _ in some], [record for _, record in some]
+        rests = [record[17:] for record in records]
         sums = map(xxh3_128_digest, map(add, keys, rests))
-        if [record[:17] for _, record in some] == [_VERSION + digest for digest in sums]:
+        if [record[:17] for record in records] == [_VERSION + digest for digest in sums]:
             found = [rest[16:] for rest in rests]
         else:
             found = [_body(key, record) for key, record in some]  # says what is wrong
-        yield from zip(keys, msgpack.unpackb(array(found)), strict=True)
+        yield from zip(keys, records, msgpack.unpackb(array(found)), strict=True)
 
 
 _AT_ONCE: Final = 32

@@ -26,7 +26,7 @@ The policy is geometric. Bytes are the measure of both sides:
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgpack
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from eventlog.storage import Storage
     from eventlog.trunk import Trunk
 
+    Read = tuple[bytes, bytes, list[Any]]
+    """Key, record and fields of an event, as `bodies` gives them."""
     Op = tuple[int, bytes | "Place"]
     Older: TypeAlias = "Ops | tuple[Op, ...] | str | None"
     Change = tuple[str, int, bytes | "Place", int]
@@ -458,19 +460,14 @@ def played(storage: Storage, lineage: Lineage, run: int, at: tuple[int, int], be
     """The events after the one at seq `before`, up to the one `at`; raises as `play`."""
     segment, seq = at
     expected = before + 1
-    pairs = storage.scan(lineage.ranges(EVENT, segment, seq, expected))
-    while some := [*islice(pairs, _AT_ONCE)]:
-        for (key, record), (_, fields) in zip(some, bodies(iter(some)), strict=True):
-            place = place_of(key)
-            if place[1] != expected:
-                raise _missing(lineage, run, segment, expected)
-            yield _new(Played, (place, len(record), fields))
-            expected += 1
+    for key, record, fields in bodies(storage.scan(lineage.ranges(EVENT, segment, seq, expected))):
+        place = place_of(key)
+        if place[1] != expected:
+            break
+        yield _new(Played, (place, len(record), fields))
+        expected += 1
     if expected <= seq:
         raise _missing(lineage, run, segment, expected)
-
-
-_AT_ONCE: Final = 32
 
 
 def records_between(
@@ -526,13 +523,13 @@ def writes_in(fields: list[Any]) -> list[Any]:
     return fields[_FIRST_SLOT - 1 :]
 
 
-def how_alike(bodies: Sequence[list[Any]]) -> tuple[bool, bool]:
+def how_alike(events: Sequence[list[Any]]) -> tuple[bool, bool]:
     """Of the fields of several events, whether all only set small values; and whether all set the same channels, too.
 
     Then the last one says all that they do to entries.
     """
-    is_plain = delta.SETS.issuperset(chain.from_iterable([fields[_FIRST_SLOT::3] for fields in bodies]))
-    channels = [fields[_FIRST_SLOT - 1 :: 3] for fields in bodies] if is_plain else []
+    is_plain = delta.SETS.issuperset(chain.from_iterable([fields[_FIRST_SLOT::3] for fields in events]))
+    channels = [fields[_FIRST_SLOT - 1 :: 3] for fields in events] if is_plain else []
     return is_plain, is_plain and channels.count(channels[0]) == len(channels)
 
 
@@ -685,9 +682,9 @@ def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[
     return older
 
 
-def _ops_on(channel: str, events: Iterable[tuple[bytes, list[Any]]]) -> Iterator[Op]:
+def _ops_on(channel: str, events: Iterable[Read]) -> Iterator[Op]:
     """The deltas of one channel in events, by their keys and fields; ends before one that has none."""
-    for key, fields in events:
+    for key, _, fields in events:
         try:
             at = fields.index(channel, _FIRST_SLOT - 1)
         except ValueError:
@@ -700,10 +697,12 @@ def _ops_on(channel: str, events: Iterable[tuple[bytes, list[Any]]]) -> Iterator
 
 
 def _share_out(
-    events: Iterable[tuple[bytes, list[Any]]], bounds: Mapping[str, tuple[int, int]], older: Mapping[str, list[Op]]
+    events: Iterable[Read],
+    bounds: Mapping[str, tuple[int, int]],
+    older: Mapping[str, list[Op]],
 ) -> None:
     """Add to each channel's deltas those in events between its first and its last one."""
-    for key, fields in events:
+    for key, _, fields in events:
         at = place_of(key)
         for channel, slot, payload in _located(fields[_FIRST_SLOT - 1 :], at):
             if channel in bounds and bounds[channel][0] <= at[1] <= bounds[channel][1]:

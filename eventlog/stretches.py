@@ -122,7 +122,7 @@ class Stretches:
             return None
         entries = {} if manifest is None else manifest_entries(manifest)
         pairs = records_between(of.storage, of.lineage, of.run, at, before)
-        fields = [each for _, each in bodies(iter(pairs))]
+        fields = [each for _, _, each in bodies(pairs)]
         size = sum([len(record) for _, record in pairs]) + _PAIR_BYTES * len(pairs)
         size += (0 if manifest is None else len(manifest)) + _ENTRY_BYTES * len(entries)
         stretch = Stretch(at[0], before, entries, pairs, *how_alike(fields), size)

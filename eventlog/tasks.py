@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from eventlog.errors import ConflictError, ExpectationError, InvalidInputError, TooLargeError
 from eventlog.events import TaskWrite
-from eventlog.ids import check_id, packed_id, unpacked_id
+from eventlog.ids import check_id, packed_anew, unpacked_id
 from eventlog.layout import (
     TASK_WRITE,
     WAITING,
@@ -113,7 +113,6 @@ class _Stored(NamedTuple):
     slots: Slots
 
 
-_packed: Final = packed_id.__wrapped__  # anew: a task's id is needed once
 _new: Final = tuple.__new__  # makes a named tuple at half the cost
 
 
@@ -445,7 +444,7 @@ _mark = struct.Struct(">xIQ")
 
 
 def _record_of(key: bytes, event_id: Any, task: str, slots: Slots) -> bytes:
-    fields: list[Any] = [event_id, _packed(task), ""]
+    fields: list[Any] = [event_id, packed_anew(task), ""]
     path: str | None = None
     for slot, (channel, payload, own_path) in slots.items():
         if path is None:

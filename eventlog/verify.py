@@ -100,7 +100,7 @@ def verified(storage: Storage, catalog: Catalog, only: tuple[str, ...] | None) -
     """What is wrong with the run `only`, or with everything; lazily, run by run.
 
     Others may write meanwhile: what is yielded is true, and what was damaged when this began is yielded, but for what
-    was deleted or pruned since and what cannot be reached behind other damage.
+    was deleted or pruned since, and what a record does not say alone of itself behind other damage.
 
     Raises:
         NotFoundError: there is no run `only` when this begins.

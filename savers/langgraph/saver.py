@@ -461,16 +461,18 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _unless_pruned(self, name: RunName, act: Callable[[], T]) -> T:
         """Do something to a thread; again, where others prune or delete meanwhile what it looks at."""
-        for left in reversed(range(_PRUNE_TRIES)):
+        left = _PRUNE_TRIES
+        while True:
             try:
                 return act()
-            except (NotFoundError, ConflictError, CorruptionError) as error:
+            except (NotFoundError, ConflictError, CorruptionError) as error:  # others may remove what was to be kept
                 self._threads.forget(name)
+                left -= 1
                 if not left and isinstance(error, NotFoundError):
-                    raise ConflictError(f"thread {name!r} is pruned by others, too; try again") from error
+                    thread_id = name if isinstance(name, str) else name[0]
+                    raise ConflictError(f"thread {thread_id!r} is pruned by others, too; try again") from error
                 if not left:
                     raise
-        raise AssertionError("the last try returns or raises")
 
     def _prune(
         self,

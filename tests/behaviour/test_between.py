@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from eventlog import ConflictError, EventLog, Extend, InvalidInputError, Merge, NotFoundError, TaskWrite
 from eventlog.storage.memory import MemoryStorage
-from tests.counting import CountingStorage, everything
+from tests.between import Between, filled
+from tests.counting import everything
 from tests.engines import DEEP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable
 
     Act = Callable[[EventLog], object]
 
 EVENTS = 40
 STRIDE = 1 if DEEP > 1 else 5
 """How many calls lie between two that somebody comes between."""
-
-
-class Between(CountingStorage):
-    """Calls somebody before some of the calls, or behind a scan."""
-
-    def __init__(self, inner: MemoryStorage, plan: Mapping[int, Callable[[], object]]) -> None:
-        super().__init__(inner)
-        self.plan = dict(plan)
-        self.calls = 0
-
-    def pause(self) -> None:
-        meanwhile = self.plan.pop(self.calls, None)
-        self.calls += 1
-        if meanwhile is not None:
-            meanwhile()
-
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        self.pause()
-        return super().get(keys)
-
-    def scan(self, *args: Any, **more: Any) -> Iterator[tuple[bytes, bytes]]:
-        self.pause()
-        pairs = list(super().scan(*args, **more))
-        self.pause()
-        return iter(pairs)
-
-    def commit(self, *args: Any, **more: Any) -> None:
-        self.pause()
-        super().commit(*args, **more)
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +104,6 @@ def refused(act: Act, log: EventLog) -> Exception | None:
     except (ConflictError, NotFoundError, InvalidInputError) as error:
         return error
     return None
-
-
-def filled(records: dict[bytes, bytes]) -> MemoryStorage:
-    storage = MemoryStorage()
-    storage.commit(list(records.items()))
-    return storage
 
 
 @pytest.mark.parametrize("meanwhile", ACTS)

@@ -397,7 +397,7 @@ def test_a_deleted_copys_last_segment_that_only_keeps_its_number_is_no_problem(l
     assert list(log.verify()) == []
 
 
-class Between(CountingStorage):
+class AfterScan(CountingStorage):
     """Calls somebody once between a scan of a kind of keys and what is done with what it found."""
 
     kind, meanwhile = b"", None
@@ -416,7 +416,7 @@ class Between(CountingStorage):
     ids=["branches", "put"],
 )
 def test_a_copy_that_is_deleted_at_this_moment_is_in_nobodys_way(storage, kind, look):
-    between = Between(storage)
+    between = AfterScan(storage)
     log = EventLog(between)
     run = grown(log.run("a"), 5)
     log.copy("a", "b")

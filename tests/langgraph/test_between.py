@@ -13,7 +13,7 @@ from langgraph.checkpoint.base.id import uuid6
 from eventlog import ConflictError, EventLog, NotFoundError
 from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver
-from tests.behaviour.test_between import Between, filled
+from tests.between import Between, filled
 from tests.counting import everything
 from tests.engines import DEEP
 
