@@ -66,7 +66,7 @@ class TestEvent:
         keys = [layout.event_key(1, 2, seq) for seq in range(100)]
         large = array([scalar(item) for item in (1, 2, None, None, None, "a", 1, bytes(1 << 15))])
         records = [event_record(key, ROOT_DIGEST, BODY if key[-1] % 7 else large)[0] for key in keys]
-        one_by_one = [(key, event_fields(key, record)) for key, record in zip(keys, records, strict=True)]
+        one_by_one = [(key, record, event_fields(key, record)) for key, record in zip(keys, records, strict=True)]
         assert list(bodies(zip(keys, records, strict=True))) == one_by_one
 
     @pytest.mark.parametrize("body", [BODY, array([scalar(bytes(1 << 15))])])
