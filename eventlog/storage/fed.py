@@ -15,6 +15,7 @@ So a loop that writes one run takes a few bytes per record, and runs that take t
 from __future__ import annotations
 
 import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import msgpack
@@ -29,6 +30,7 @@ LOG_ID_BYTES: Final = 8
 _COUNTED: Final = 8
 _END: Final = 1 << 64
 _place: Final = struct.Struct(">QQ")
+_last: Final = struct.Struct(">Q").pack
 
 
 def in_commit(puts: Iterable[tuple[bytes, bytes]], kind: bytes) -> list[bytes]:
@@ -61,17 +63,39 @@ def spread(first: bytes, count: int, skip: int = 0) -> Iterator[bytes]:
 def stretches(keys: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
     """Keys as stretches: the first key of each, and how many they are."""
     first, count, head, following = b"", 0, b"", -1
-    for key in keys:
-        number = int.from_bytes(key[-_COUNTED:], "big")
-        if number == following and key[:-_COUNTED] == head:  # as `behind` says, which a fold asks of every key
-            count += 1
-        else:
-            if count:
-                yield first, count
-            first, count, head = key, 1, key[:-_COUNTED]
-        following = number + 1 if head else -1
+    keys = iter(keys)
+    while some := [*islice(keys, _AT_ONCE)]:
+        at, step = 0, min(_LONG, len(some)) if count >= _LONG else 0
+        while at < len(some):
+            if step:  # of a long one many are looked at at once: that takes a third of the time
+                if some[at : at + step] == _counted(head, following, step):
+                    at, count, following = at + step, count + step, following + step
+                    step = min(2 * step, len(some) - at)
+                else:
+                    step = step // 2 if step > _LONG else 0
+                continue
+            key = some[at]
+            at += 1
+            number = int.from_bytes(key[-_COUNTED:], "big")
+            if number == following and key[:-_COUNTED] == head:  # as `behind` says, which a fold asks of every key
+                count, following = count + 1, following + 1
+                step = min(_LONG, len(some) - at) if count == _LONG else 0
+            else:
+                if count:
+                    yield first, count
+                first, count, head = key, 1, key[:-_COUNTED]
+                following = number + 1 if head else -1
     if count:
         yield first, count
+
+
+_AT_ONCE: Final = 4096
+_LONG: Final = 16
+
+
+def _counted(head: bytes, number: int, count: int) -> list[bytes]:
+    """So many keys with last bytes that count up from a number; fewer, if those have no room for it."""
+    return [head + _last(each) for each in range(number, min(number + count, _END))]
 
 
 def packed(keys: Iterable[bytes]) -> bytes:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from eventlog import EventLog
 from eventlog.errors import FormatError, InvalidInputError
 from eventlog.storage import local, open_storage
 from eventlog.storage.base import FED
-from eventlog.storage.fed import packed, spread, stretches, unpacked
+from eventlog.storage.fed import behind, packed, spread, stretches, unpacked
 
 FORMAT_1 = Path(__file__).parents[1] / "data" / "format-1"
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,17 @@ class TestPacked:
     def test_any_keys_come_back(self, keys):
         assert list(unpacked(packed(keys))) == keys
         assert [key for stretch in stretches(keys) for key in spread(*stretch)] == keys
+
+    @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0, 5, (1 << 64) - 40]), st.integers(1, 90))))
+    def test_long_stretches_are_found_and_each_key_comes_back(self, given):
+        keys = [numbered(run, (first + n) % (1 << 64)) for run, first, count in given for n in range(count)]
+        found = [*stretches(keys)]
+        assert [key for stretch in found for key in spread(*stretch)] == keys
+        assert all(behind(*one) != other[0] for one, other in pairwise(found)), "two that are one"
+        assert [*unpacked(packed(keys))] == keys
+
+    def test_a_stretch_longer_than_what_is_looked_at_at_once_is_one(self):
+        assert [*stretches(numbered(1, n) for n in range(9000))] == [(numbered(1, 0), 9000)]
 
     def test_the_last_number_is_followed_by_nothing(self):
         last = FED + b"run" + b"\xff" * 8
