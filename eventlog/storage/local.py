@@ -64,7 +64,7 @@ MAX_SEALED: Final = 4
 """Sealed files that may wait to be folded; a writer that would add one more folds first."""
 FLUSH_INTERVAL_S: Final = 0.5
 _SPILL_BYTES: Final = 1 << 18
-_FIRST_BYTES: Final = 1 << 14
+_FIRST_BYTES: Final = 1 << 12
 _LARGE_BYTES: Final = 1 << 16
 """Who writes so much at once needs no room behind it: he waits for the disk to take it, not for a new length."""
 _PATIENCE_S: Final = 0.005
