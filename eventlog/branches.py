@@ -22,6 +22,7 @@ from eventlog.ids import packed_id
 from eventlog.layout import (
     BRANCH,
     SEQ_BYTES,
+    TRUNK,
     all_of,
     branch_key,
     child_key,
@@ -31,10 +32,13 @@ from eventlog.layout import (
     event_keys,
     head_key,
     id_key,
+    manifest_beside,
+    next_segment,
     owner_key,
     part_key,
     place_of,
     segment_key,
+    segments_of,
     trunk_key,
 )
 from eventlog.lineage import Lineage, Segment, root, segment_record
@@ -49,6 +53,7 @@ from eventlog.records import (
     payload_digest,
     read_event,
     read_head,
+    row,
     scalars,
     seal,
     seal_fields,
@@ -71,10 +76,13 @@ from eventlog.snapshots import (
     advanced,
     apply_changes,
     due,
+    manifest_of,
+    manifest_rows,
     materialised,
     placed,
     progress_at,
     put_fresh,
+    put_newest,
     read_entries,
     read_places,
     room_after,
@@ -347,6 +355,14 @@ class Branches:
         digest, _, body = self.event(at) if read is None else read
         return EventFacts(at, body.step, digest, body.id)
 
+    def facts_left(self, at: tuple[int, int]) -> tuple[EventFacts | None, int]:
+        """As `facts`, None of one that was pruned; and the seq that the run begins at. By one read."""
+        key, begins = event_key(self.run, *at), trunk_key(self.run)
+        record, begun = self.storage.get([key, begins])
+        trunk = trunk_of(begins, begun)
+        first = 0 if trunk is None else trunk.seq
+        return (None if at[1] < first else self.facts(at, self._event(at, key, record))), first
+
     def tip_at(self, at: tuple[int, int], segment: Segment | None = None) -> Tip:
         """A tip at an event; for writing on, a `segment` that begins or goes on there."""
         return self.tip_of(self.facts(at), segment)
@@ -372,7 +388,10 @@ class Branches:
             CorruptionError: it is damaged or missing.
         """
         key = event_key(self.run, *at)
-        record = self.storage.get([key])[0]
+        return self._event(at, key, self.storage.get([key])[0])
+
+    def _event(self, at: tuple[int, int], key: bytes, record: bytes | None) -> tuple[bytes, bytes, Body]:
+        """As `event`, of which the record was read."""
         if record is None:
             trunk = read_trunk(self.storage, self.run)
             if trunk is None:
@@ -559,20 +578,26 @@ class Branches:
         raise _crowded()
 
     def _new_branch(self, name: str | None, base: EventFacts, alive: Segment, attempt: int) -> tuple[Segment, _Batch]:
-        number = self.lineage.next_number()
+        begins, record, number = self._beginning_and_next()
         given = f"fork-{number}" if not attempt else f"fork-{number}.{attempt}"  # the first may be a user's name
         segment = self.lineage.forked(number, name or given, (*base.at, base.step, base.digest))
         if self.owner:
             segment = segment._replace(origin=[self.owner])
         batch = self._records_of(segment)
-        key, record = self.beginning() if alive.owner != self.owner else self._branch_record(alive)
-        batch.expect[key] = record
-        begins = trunk_key(self.run)
-        batch.expect[begins] = record = self.storage.get([begins])[0]
+        batch.expect[begins] = record
+        key, record_of_alive = self.beginning() if alive.owner != self.owner else self._branch_record(alive)
+        batch.expect[key] = record_of_alive
         trunk = trunk_of(begins, record)
         if trunk is not None and base.at[1] < trunk.seq:
             raise NotFoundError(f"the event at seq {base.at[1]} of segment {base.at[0]} was pruned")
         return segment, batch
+
+    def _beginning_and_next(self) -> tuple[bytes, bytes | None, int]:
+        """Key and record of the tombstone of what was pruned, and a number that no segment has; by one read."""
+        ranges = [all_of(TRUNK, self.run), segments_of(self.run)]
+        found = dict(self.storage.scan(ranges, reverse=True, limit=2))
+        begins = trunk_key(self.run)
+        return begins, found.pop(begins, None), next_segment(found)
 
     def _records_of(self, segment: Segment) -> _Batch:
         """What makes a segment and its branch, both new."""
@@ -785,7 +810,7 @@ class Branches:
     def _put_alike(self, batch: _Batch, before: Event, alike: Alike) -> Iterator[Event]:
         """Add events that follow a draft's; column by column, since a long batch is many of them."""
         times, first, n = alike.times_ns, before.seq + 1, len(alike.times_ns)
-        bodies = map(scalars, map(list, zip(*alike.columns(before.step, before.task), strict=False)))
+        bodies = map(row, zip(*alike.columns(before.step, before.task), strict=False))
         keys = event_keys(self.run, before.segment, first, n)
         records, digests = event_records(keys, before.digest, bodies)
         batch.puts.extend(zip(keys, records, strict=True))
@@ -798,14 +823,23 @@ class Branches:
         """Add the manifests due along the events just put, which are alike; the progress then, and what it lacks."""
         entries, since, manifest, segments = progress
         plain, width, n = alike.plain, alike.width, len(alike.times_ns)
-        room, fresh = room_after(manifest), plain[-width:]
+        room, rows = room_after(manifest), dict[str, list[Any]]()
         for index, (key, record) in enumerate(batch.puts[-n:], 1):
             since += len(record) + READ_COST
             if since >= room or segments >= MAX_SEGMENTS:
-                put_fresh(entries, [plain[width * (index - 1) : width * index]])
-                manifest = self._put_manifest(batch, place_of(key), entries)
+                writes = plain[width * (index - 1) : width * index]
+                if rows:  # since then nothing changed but for what the loop sets
+                    for at in range(0, width, 3):
+                        rows[writes[at]] = writes[at : at + 3]
+                    pair = manifest_of(manifest_beside(key), rows)
+                    batch.puts.append(pair)
+                    manifest = len(pair[1])
+                else:
+                    put_newest(entries, writes)
+                    manifest = self._put_manifest(batch, place_of(key), entries)
+                    rows = manifest_rows(entries)
                 since, segments, room = 0, 0, room_after(manifest)
-        return _new(Progress, (entries, since, manifest, segments)), [fresh]
+        return _new(Progress, (entries, since, manifest, segments)), [plain[-width:]]
 
     def _put_changes(
         self, batch: _Batch, at: tuple[int, int], body: list[Any], writes: list[tuple[str, delta.Write]]

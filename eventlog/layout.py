@@ -35,7 +35,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     Range = tuple[bytes, bytes]
 
@@ -179,6 +179,11 @@ def manifest_key(run: int, segment: int, seq: int) -> bytes:
     return _place(MANIFEST, run, segment, seq)
 
 
+def manifest_beside(event: bytes) -> bytes:
+    """Key of the manifest at the event of that key."""
+    return MANIFEST + event[1:]
+
+
 def id_key(run: int, event_id: str, owner: int = 0) -> bytes:
     """Key of an id that an owner's caller gave."""
     return _run(ID, run) + _of(owner) + event_id.encode()
@@ -254,6 +259,16 @@ def place_of(key: bytes) -> tuple[int, int]:
 def segments_of(run: int) -> Range:
     """All segment records of a run."""
     return all_of(SEGMENT, run)
+
+
+def segment_of(key: bytes) -> int:
+    """The segment in a key of `segment_key`."""
+    return int.from_bytes(key[9:13], "big")
+
+
+def next_segment(keys: Iterable[bytes]) -> int:
+    """A number behind those in some keys of `segment_key`."""
+    return max(map(segment_of, keys), default=-1) + 1
 
 
 def all_of(kind: bytes, run: int) -> Range:

@@ -19,7 +19,7 @@ import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventlog.errors import NotFoundError
-from eventlog.layout import owner_key, places, segment_key, segments_of
+from eventlog.layout import next_segment, owner_key, places, segment_key, segment_of, segments_of
 from eventlog.owners import read_owner
 from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
 
@@ -114,12 +114,11 @@ class Lineage:
     def all(self) -> Iterator[Segment]:
         """Every segment, in the order of their making."""
         for key, record in self._storage.scan([segments_of(self._run)]):
-            yield _read(key, int.from_bytes(key[9:13], "big"), record)
+            yield _read(key, segment_of(key), record)
 
     def next_number(self) -> int:
         """A number that no segment has; whoever writes it must expect its key absent."""
-        last = next(iter(self._storage.scan([segments_of(self._run)], reverse=True, limit=1)), None)
-        return 0 if last is None else int.from_bytes(last[0][9:13], "big") + 1
+        return next_segment(key for key, _ in self._storage.scan([segments_of(self._run)], reverse=True, limit=1))
 
     def forked(self, number: int, branch: str, base: tuple[int, int, int, bytes]) -> Segment:
         """A new segment that leaves at the event `base`: its segment, seq, step and digest."""

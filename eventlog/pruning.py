@@ -29,6 +29,7 @@ from eventlog.layout import (
     head_key,
     id_key,
     id_of,
+    manifest_key,
     owner_key,
     owner_of,
     place_of,
@@ -40,7 +41,7 @@ from eventlog.lineage import segment_record
 from eventlog.naming import bare, places_in
 from eventlog.owners import all_owners
 from eventlog.records import read_event, seal_fields, unseal_fields
-from eventlog.snapshots import manifest_pair, progress_at, whole_entries
+from eventlog.snapshots import manifest_of, manifest_rows, progress_at, whole_entries
 from eventlog.tasks import Anchor, awaited, references
 from eventlog.trunk import Trunk, read_trunk
 
@@ -314,7 +315,11 @@ def _whole(branches: Branches, at: Place) -> list[Pair]:
     if at[1]:
         before = branches.lineage.holding(at[0], at[1] - 1).number
         step = branches.event((before, at[1] - 1))[2].step
-    return [*puts, manifest_pair(run, at, whole), Trunk(*at, parent, step, first_n).pair(run)]
+    return [
+        *puts,
+        manifest_of(manifest_key(run, *at), manifest_rows(whole)),
+        Trunk(*at, parent, step, first_n).pair(run),
+    ]
 
 
 def _make_whole(branches: Branches, tasks: TaskWrites, plan: _Plan) -> None:

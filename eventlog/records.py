@@ -50,6 +50,9 @@ scalar = msgpack.Packer(strict_types=True).pack
 scalars = msgpack.Packer(strict_types=True).pack
 """Bytes of a list of such, or of lists of such; by the same reason shared."""
 
+row = msgpack.Packer().pack
+"""The same of a tuple of such, which the strict one refuses."""
+
 _array16 = struct.Struct(">BH").pack
 _array32 = struct.Struct(">BI").pack
 

@@ -1247,14 +1247,17 @@ class Run:
         if step == tip.step:
             return EventFacts(tip.at, tip.step, tip.digest, tip.given_id)
         segment, last = self._branches.lineage.holding_step(tip.segment.number, step)
-        low, high = max(segment.base_seq + 1, self._branches.first_seq()), tip.at[1] if last is None else last
+        low, high = segment.base_seq + 1, tip.at[1] if last is None else last
         guess = segment.base_seq + step - segment.base_step
         while low <= high:
             seq = min(max(guess, low), high)
-            found = self._branches.facts((segment.number, seq))
-            if found.step == step:
+            found, first = self._branches.facts_left((segment.number, seq))
+            if found is None:
+                low = first
+            elif found.step == step:
                 return found
-            low, high = (seq + 1, high) if found.step < step else (low, seq - 1)
+            else:
+                low, high = (seq + 1, high) if found.step < step else (low, seq - 1)
             guess = (low + high) // 2
         return None
 

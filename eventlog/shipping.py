@@ -44,6 +44,7 @@ from eventlog.layout import (
     places,
     run_of,
     segment_key,
+    segment_of,
     transit_key,
     trunk_key,
 )
@@ -106,9 +107,9 @@ class _Ends(NamedTuple):
     def lasts(self) -> dict[int, int]:
         """The last seq of each segment that is to be shipped; of one that nobody writes any more there is no end."""
         written = {unseal_fields(key, record)[1] for key, record in self.fixed.items() if key[:1] == BRANCH}
-        numbers = [_segment_of(key) for key in self.fixed if key[:1] == SEGMENT]
+        numbers = [segment_of(key) for key in self.fixed if key[:1] == SEGMENT]
         lasts = {number: -1 if number in written else _LAST_SEQ for number in numbers}
-        lasts.update((_segment_of(key), read_head(record)) for key, record in self.heads.items())
+        lasts.update((segment_of(key), read_head(record)) for key, record in self.heads.items())
         return lasts
 
 
@@ -250,7 +251,7 @@ class Shipper:
         fixed = {key: record for key, record in found.items() if key[:1] != HEAD}
         if _is_grave(fixed):
             return _Ends(fixed, {})
-        new = _newer(fixed, _segment_of(segments[-1]))
+        new = _newer(fixed, segment_of(segments[-1]))
         if branch_key(run, MAIN) in new:  # it goes on in another segment since then
             return None
         fixed = {key: record for key, record in fixed.items() if key not in new}
@@ -295,7 +296,7 @@ class Shipper:
         """Refuse a target that has what the source has not yet: its segments only grow, and the last one stays."""
         for key, head in there.items():
             if key in ends.heads and read_head(head) > read_head(ends.heads[key]):
-                raise self._foreign(event_key(run, _segment_of(key), read_head(head)))
+                raise self._foreign(event_key(run, segment_of(key), read_head(head)))
         here = max((key for key in ends.fixed if key[:1] == SEGMENT), default=b"")
         newest = max((key for key in there if key[:1] == SEGMENT), default=b"")
         if newest > here and not _is_grave(ends.fixed):
@@ -397,10 +398,6 @@ def _some(events: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return some
 
 
-def _segment_of(key: bytes) -> int:
-    return int.from_bytes(key[9:13], "big")
-
-
 def _is_within(at: tuple[int, int], lasts: dict[int, int]) -> bool:
     """Whether a place is not beyond what is to be shipped; segments are numbered in the order of their making."""
     last = lasts.get(at[0])
@@ -410,7 +407,7 @@ def _is_within(at: tuple[int, int], lasts: dict[int, int]) -> bool:
 def _is_grave(fixed: dict[bytes, bytes]) -> bool:
     """Whether a run was deleted: nothing is left of its beginning but a tombstone."""
     key = next((key for key in fixed if key[:1] == SEGMENT), None)
-    return key is not None and not _segment_of(key) and not unseal_fields(key, fixed[key])
+    return key is not None and not segment_of(key) and not unseal_fields(key, fixed[key])
 
 
 def _newer(fixed: dict[bytes, bytes], last: int) -> set[bytes]:

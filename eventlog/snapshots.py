@@ -281,17 +281,17 @@ def materialised(
     """
     puts: list[tuple[bytes, bytes]] = []
     moved: Entries = {}
+    rows: dict[str, list[Any]] = {}
     for channel, entry in entries.items():
         if entry.trail is not None and entry.debt >= entry.size:
             full = encoded_value(entry, codec)
             place = None if len(full) <= INLINE else Place(SNAPSHOT, *at, len(puts), len(full))
-            moved[channel] = Entry(entry.kind, len(full), 0, full, place)
+            entry = moved[channel] = Entry(entry.kind, len(full), 0, full, place)  # noqa: PLW2901 (so it is listed)
             if place is not None:
                 key = place.key(run)
                 puts.append((key, seal(key, full)))
-    key = manifest_key(run, *at)
-    listed = [_listed(channel, moved.get(channel, entry)) for channel, entry in entries.items()]
-    puts.append((key, seal(key, scalars(listed))))
+        rows[channel] = _listed(channel, entry)
+    puts.append(manifest_of(manifest_key(run, *at), rows))
     return puts, moved
 
 
@@ -312,10 +312,14 @@ def whole_entries(
     return puts, whole
 
 
-def manifest_pair(run: int, at: tuple[int, int], entries: Mapping[str, Entry]) -> tuple[bytes, bytes]:
-    """Key and record of the manifest of entries."""
-    key = manifest_key(run, *at)
-    return key, seal(key, msgpack.packb([_listed(channel, entry) for channel, entry in entries.items()]))
+def manifest_rows(entries: Mapping[str, Entry]) -> dict[str, list[Any]]:
+    """What a manifest says of each channel: of one that was set to a small value its name, the code and the value."""
+    return {channel: _listed(channel, entry) for channel, entry in entries.items()}
+
+
+def manifest_of(key: bytes, rows: Mapping[str, list[Any]]) -> tuple[bytes, bytes]:
+    """Key and record of the manifest that says so."""
+    return key, seal(key, scalars([*rows.values()]))
 
 
 def add_up(entries: Entries, channels: Iterable[str], codec: Codec) -> None:
