@@ -286,9 +286,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that `config` names, without an id the one with the greatest; None if it is not there."""
-        thread_id, namespace = _thread_of(config)
+        thread_id, namespace, checkpoint_id = self._named(config)
         thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
-        checkpoint_id = _checkpoint_id(config) or thread.newest_id()
+        checkpoint_id = checkpoint_id or thread.newest_id()
         return None if checkpoint_id is None else _tuple(thread, thread_id, namespace, checkpoint_id)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -579,12 +579,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
             and configurable.get("thread_id") is last[0]
             and configurable.get("checkpoint_ns") is last[1]
         ):
-            return last
-        if needs_checkpoint and _checkpoint_id(config) is None:
+            named = last
+        else:
+            self._last_named = named = (*_thread_of(config), _checkpoint_id(config))
+        if needs_checkpoint and named[2] is None:
             raise InvalidIdError("checkpoint_id", "put_writes needs one")
-        named = (*_thread_of(config), _checkpoint_id(config))
-        if named[2] is not None:
-            self._last_named = named
         return named
 
     def _thread(self, thread_id: str, namespace: str) -> Thread:
