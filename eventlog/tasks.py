@@ -169,21 +169,21 @@ class TaskWrites:
     def _seen(self, anchor: Anchor, pairs: Iterable[Pair]) -> dict[str, Slots]:
         """What each task wrote, as this owner sees it; what stands at the event counts before what waited for it."""
         bounds = self._owners.bounds()
-        found: dict[str, tuple[int, int, Slots]] = {}
+        found: dict[str, Slots] = {}
+        of: dict[str, tuple[int, int]] = {}
         for key, record in pairs:
             owner, epoch, event_id, task, slots = _read(key, record)
             bound = bounds.get(owner, 0)
             if (event_id is not None and event_id != anchor.id) or (bound is not None and epoch >= bound):
                 continue
-            known = found.get(task)
-            if known is not None:
-                nearest = list(bounds)
+            if task in found:
+                nearest, known = list(bounds), of[task]
                 rank, best = (nearest.index(owner), -epoch), (nearest.index(known[0]), -known[1])
                 if rank > best:
                     continue
-                slots = {**slots, **known[2]} if rank == best else slots
-            found[task] = (owner, epoch, slots)
-        return {task: slots for task, (_, _, slots) in found.items()}
+                slots = {**slots, **found[task]} if rank == best else slots
+            found[task], of[task] = slots, (owner, epoch)
+        return found
 
     def _said(
         self, seen: dict[str, Slots], channels: Collection[str] | None, read: Callable[[bytes], Any] = bytes
