@@ -919,7 +919,7 @@ class Run:
         """
         anchored = self._tip.anchored
         if anchored is not None and where == anchored[0]:
-            return self._tasks().of(Anchor(anchored[1], anchored[0]))
+            return self._tasks().of(_new(Anchor, (anchored[1], anchored[0])))
         return [] if self._is_new else self._tasks().of(self._anchor(where))
 
     def task_writes_along(self, events: Sequence[Event], channels: Collection[str]) -> list[list[TaskWrite]]:

@@ -539,7 +539,7 @@ class Thread:
             writes = [(task, channel, value) for task, _, channel, value, _ in self.task_writes(checkpoint_id)]
         except NotFoundError:  # never put, or deleted at this moment
             return None
-        return Read(cast("Checkpoint", checkpoint), metadata, parent, writes)
+        return _new(Read, (checkpoint, metadata, parent, writes))
 
     def task_writes(self, checkpoint_id: str) -> list[TaskWrite]:
         """What tasks wrote after a checkpoint, sorted by path, task and slot."""

@@ -25,8 +25,9 @@ from eventlog.errors import (
     FormatError,
     StorageError,
 )
-from eventlog.storage import lmdb as engine
+from eventlog.storage import lmdb_env
 from eventlog.storage.lmdb import LmdbStorage
+from eventlog.storage.lmdb_file import length_bytes
 from eventlog.storage.locks import WriteLock
 from tests.counting import patience
 
@@ -53,11 +54,11 @@ def open_log(path):
         opened.append(LmdbStorage(location, **options))
         return opened[-1]
 
-    before, shared = open_files(), set(engine._shared_by_file)
+    before, shared = open_files(), set(lmdb_env._shared_by_file)
     yield open_it
     for storage in opened:
         storage.close()
-    assert set(engine._shared_by_file) <= shared
+    assert set(lmdb_env._shared_by_file) <= shared
     assert set(open_files()) <= set(before)  # fewer: what another test left may have been collected meanwhile
 
 
@@ -111,7 +112,7 @@ def leave_short(storage, path):
         txn.put(b"small", b"v" * 5000)  # from the free pages, which are known to the transaction from here on
         txn.put(b"large", b"v" * 1_000_000)
         txn.delete(b"large")
-    return engine._length_bytes(path / "data.mdb")
+    return length_bytes(path / "data.mdb")
 
 
 class TestFiles:
@@ -384,7 +385,7 @@ sys.stdin.read()
         storage = open_log()
         code = f"""
 storage = LmdbStorage(path)
-transactions = [storage._shared._env.begin() for _ in range({engine._MAX_READERS})]
+transactions = [storage._shared._env.begin() for _ in range({lmdb_env._MAX_READERS})]
 os.kill(os.getpid(), 9)
 """
         assert kills_itself(spawn(code, path))
@@ -547,7 +548,7 @@ print(storage.get([b"\\x0a"]), sum(1 for _ in storage.scan([(b"\\x0b", b"\\x0c")
         assert result(spawn(code, path)).split("\n") == ["True True", "[b'2'] True"]
 
     def test_at_the_limit(self, open_log, monkeypatch):
-        monkeypatch.setattr(engine, "_MAX_MAP_BYTES", 1 << 21)
+        monkeypatch.setattr(lmdb_env, "_MAX_MAP_BYTES", 1 << 21)
         storage = open_log(map_size_bytes=1)
         with pytest.raises(CapacityError, match="nothing was written"):
             storage.commit([(A, b"v" * 10_000_000)])
@@ -625,7 +626,7 @@ class TestPlaces:
         storage = open_log()
         leave_short(storage, path)
         storage.commit([(A, b"")])
-        has_bytes, need_bytes = engine._length_bytes(path / "data.mdb")
+        has_bytes, need_bytes = length_bytes(path / "data.mdb")
         assert has_bytes >= need_bytes
 
     @pytest.mark.parametrize("readonly", [False, True])
