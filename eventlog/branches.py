@@ -53,8 +53,8 @@ from eventlog.records import (
     payload_digest,
     read_event,
     read_head,
-    row,
     scalars,
+    scalars_of_tuple,
     seal,
     seal_fields,
     stored_writes,
@@ -578,7 +578,7 @@ class Branches:
         raise _crowded()
 
     def _new_branch(self, name: str | None, base: EventFacts, alive: Segment, attempt: int) -> tuple[Segment, _Batch]:
-        begins, record, number = self._beginning_and_next()
+        begins, record, number = self._trunk_and_next()
         given = f"fork-{number}" if not attempt else f"fork-{number}.{attempt}"  # the first may be a user's name
         segment = self.lineage.forked(number, name or given, (*base.at, base.step, base.digest))
         if self.owner:
@@ -592,7 +592,7 @@ class Branches:
             raise NotFoundError(f"the event at seq {base.at[1]} of segment {base.at[0]} was pruned")
         return segment, batch
 
-    def _beginning_and_next(self) -> tuple[bytes, bytes | None, int]:
+    def _trunk_and_next(self) -> tuple[bytes, bytes | None, int]:
         """Key and record of the tombstone of what was pruned, and a number that no segment has; by one read."""
         ranges = [all_of(TRUNK, self.run), segments_of(self.run)]
         found = dict(self.storage.scan(ranges, reverse=True, limit=2))
@@ -810,7 +810,7 @@ class Branches:
     def _put_alike(self, batch: _Batch, before: Event, alike: Alike) -> Iterator[Event]:
         """Add events that follow a draft's; column by column, since a long batch is many of them."""
         times, first, n = alike.times_ns, before.seq + 1, len(alike.times_ns)
-        bodies = map(row, zip(*alike.columns(before.step, before.task), strict=False))
+        bodies = map(scalars_of_tuple, zip(*alike.columns(before.step, before.task), strict=False))
         keys = event_keys(self.run, before.segment, first, n)
         records, digests = event_records(keys, before.digest, bodies)
         batch.puts.extend(zip(keys, records, strict=True))

@@ -50,7 +50,7 @@ scalar = msgpack.Packer(strict_types=True).pack
 scalars = msgpack.Packer(strict_types=True).pack
 """Bytes of a list of such, or of lists of such; by the same reason shared."""
 
-row = msgpack.Packer().pack
+scalars_of_tuple = msgpack.Packer().pack
 """The same of a tuple of such, which the strict one refuses."""
 
 _array16 = struct.Struct(">BH").pack

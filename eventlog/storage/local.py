@@ -65,6 +65,7 @@ MAX_SEALED: Final = 4
 FLUSH_INTERVAL_S: Final = 0.5
 _SPILL_BYTES: Final = 1 << 18
 _FIRST_BYTES: Final = 1 << 12
+"""Who has written no more since he opened the log gets no window: to make one takes what it saves in ten commits."""
 _LARGE_BYTES: Final = 1 << 16
 """Who writes so much at once needs no room behind it: he waits for the disk to take it, not for a new length."""
 _PATIENCE_S: Final = 0.005

@@ -118,7 +118,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._owns_log = False
         self._is_moving_in = False
         self._refused: dict[tuple[RunName, str], None] = {}  # late checkpoints, by thread and id
-        self._last_named: tuple[str, str, str | None] = _NOBODY  # what was written under last: see _named
+        self._last_named: tuple[str, str, str | None] = _NOBODY  # what a config named last: see _named
 
     def _opened(self, name: RunName, codec: Codec) -> Thread:
         assert isinstance(codec, SerdeCodec | SealedCodec)
