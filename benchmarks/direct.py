@@ -25,6 +25,7 @@ EVENT_BYTES = 100
 """What `event` is in MessagePack, to the byte: what the bare insert gets."""
 
 BARE, ONE, MANY = "bare sqlite3 WAL insert, NORMAL", "ours, append, normal", "ours, append_many of 1,000"
+ON_ALL_CORES = "ours, append, normal, on all cores"
 FULL, FULL_8 = "ours, append, full", "ours, append, full, 8 threads"
 FLOOR, FLOOR_ROOM = "pwrite + fdatasync at the end", "pwrite + fdatasync into written room"
 OFF, COMMIT = "ours, append, off", "ours, commit of 20 channels, one changes"
@@ -37,16 +38,22 @@ def event(index: int) -> dict[str, Any]:
 
 def append(directory: Path, n: int) -> dict[str, Any]:
     """One event per commit, `normal`, one thread; each commit is visible to other processes when it returns."""
+    pin()
+    return _appended(directory, n, "normal")
+
+
+def append_on_all_cores(directory: Path, n: int) -> dict[str, Any]:
+    """The same where the system chooses the cores, as it does for a program: what folds may have one of its own."""
     return _appended(directory, n, "normal")
 
 
 def append_off(directory: Path, n: int) -> dict[str, Any]:
-    """The same in `off`, where only this process sees it."""
+    """As `append` in `off`, where only this process sees it."""
+    pin()
     return _appended(directory, n, "off")
 
 
 def _appended(directory: Path, n: int, synchronous: str) -> dict[str, Any]:
-    pin()
     with open_log(directory, synchronous) as log:
         run = log.run("loop")
         run.append(event(0))
@@ -125,6 +132,7 @@ def jobs(*, quick: bool) -> dict[str, Job]:
     return {
         BARE: job("floor.sqlite_insert", n=n, size=EVENT_BYTES),
         ONE: job("direct.append", n=n),
+        ON_ALL_CORES: job("direct.append_on_all_cores", n=n),
         MANY: job("direct.append_many", n=n, batch=1000),
         "bare sqlite3 WAL insert, NORMAL, 1,000 a transaction": job(
             "floor.sqlite_insert", n=n, size=EVENT_BYTES, batch=1000

@@ -21,7 +21,7 @@ from eventlog.storage.lmdb_env import FED_AT, LOG_ID, MARK, META_AT, REGISTRY, O
 from eventlog.storage.lmdb_keys import OWN, Span, check_keys, inner_key, lowered, outer_key, raised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import lmdb
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eventlog.storage.lmdb_env import Databases, Transaction
 
     Pair = tuple[bytes, bytes]
+    Slices = Callable[[Sequence[Pair]], Iterable[Sequence[Pair]]]
 
 _FED_RECORDS = 16
 _PAGE_PAIRS = 256
@@ -229,14 +230,16 @@ class LmdbStorage:
                 self._is_closed = True
                 leave(self._shared)
 
-    def fold(self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int, fed: Sequence[bytes]) -> None:
+    def fold(
+        self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int, fed: Sequence[bytes], slices: Slices
+    ) -> None:
         """Take over sorted `pairs`, None for a key to remove, if the mark is one less than `mark`; move it there.
 
         The mark says how much of something outside was taken over; it begins at 0. With it goes the order in which
-        keys are fed. Otherwise as `commit`.
+        keys are fed. What is put goes in the `slices` that are made of it, one call each. Otherwise as `commit`.
         """
         self._check_open()
-        self._shared.commit(_Fold(pairs, mark, packed(fed) if fed else b""), self._lock_timeout_s)
+        self._shared.commit(_Fold(pairs, mark, packed(fed) if fed else b"", slices), self._lock_timeout_s)
 
     def marked(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         """The mark, and the values of `keys`: all from one moment. Otherwise as `get`."""
@@ -336,11 +339,12 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """A sorted run of changes that moves a mark, in as few calls as LMDB allows."""
+    """A sorted run of changes that moves a mark, in few calls."""
 
     pairs: Sequence[tuple[bytes, bytes | None]]
     mark: int
     fed: bytes
+    slices: Slices
 
     def apply(self, txn: Transaction, dbs: Databases) -> None:
         if mark_of(txn, dbs) != self.mark - 1:
@@ -357,7 +361,8 @@ class _Fold:
             cursor = txn.cursor(dbs[number])
             # At the tree's end LMDB fills pages only if told that nothing comes between: by a third fewer pages.
             is_behind = bool(puts) and not (cursor.last() and cursor.key() >= puts[0][0])
-            cursor.putmulti(puts, append=is_behind)
+            for some in self.slices(puts):
+                cursor.putmulti(some, append=is_behind)
             if len(puts) < end - begin:
                 for gone in [key[cut:] for key, value in pairs[begin:end] if value is None]:
                     txn.delete(raised(gone) if cut else gone, db=dbs[number])

@@ -11,7 +11,7 @@ transaction and puts the files after it on top.
 
 Locks, in the order in which they are taken: the writers' lock (one commit at a time on the machine), `_state` (this
 handle's layers; never held while waiting for anybody). Who waits for a flush holds neither. LMDB's own lock is taken
-only by who folds.
+only by who folds; within it `_aside`, for a slice at a time, which a writer waits for before he has any lock.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from eventlog.storage.base import Range
     from eventlog.storage.journal import Files
+    from eventlog.storage.lmdb import Pair, Slices
 
 FILE_BYTES: Final = 4 << 20
 """A journal file is sealed when it has so many; opening a log reads at most one that is not folded by its writer."""
@@ -69,6 +70,11 @@ _FIRST_BYTES: Final = 1 << 12
 _LARGE_BYTES: Final = 1 << 16
 """Who writes so much at once needs no room behind it: he waits for the disk to take it, not for a new length."""
 _PATIENCE_S: Final = 0.005
+_SLICE_PAIRS: Final = 512
+"""So many a fold puts in half a millisecond."""
+_SLICE_REST_S: Final = 0.002
+"""With that it still takes half the time in which a loop fills the next file."""
+_ASIDE_S: Final = 0.001
 _PAGE_PAIRS: Final = 256
 _FIRST_PAGE_PAIRS: Final = 32
 _PREFIX_BYTES: Final = 9
@@ -76,6 +82,10 @@ _PREFIX_BYTES: Final = 9
 _MAX_LASTS: Final = 4096
 _FED: Final = FED[0]
 _head, _frame, _checksum = change_head, batch_head, batch_checksum
+
+
+def _whole(pairs: Sequence[Pair]) -> Sequence[Sequence[Pair]]:
+    return [pairs]
 
 
 class _Read(NamedTuple):
@@ -163,6 +173,7 @@ class LocalStorage:
         self._is_inherited = False
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
+        self._aside = threading.Lock()
         self._is_mending = False
         self._worker: Worker | None = None
 
@@ -597,6 +608,8 @@ class LocalStorage:
                     self._check(expect)
                 self._keep_back(body, puts, deletes)
             return
+        if self._aside.locked():
+            self._stand_aside()
         is_held = False
         try:
             is_held = self._lock.acquire(self._timeout_s)
@@ -775,7 +788,7 @@ class LocalStorage:
             if self._folded() < number:  # else LMDB has it, on stable storage
                 raise
 
-    def _fold(self) -> None:
+    def _fold(self, slices: Slices = _whole) -> None:
         """Bring all sealed files into LMDB, oldest first; harmless if another process does the same."""
         while True:
             with self._state:
@@ -786,7 +799,7 @@ class LocalStorage:
             if layer is None or layer.number >= open_file:
                 break
             with suppress(ExpectationError):  # another process was first
-                self._lmdb.fold(sorted(layer.values.items()), layer.number, self._order(layer))
+                self._lmdb.fold(sorted(layer.values.items()), layer.number, self._order(layer), slices)
         for number in self._files.numbers():
             if number <= folded:
                 self._files.remove(number)
@@ -801,7 +814,25 @@ class LocalStorage:
         if not self.is_flushed():
             self._flush_to(self._words[END])
         if self._layers[0].number < self._end >> BITS:
-            self._fold()
+            self._fold(self._slices)
+
+    def _slices(self, pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+        """What a fold puts, in slices; while it puts one, this process's writers stand aside, and between two it rests.
+
+        LMDB lets other threads run at each pair, and wants its turn again. A thread that writes meanwhile would hand
+        its own turn over, and have the worker woken, several times a commit: that costs it more than to wait.
+        """
+        assert self._worker is not None
+        for begin in range(0, len(pairs), _SLICE_PAIRS):
+            if begin:
+                self._worker.hurry.wait(_SLICE_REST_S)
+            with self._aside:
+                yield pairs[begin : begin + _SLICE_PAIRS]
+
+    def _stand_aside(self) -> None:
+        """Let a fold put its slice; not for long, for other threads may keep it from that."""
+        if self._aside.acquire(timeout=_ASIDE_S):
+            self._aside.release()
 
     def _wake(self) -> None:
         if self._worker is None:

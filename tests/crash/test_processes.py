@@ -20,6 +20,7 @@ from eventlog import EventLog
 from eventlog.errors import BusyError, CapacityError, ClosedError, EventLogError, ExpectationError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
+from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
 from tests.crash.workload import (
     DEEP,
@@ -309,7 +310,7 @@ class TestFork:
         here.close()
 
     def test_a_child_that_could_not_bring_all_to_the_disk_flushes_once_another_process_did(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)  # its worker does nothing by itself
+        monkeypatch.setattr(local, "FLUSH_INTERVAL_S", 3600)  # its worker does nothing by itself
         here = reopened(tmp_path / "log")
         n = go_on(here, 3)
         here._head.note_failed(failed=True)  # as the flush of another process does
@@ -550,6 +551,37 @@ class TestThreads:
         for kind in range(16, 24):
             assert len(list(storage.scan([(bytes([kind]), bytes([kind + 1]))]))) == 100 * DEEP
         storage.close()
+
+    @pytest.mark.parametrize("mode", ["full", "normal"])
+    def test_who_commits_waits_for_no_fold_that_stands_still(self, tmp_path, monkeypatch, mode):
+        """Writers stand aside while a fold puts a slice; others may keep it from that for as long as they like."""
+        storage, stands, goes_on = reopened(tmp_path / "log", mode), threading.Event(), threading.Event()
+        fold, waits = LmdbStorage.fold, list[bool]()
+
+        def halting(self, pairs, mark, fed, slices):
+            def halted(puts):
+                for some in slices(puts):
+                    stands.set()
+                    waits.append(goes_on.wait(20))
+                    goes_on.set()
+                    yield some
+
+            fold(self, pairs, mark, fed, halted if threading.current_thread().name.startswith("eventlog") else slices)
+
+        monkeypatch.setattr(LmdbStorage, "fold", halting)
+        monkeypatch.setattr(local, "MAX_SEALED", 100)
+        n = 0
+        while not stands.is_set():
+            n += 1
+            storage.commit(*batch_of(n))
+        for later in range(n + 1, n + 51):
+            storage.commit(*batch_of(later))
+        goes_on.set()
+        storage.close()
+        assert all(waits)
+        again = reopened(tmp_path / "log", mode)
+        assert checked(again) == n + 50
+        again.close()
 
     @pytest.mark.parametrize("mode", ["full", "normal"])
     def test_expectations_hold_among_handles_and_threads(self, tmp_path, mode):

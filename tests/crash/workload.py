@@ -25,6 +25,7 @@ DEEP = int(os.environ.get("EVENTLOG_DEEP", "1"))
 SIZES: list[tuple[Any, str, int]] = [
     (local, "FILE_BYTES", 1500),
     (local, "_FIRST_BYTES", 200),
+    (local, "_SLICE_PAIRS", 2),
     (journal, "ROOM_BYTES", 400),
     (journal, "WINDOW_BYTES", 400),
 ]
