@@ -483,6 +483,19 @@ class Run:
             if is_free:
                 self._lock.release()
 
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """Whether this thread may write through this handle now, and wait for nobody: for who runs an event loop.
+
+        While that holds, what would have to wait all the same raises `BusyError`, and nothing was written.
+        """
+        with self.unless_busy() as is_free:
+            if is_free:
+                with self._storage.at_once() as is_free:  # noqa: PLW2901 (then so is the storage)
+                    yield is_free
+            else:
+                yield False
+
     def values_of(self, prepared: Prepared) -> dict[str, Any]:
         """The values of the channels that an event changes, as they were when this handle prepared it.
 

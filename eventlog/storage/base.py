@@ -12,6 +12,7 @@ from eventlog.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     Range = tuple[bytes, bytes]
 
@@ -80,6 +81,12 @@ class Storage(Protocol):
         """A number that every commit changes, whoever made it: as long as it is the same, so is everything stored.
 
         It never comes back to what it was. None where the engine cannot say it at far less than the cost of a ``get``.
+        """
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Within it, a commit of this thread waits for no flush, no network and no other writer; False if it may.
+
+        Where one would have to all the same, it raises ``BusyError`` instead. For who must not be kept waiting.
         """
 
     def settle(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from eventlog.storage.lmdb_keys import OWN, Span, check_keys, inner_key, lowered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     import lmdb
 
@@ -199,6 +201,10 @@ class LmdbStorage:
     def position(self) -> None:
         """None: to ask LMDB for its newest transaction costs as much as to read a value."""
         self._check_open()
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Never: every commit waits for its flush."""
+        return nullcontext(False)
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

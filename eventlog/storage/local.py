@@ -20,7 +20,7 @@ import errno
 import os
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
@@ -598,6 +598,8 @@ class LocalStorage:
                 fed.append(key)
             parts += _head(size, len(value)), key, value
         body = b"".join(parts)
+        if len(body) >= _LARGE_BYTES and self._lock.waits_for_nobody:
+            raise BusyError(f"{self.location}: {len(body):,} bytes take a while; nothing was written; let it wait")
         if self._is_unusable or self._readonly:
             self._make_writable()
         if self._mode == "off":
@@ -712,6 +714,8 @@ class LocalStorage:
         """End the file and begin the next one; fold first, if too many wait. The caller holds the writers' lock."""
         self._check_place()
         if len(self._layers) > MAX_SEALED:
+            if self._lock.waits_for_nobody:
+                raise BusyError(f"{self.location}: too much waits to be folded; nothing was written; let it wait")
             self._fold()  # where that fails nothing is written, so that what waits does not grow
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
@@ -745,6 +749,15 @@ class LocalStorage:
         """Whether everything committed so far, by whatever process, is on stable storage."""
         self._check_usable()
         return self._head is None or (self._head.flushed >= self._words[END] and not self._pending)
+
+    @contextmanager
+    def at_once(self) -> Iterator[bool]:
+        """See ``Storage.at_once``: but for ``"full"``, where every commit waits for its flush."""
+        if self._mode == "full":
+            yield False
+        else:
+            with self._lock.at_once():
+                yield True
 
     def settle(self) -> None:
         """See ``Storage.settle``: waits for a flush that somebody else needs sooner, for a few milliseconds."""

@@ -10,14 +10,14 @@ import fcntl
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import BusyError, ClosedError, StorageError
 from eventlog.storage.calls import flock_at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LOCK_POLL_S: Final = 0.001
 _UNLOCK: Final = fcntl.LOCK_UN
@@ -45,6 +45,7 @@ class WriteLock:
         self._mutex = threading.Lock()
         self._fd: int | None = None
         self._is_closed = False
+        self._threads = threading.local()
 
     def open(self) -> None:
         """Make the file where it is missing, and open it.
@@ -64,6 +65,20 @@ class WriteLock:
             msg = f"{self._path} {what}"
             raise StorageError(msg) from error
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, this thread waits for nobody: if the lock is not free, it is busy."""
+        self._threads.waits_for_nobody = True
+        try:
+            yield
+        finally:
+            self._threads.waits_for_nobody = False
+
+    @property
+    def waits_for_nobody(self) -> bool:
+        """Whether this thread is within `at_once`."""
+        return getattr(self._threads, "waits_for_nobody", False)
+
     def acquire(self, timeout_s: float) -> bool:
         """Take the lock, for this thread of this process.
 
@@ -76,13 +91,13 @@ class WriteLock:
         """
         is_taken = False
         try:
-            is_taken = self._mutex.acquire(False) or self._mutex.acquire(timeout=max(timeout_s, 0))
+            is_taken = self._mutex.acquire(False) or self._mutex.acquire(timeout=self._patience_s(timeout_s))
             if not is_taken:
                 raise self._busy(timeout_s)
             try:
                 self._flock(self._fd, _EXCLUSIVE_NOW)  # type: ignore[arg-type]  # nearly always open, and free at once
             except (OSError, TypeError):
-                self._wait(timeout_s)
+                self._wait(self._patience_s(timeout_s))
             return True  # noqa: TRY300 (an interrupt at this line must give the lock back, too)
         except BaseException:
             if is_taken:
@@ -90,6 +105,9 @@ class WriteLock:
                     self._flock(self._fd, _UNLOCK)  # type: ignore[arg-type]
                 self._mutex.release()
             raise
+
+    def _patience_s(self, timeout_s: float) -> float:
+        return 0 if self.waits_for_nobody else max(timeout_s, 0)
 
     def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

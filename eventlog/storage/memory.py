@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_left, insort
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from eventlog.storage.fed import LOG_ID_BYTES, in_commit, place_bytes, place_in,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage.base import Range
 
@@ -129,6 +131,10 @@ class MemoryStorage:
         """How many commits there were."""
         self._check_open()
         return self._commits
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Always: there is nothing to wait for."""
+        return nullcontext(True)
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

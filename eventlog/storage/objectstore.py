@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -28,6 +29,7 @@ from eventlog.storage.objectstore_place import place_of, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -283,6 +285,10 @@ class ObjectStoreStorage:
         return written if self._writer.begun == written and self._writer.is_sure else None
 
     # --- flushing -------------------------------------------------------------------------------------------------
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Never: every commit goes to the store."""
+        return nullcontext(False)
 
     def settle(self) -> None:
         """Return when everything that this process committed, or could read, is in the store; with ``"off"`` as well.

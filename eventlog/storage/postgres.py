@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import nullcontext
 from hashlib import blake2b
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,7 @@ from eventlog.storage.postgres_server import LostError, Row, Server, bigint, byt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -303,6 +305,10 @@ class PostgresStorage:
         self._check_open()
 
     # --- flushing -------------------------------------------------------------------------------------------------
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Never: every commit goes to the server."""
+        return nullcontext(False)
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

@@ -6,6 +6,7 @@ Owns how a call of the seam becomes one script, trying again, and the outcome of
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eventlog.errors import EventLogError, ExpectationError, InvalidInputError, StorageError, TooLargeError
@@ -30,6 +31,7 @@ from eventlog.storage.redis_server import LANE_S, Links, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -344,6 +346,10 @@ class RedisStorage:
         self._links.check_open()
 
     # --- flushing -------------------------------------------------------------------------------------------------
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Never: every commit goes to the server."""
+        return nullcontext(False)
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -33,6 +34,7 @@ from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage import Synchronous
     from eventlog.storage.base import Range
@@ -333,6 +335,10 @@ class SqliteStorage:
             self._check_place("nobody writes what is read here")
 
     # --- flushing -------------------------------------------------------------------------------------------------
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        """Never: SQLite waits for other writers itself."""
+        return nullcontext(False)
 
     def settle(self) -> None:
         """Nothing to do: every commit is settled when it returns."""

@@ -220,7 +220,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """As `put`. The values are encoded before this first waits, so the graph may go on to change them.
 
         While somebody else writes to the same thread of the graph they are copied instead, to be encoded later; only
-        for a value that Python cannot copy, the loop waits then.
+        for a value that Python cannot copy, the loop waits then. It is written at once, too, where that waits for
+        nobody, as nearly always on a local log in ``"normal"``: to hand it to another thread takes several times that.
         """
         thread_id, namespace, parent = self._named(config)
         while True:
@@ -241,7 +242,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
                 return self.put(config, checkpoint, metadata, new_versions)
             return await asyncio.to_thread(self.put, config, *then)
         try:
-            await asyncio.to_thread(thread.write, made)
+            if not thread.at_once(partial(thread.write, made)):
+                await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
             await asyncio.to_thread(self._look_again, thread, parent, error, own=own)
             again = thread.thawed(made, checkpoint)
@@ -262,15 +264,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """
         thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
         assert checkpoint_id is not None
-        kept: list[TaskWrite] = []
-        for channel, value in writes:
-            kept.append(_new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, len(kept)), channel, value, task_path)))
         while True:
             thread = self._thread(thread_id, namespace)
             if thread.may_be_late(checkpoint_id):
                 thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
-                thread.run.put_task_writes(checkpoint_id, kept if thread.sealed is None else [*map(hidden, kept)])
+                thread.run.put_task_writes(checkpoint_id, _task_writes(thread, writes, task_id, task_path))
             except NotFoundError as error:
                 self._look_again(thread, checkpoint_id, error)
             else:
@@ -279,7 +278,15 @@ class EventLogSaver(BaseCheckpointSaver[str]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """As `put_writes`."""
+        """As `put_writes`; at once, where nobody has to be waited for."""
+        thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
+        assert checkpoint_id is not None
+        thread = self._threads.known(_run_name(thread_id, namespace), self._codec)
+        if thread is not None and not thread.may_be_late(checkpoint_id):
+            kept = _task_writes(thread, writes, task_id, task_path)
+            with suppress(NotFoundError):  # deleted meanwhile: to be looked at again
+                if thread.at_once(partial(thread.run.put_task_writes, checkpoint_id, kept)):
+                    return
         await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
 
     # --- reading --------------------------------------------------------------------------------------------------
@@ -648,6 +655,14 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
     def _forget(self, thread: Thread) -> None:
         self._threads.forget(thread.run.name)
+
+
+def _task_writes(thread: Thread, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[TaskWrite]:
+    """What a task wrote, as the thread's run keeps it."""
+    kept: list[TaskWrite] = []
+    for channel, value in writes:
+        kept.append(_new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, len(kept)), channel, value, task_path)))
+    return kept if thread.sealed is None else [*map(hidden, kept)]
 
 
 def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:

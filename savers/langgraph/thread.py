@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
+    BusyError,
     ConflictError,
     Delete,
     EventLogError,
@@ -59,7 +60,7 @@ from savers.saver import MARK, escaped, plain
 from savers.tagged import VERSIONED, parted, start_of_value, versioned
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
 
@@ -338,6 +339,24 @@ class Thread:
         try:
             with self.run.unless_busy() as is_free:
                 return self.make(parent, checkpoint, metadata, new_versions) if is_free else None
+        finally:
+            self._lock.release()
+
+    def at_once(self, write: Callable[[], None]) -> bool:
+        """Write something now, if that waits for nobody: neither for a flush nor for another writer.
+
+        Returns:
+            Whether it is written; if not, nothing is.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            with self.run.at_once() as is_free:
+                if is_free:
+                    write()
+                return is_free
+        except BusyError:
+            return False
         finally:
             self._lock.release()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import fcntl
+import os
 import shutil
 import sys
 import tempfile
@@ -1035,6 +1037,36 @@ def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
         assert state(any_saver) == {"x": 4}
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("location", ["memory:", "log"])
+def test_what_waits_for_nobody_is_done_by_the_loop(location, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    async def run() -> None:
+        await aput(saver, "a", {"x": 1})
+        await aput(saver, "b", {"x": 2}, "a")
+
+    with EventLogSaver(location) as saver:
+        monkeypatch.setattr(asyncio, "to_thread", None)
+        asyncio.run(run())
+        assert state(saver) == {"x": 2}
+
+
+def test_what_waits_for_another_writer_is_done_beside_the_loop(tmp_path):
+    async def run() -> None:
+        await aput(saver, "a", {"x": 1})
+        other = os.open(tmp_path / "log" / "journal" / "lock", os.O_RDWR)
+        fcntl.flock(other, fcntl.LOCK_EX)  # of another open file: as another process has it
+        putting = asyncio.create_task(aput(saver, "b", {"x": 2}, "a"))
+        await asyncio.sleep(0.05)
+        assert not putting.done()
+        os.close(other)
+        await putting
+
+    with EventLogSaver(tmp_path / "log") as saver:
+        asyncio.run(run())
+        assert state(saver) == {"x": 2}
 
 
 def test_a_saver_goes_on_with_a_thread_that_somebody_deleted_before(any_saver):

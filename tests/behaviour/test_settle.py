@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventlog import EventLog
-from eventlog.errors import ClosedError, ExpectationError, StorageError
+from eventlog.errors import BusyError, ClosedError, ExpectationError, StorageError
 from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
@@ -93,6 +93,17 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.0005)
 
 
+@contextmanager
+def held(storage: LocalStorage) -> Iterator[None]:
+    """While another thread has the writers' lock."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(storage._lock.acquire, 1).result()
+        try:
+            yield
+        finally:
+            pool.submit(storage._lock.release).result()
+
+
 # Every engine -----------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +126,14 @@ class TestContract:
         storage.commit([(KEY, b"1")], is_settled=False)
         storage.close()
         assert reopen().get([KEY]) == [b"1"]
+
+    def test_what_is_committed_at_once_is_there_as_anything(self, storage):
+        with storage.at_once():  # a commit that has to wait all the same is allowed where it says no
+            storage.commit([(KEY, b"1")])
+        assert storage.get([KEY]) == [b"1"]
+        with storage.at_once(), pytest.raises(ExpectationError):
+            storage.commit([(KEY, b"2")], expect={KEY: b"0"})
+        assert storage.get([KEY]) == [b"1"]
 
     def test_a_closed_storage_settles_nothing(self, storage):
         storage.close()
@@ -241,6 +260,74 @@ class TestManyThreads:
         other.settle()
         assert files.holds(b"<1>")
         assert files.syncs == 1
+
+
+class TestAtOnce:
+    @pytest.mark.parametrize("mode", ["full", "normal", "off"])
+    def test_it_may_unless_every_commit_waits_for_its_flush(self, open_log, mode):
+        with open_log(mode).at_once() as may:
+            assert may == (mode != "full")
+
+    def test_who_waits_for_nobody_is_told_that_others_write(self, open_log):
+        storage = open_log("normal")
+        with ThreadPoolExecutor(1) as pool:
+            with held(storage), storage.at_once():
+                with pytest.raises(BusyError):
+                    storage.commit([(KEY, b"1")])
+                writing = pool.submit(storage.commit, [(KEY, b"2")])  # another thread waits, as ever
+                with pytest.raises(BusyError):
+                    storage.commit([(KEY, b"3")])
+                assert not writing.done()
+                assert storage.get([KEY]) == [None]
+            writing.result(60)
+        storage.commit([(KEY + b"4", b"4")])
+        assert storage.get([KEY, KEY + b"4"]) == [b"2", b"4"]
+
+    def test_afterwards_it_waits_as_ever(self, open_log):
+        storage = open_log("normal")
+
+        def write() -> None:
+            with pytest.raises(ZeroDivisionError), storage.at_once():
+                raise ZeroDivisionError
+            storage.commit([(KEY, b"1")])
+
+        with ThreadPoolExecutor(1) as pool:
+            with held(storage):
+                writing = pool.submit(write)
+                time.sleep(0.05)
+                assert not writing.done()
+            writing.result(60)
+        assert storage.get([KEY]) == [b"1"]
+
+    @pytest.mark.parametrize("mode", ["normal", "off"])
+    def test_much_is_refused_and_nothing_of_it_written(self, open_log, mode):
+        storage, much = open_log(mode), b"v" * (1 << 20)
+        with storage.at_once(), pytest.raises(BusyError):
+            storage.commit([(KEY, b"1"), (KEY + b"2", much)])
+        assert storage.get([KEY, KEY + b"2"]) == [None, None]
+        storage.commit([(KEY, b"1"), (KEY + b"2", much)])
+        assert storage.get([KEY, KEY + b"2"]) == [b"1", much]
+
+    def test_it_waits_for_no_fold(self, open_log, monkeypatch):
+        monkeypatch.setattr(local, "FILE_BYTES", 300)
+        monkeypatch.setattr(local, "MAX_SEALED", 1)
+        monkeypatch.setattr(LocalStorage, "_wake", lambda storage: None)  # nobody folds in the background
+        storage = open_log("normal")
+        folded, written = storage._folded(), list[bytes]()
+
+        def write() -> None:
+            key = KEY + b"%d" % len(written)
+            storage.commit([(key, b"v" * 100)])
+            written.append(key)
+
+        with storage.at_once(), suppress(BusyError):
+            while len(written) < 100:
+                write()
+        assert 0 < len(written) < 100
+        assert storage._folded() == folded
+        assert storage.get([*written, KEY + b"%d" % len(written)]) == [b"v" * 100] * len(written) + [None]
+        write()
+        assert storage._folded() > folded
 
 
 class TestSaver:

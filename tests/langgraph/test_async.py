@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import threading
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +26,6 @@ from tests.langgraph.byhand import config, made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TOO_LONG_S = 60
 
@@ -75,6 +78,9 @@ class SlowCommits:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        return nullcontext(False)
 
     def commit(self, *batch: Any, **options: Any) -> None:
         self._gate.passed()
@@ -157,6 +163,76 @@ def test_the_loop_never_waits_for_what_another_call_writes(
     found = saver.get_tuple(config("a"))
     assert found is not None
     assert ("other", "x", "v") in (found.pending_writes or [])
+
+
+@pytest.mark.parametrize("location", ["memory:", "log"])
+def test_what_waits_for_nobody_is_done_by_the_loop(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To hand it to another thread takes several times what it takes."""
+    handed = asyncio.to_thread
+
+    async def run(saver: EventLogSaver) -> None:
+        await aput(saver, "a", None, ["a"])  # opens the run
+        monkeypatch.setattr(asyncio, "to_thread", refused)
+        await saver.aput_writes(config("a"), [("x", "v")], "task")
+        await aput(saver, "b", "a", ["a", "b"])
+        monkeypatch.setattr(asyncio, "to_thread", handed)
+
+    def refused(*call: Any) -> None:
+        pytest.fail(f"{call} was handed to another thread")
+
+    monkeypatch.chdir(tmp_path)
+    with EventLog.open(location) as log:
+        saver = EventLogSaver(log)
+        asyncio.run(run(saver))
+        assert value(saver, "b") == ["a", "b"]
+        found = saver.get_tuple(config("a"))
+        assert found is not None
+        assert found.pending_writes == [("task", "x", "v")]
+
+
+@contextmanager
+def held_by_another_process(log: EventLog) -> Iterator[None]:
+    fd = os.open(Path(log.location) / "journal" / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # of another open file: as another process has it
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def held_by_another_thread(log: EventLog) -> Iterator[None]:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(log._storage._lock.acquire, 1).result()
+        try:
+            yield
+        finally:
+            pool.submit(log._storage._lock.release).result()
+
+
+@pytest.mark.parametrize("held", [held_by_another_process, held_by_another_thread])
+def test_the_loop_never_waits_for_another_writer(held: Any, tmp_path: Path) -> None:
+    async def run(saver: EventLogSaver) -> None:
+        await aput(saver, "a", None, ["a"])
+        with held(saver.log):
+            writing = [
+                asyncio.create_task(saver.aput_writes(config("a"), [("x", "v")], "task")),
+                asyncio.create_task(aput(saver, "b", "a", ["a", "b"])),
+            ]
+            await asyncio.sleep(0.05)
+            assert not any(task.done() for task in writing)
+        await asyncio.gather(*writing)
+
+    with EventLog.open(tmp_path / "log") as log:
+        saver = EventLogSaver(log)
+        asyncio.run(run(saver))
+        assert value(saver, "b") == ["a", "b"]
+        found = saver.get_tuple(config("a"))
+        assert found is not None
+        assert found.pending_writes == [("task", "x", "v")]
+        assert list(log.verify()) == []
 
 
 @pytest.mark.parametrize("meanwhile", ["put again", "pruned"])
