@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown_rows, markdown_sheet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FAMILIES = ("direct", "graphs", "wide", "alone", "volume", "scale", "reading", "threads", "servers")
+FAMILIES = ("direct", "graphs", "coroutines", "wide", "alone", "volume", "scale", "reading", "threads", "servers")
 ROUNDS = {"graphs": 11, "servers": 2}
 """5 where nothing is said; line 4 asks for 11; servers take turns within a measurement."""
 HERE = Path(__file__).parent

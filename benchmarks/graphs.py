@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SAVERS = (NO, NULL, OURS, OURS_FULL, IDENTITY, MEMORY, SQLITE, SQLITE_NORMAL, POSTGRES)
 _TASKS = 8
-_TAIL = 50
+TAIL = 50
 _PARTS = 4
 
 
@@ -169,7 +169,7 @@ def steps(directory: Path, workload: str, saver: str, n: int, is_timed: bool = F
     gaps = [(b - a) * 1e6 for a, b in pairwise(times)]
     return {
         "step_us": took / n * 1e6,
-        "late_us": statistics.median(gaps[-_TAIL:]),
+        "late_us": statistics.median(gaps[-TAIL:]),
         "bytes": (peers.stored(directory) if kept is None else kept) / n,
         "flushes": flushes / n,
         "inside_us": sum(spent) / n / 1e3,

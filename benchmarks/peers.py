@@ -36,6 +36,15 @@ class NullSaver(BaseCheckpointSaver[int]):
     def put_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
         return None
 
+    async def aget_tuple(self, config: Any) -> None:
+        return None
+
+    async def aput(self, config: Any, checkpoint: Any, metadata: Any, new_versions: Any) -> Any:
+        return self.put(config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(self, config: Any, writes: Any, task_id: str, task_path: str = "") -> None:
+        return None
+
 
 class Opened:
     """A saver, and how to ask what it did on disk."""
