@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from eventlog.storage.lmdb_env import Databases, Transaction
 
     Pair = tuple[bytes, bytes]
+    Changes = Callable[[], tuple[Iterable[tuple[bytes, bytes | None]], Sequence[bytes]]]
     Slices = Callable[[Sequence[Pair]], Iterable[Sequence[Pair]]]
 
 _FED_RECORDS = 16
@@ -236,16 +237,15 @@ class LmdbStorage:
                 self._is_closed = True
                 leave(self._shared)
 
-    def fold(
-        self, pairs: Sequence[tuple[bytes, bytes | None]], mark: int, fed: Sequence[bytes], slices: Slices
-    ) -> None:
-        """Take over sorted `pairs`, None for a key to remove, if the mark is one less than `mark`; move it there.
+    def fold(self, changes: Changes, mark: int, slices: Slices) -> None:
+        """Take over `changes`, if the mark is one less than `mark`; move it there.
 
-        The mark says how much of something outside was taken over; it begins at 0. With it goes the order in which
-        keys are fed. What is put goes in the `slices` that are made of it, one call each. Otherwise as `commit`.
+        The mark says how much of something outside was taken over; it begins at 0. What the changes are is asked only
+        once nobody else can take them over: pairs, None for a key to remove, and keys in the order in which they are
+        fed. What is put goes in the `slices` that are made of it, one call each. Otherwise as `commit`.
         """
         self._check_open()
-        self._shared.commit(_Fold(pairs, mark, packed(fed) if fed else b"", slices), self._lock_timeout_s)
+        self._shared.commit(_Fold(changes, mark, slices), self._lock_timeout_s)
 
     def marked(self, keys: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
         """The mark, and the values of `keys`: all from one moment. Otherwise as `get`."""
@@ -345,17 +345,17 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """A sorted run of changes that moves a mark, in few calls."""
+    """Many changes that move a mark, in few calls."""
 
-    pairs: Sequence[tuple[bytes, bytes | None]]
+    changes: Changes
     mark: int
-    fed: bytes
     slices: Slices
 
     def apply(self, txn: Transaction, dbs: Databases) -> None:
         if mark_of(txn, dbs) != self.mark - 1:
             raise ExpectationError([MARK])
-        pairs, begin = self.pairs, 0
+        changes, fed = self.changes()
+        pairs, begin = sorted(changes), 0
         while begin < len(pairs):
             number = pairs[begin][0][0]
             end = bisect_right(pairs, number, begin, key=lambda pair: pair[0][0])
@@ -375,8 +375,8 @@ class _Fold:
             begin = end
         mark = self.mark.to_bytes(8, "big")
         txn.put(MARK, mark, db=dbs[META_AT])
-        if self.fed:
-            txn.put(mark, self.fed, db=dbs[FED_AT])
+        if fed:
+            txn.put(mark, packed(fed), db=dbs[FED_AT])
 
 
 def _read_page(

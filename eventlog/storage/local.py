@@ -21,6 +21,7 @@ import os
 import threading
 import weakref
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
@@ -52,7 +53,7 @@ from eventlog.storage.sharing import SharedFlush
 from eventlog.storage.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from eventlog.storage.base import Range
@@ -812,7 +813,7 @@ class LocalStorage:
             if layer is None or layer.number >= open_file:
                 break
             with suppress(ExpectationError):  # another process was first
-                self._lmdb.fold(sorted(layer.values.items()), layer.number, self._order(layer), slices)
+                self._lmdb.fold(partial(self._changes, layer), layer.number, slices)
         for number in self._files.numbers():
             if number <= folded:
                 self._files.remove(number)
@@ -828,6 +829,10 @@ class LocalStorage:
             self._flush_to(self._words[END])
         if self._layers[0].number < self._end >> BITS:
             self._fold(self._slices)
+
+    def _changes(self, layer: Layer) -> tuple[Iterable[tuple[bytes, bytes | None]], Sequence[bytes]]:
+        """What a sealed file changes, and the keys in it that are fed, in their order."""
+        return layer.values.items(), self._order(layer)
 
     def _slices(self, pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
         """What a fold puts, in slices; while it puts one, this process's writers stand aside, and between two it rests.

@@ -558,7 +558,7 @@ class TestThreads:
         storage, stands, goes_on = reopened(tmp_path / "log", mode), threading.Event(), threading.Event()
         fold, waits = LmdbStorage.fold, list[bool]()
 
-        def halting(self, pairs, mark, fed, slices):
+        def halting(self, changes, mark, slices):
             def halted(puts):
                 for some in slices(puts):
                     stands.set()
@@ -566,7 +566,8 @@ class TestThreads:
                     goes_on.set()
                     yield some
 
-            fold(self, pairs, mark, fed, halted if threading.current_thread().name.startswith("eventlog") else slices)
+            is_workers = threading.current_thread().name.startswith("eventlog")
+            fold(self, changes, mark, halted if is_workers else slices)
 
         monkeypatch.setattr(LmdbStorage, "fold", halting)
         monkeypatch.setattr(local, "MAX_SEALED", 100)
