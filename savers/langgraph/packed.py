@@ -203,6 +203,7 @@ _minutes: Final[dict[str, int]] = {}
 """The last minute, as it is written, and when it began: times are of one, nearly always."""
 _MINUTE_CHARS: Final = 17
 _MINUTE: Final = 60_000_000
+_EIGHT_DIGITS: Final = 100_000_000
 
 
 def _time_of(own: str) -> int:
@@ -228,8 +229,8 @@ def long_time(short: str | int, own: str) -> str:
         return short
     since = short + _time_of(own) if -_NEAR < short < _NEAR else short
     minute, beside = divmod(since, _MINUTE)
-    second, fraction = divmod(beside, 1_000_000)
-    return f"{_written(minute)}{second:02}.{fraction:06}+00:00" if fraction else _written_whole(since)
+    digits = str(_EIGHT_DIGITS + beside)
+    return f"{_written(minute)}{digits[1:3]}.{digits[3:]}+00:00" if beside % 1_000_000 else _written_whole(since)
 
 
 @lru_cache(64)

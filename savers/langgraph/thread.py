@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from eventlog import (
@@ -695,25 +696,36 @@ def _parts_of(state: State | Unveiled) -> _Parts:
     users: dict[str, bytes | None] = {}
     own: dict[str, bytes | None] = {}
     for name, data in state.pieces():  # what the saver packed itself begins with 0; else it is the codec's to judge
-        if name[0] != MARK or name[1:2] == MARK:
-            channel = name if name[0] != MARK else plain(name)
+        kind, of = _said_by(name)
+        if not kind:
             if not data or data[0] < VERSIONED:
-                users[channel] = data or None
+                users[of] = data or None
                 continue
             start = data[0] - VERSIONED + 1
-            versions[channel] = version_of(data[:start])
+            versions[of] = version_of(data[:start])
             if start < len(data):
-                users[channel] = data[start:]
-            continue
-        kind = name[:_PREFIX]
-        if kind == _VERSION:
-            moved[name[_PREFIX:]] = version_of(data) if data and not data[0] else long_version(state[name])
-        elif kind == _SEEN:
-            seen[name[_PREFIX:]] = seen_of(data) if data and not data[0] else long_seen(state[name])
+                users[of] = data[start:]
+        elif kind == MARK:
+            own[of] = data
+        elif kind == _VERSION:
+            moved[of] = version_of(data) if data and not data[0] else long_version(state[name])
         else:
-            own[name] = data
+            seen[of] = seen_of(data) if data and not data[0] else long_seen(state[name])
     versions.update(moved)
     return _new(_Parts, (versions, seen, users, own))
+
+
+@lru_cache(4096)  # a thread's checkpoints have the same channels
+def _said_by(name: str) -> tuple[str, str]:
+    """What a channel of the run says: of which channel it is the value, the version, or what a node has seen.
+
+    Returns:
+        Nothing, `_VERSION` or `_SEEN`, and the channel or the node; or the mark and the name as it is.
+    """
+    if name[0] != MARK or name[1:2] == MARK:
+        return "", plain(name)
+    kind = name[:_PREFIX]
+    return (kind, name[_PREFIX:]) if kind in (_VERSION, _SEEN) else (MARK, name)
 
 
 def _is_empty(payload: Any) -> bool:
