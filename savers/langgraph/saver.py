@@ -580,15 +580,11 @@ class EventLogSaver(BaseCheckpointSaver[str]):
 
         LangGraph names the same again and again, with the same objects: those were checked, or are this saver's own.
         """
-        configurable, last = config.get("configurable") or {}, self._last_named
-        if (
-            configurable.get("checkpoint_id") is last[2]
-            and configurable.get("thread_id") is last[0]
-            and configurable.get("checkpoint_ns") is last[1]
-        ):
-            named = last
-        else:
+        configurable, named = config.get("configurable") or {}, self._last_named
+        if configurable.get("thread_id") is not named[0] or configurable.get("checkpoint_ns") is not named[1]:
             self._last_named = named = (*_thread_of(config), _checkpoint_id(config))
+        elif configurable.get("checkpoint_id") is not named[2]:
+            self._last_named = named = (named[0], named[1], _checkpoint_id(config))
         if needs_checkpoint and named[2] is None:
             raise InvalidIdError("checkpoint_id", "put_writes needs one")
         return named
