@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from eventlog.storage import Storage
 
@@ -132,6 +133,9 @@ class CountingStorage:
 
     def position(self) -> int | None:
         return self.inner.position()
+
+    def at_once(self) -> AbstractContextManager[bool]:
+        return self.inner.at_once()
 
     def settle(self) -> None:
         self.inner.settle()

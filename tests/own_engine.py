@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,9 @@ class OneFile:
     def position(self):
         with self._current():
             return self._end
+
+    def at_once(self):
+        return nullcontext(False)
 
     def settle(self):
         self.position()

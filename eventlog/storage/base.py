@@ -86,7 +86,8 @@ class Storage(Protocol):
     def at_once(self) -> AbstractContextManager[bool]:
         """Within it, a commit of this thread waits for no flush, no network and no other writer; False if it may.
 
-        Where one would have to all the same, it raises ``BusyError`` instead. For who must not be kept waiting.
+        Where one would have to all the same, it raises ``BusyError`` instead. For who must not be kept waiting. Of a
+        closed storage the commit says so.
         """
 
     def settle(self) -> None:

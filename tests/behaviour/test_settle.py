@@ -127,14 +127,6 @@ class TestContract:
         storage.close()
         assert reopen().get([KEY]) == [b"1"]
 
-    def test_what_is_committed_at_once_is_there_as_anything(self, storage):
-        with storage.at_once():  # a commit that has to wait all the same is allowed where it says no
-            storage.commit([(KEY, b"1")])
-        assert storage.get([KEY]) == [b"1"]
-        with storage.at_once(), pytest.raises(ExpectationError):
-            storage.commit([(KEY, b"2")], expect={KEY: b"0"})
-        assert storage.get([KEY]) == [b"1"]
-
     def test_a_closed_storage_settles_nothing(self, storage):
         storage.close()
         with pytest.raises(ClosedError):

@@ -277,6 +277,15 @@ class TestCommit:
             storage.commit([], expect={A + b"1": b"x", A + b"2": b"2", B: b"y"})
         assert sorted(raised.value.keys) == [A + b"1", B]
 
+    def test_at_once_it_is_as_ever(self, storage):
+        with storage.at_once():
+            storage.commit([(A + b"1", b"one")], expect={A + b"1": None})
+            with pytest.raises(ExpectationError):
+                storage.commit([(A + b"1", b"two")], expect={A + b"1": None})
+            assert stored(storage) == [(A + b"1", b"one")]
+        storage.commit([(A + b"2", b"two")])
+        assert stored(storage) == [(A + b"1", b"one"), (A + b"2", b"two")]
+
     def test_expectations_are_about_the_moment_before(self, storage):
         storage.commit([(A, b"1")], expect={A: None})
         with pytest.raises(ExpectationError):
