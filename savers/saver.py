@@ -11,7 +11,6 @@ import os
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from eventlog import (
@@ -169,25 +168,23 @@ class EventLogSaver(BaseCheckpointSaver):
         self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
     ) -> CheckpointConfig:
         """See `BaseCheckpointSaver.aput`; on a local log it is written at once, where that waits for nobody."""
-        write = self._encoded(config, checkpoint, metadata)
-        run = self._runs.known(config.thread_id, self.serde)
-        if run is not None:
-            with suppress(BusyError), run.at_once() as is_free:
-                if is_free:
-                    return write()
-        return await asyncio.to_thread(write)
+        run, prepared = self._taken(config, checkpoint, metadata)
+        with suppress(BusyError, NotFoundError, ConflictError), run.at_once() as is_free:
+            if is_free:
+                run.write(prepared)
+                return CheckpointConfig(config.thread_id, checkpoint.id)
+        return await asyncio.to_thread(self._write, run, prepared, config, checkpoint, metadata)
 
-    def _encoded(
+    def _taken(
         self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> Callable[[], CheckpointConfig]:
+    ) -> tuple[Run, Prepared]:
+        """A checkpoint as it is now, encoded, and the run to write it to."""
         while True:
             run = self._runs.to_read(config.thread_id, self.serde)  # as it is now: who deletes it does so after this
             try:
-                prepared = self._prepared(run, config, checkpoint, metadata)
+                return run, self._prepared(run, config, checkpoint, metadata)
             except NotFoundError:  # at this moment
                 self._runs.forget(config.thread_id)
-            else:
-                return partial(self._write, run, prepared, config, checkpoint, metadata)
 
     def _write(
         self,

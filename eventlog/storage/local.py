@@ -11,7 +11,7 @@ transaction and puts the files after it on top.
 
 Locks, in the order in which they are taken: the writers' lock (one commit at a time on the machine), `_state` (this
 handle's layers; never held while waiting for anybody). Who waits for a flush holds neither. LMDB's own lock is taken
-only by who folds; within it `_aside`, for a slice at a time, which a writer waits for before he has any lock.
+only by who folds.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ _SLICE_PAIRS: Final = 512
 _SLICE_REST_S: Final = 0.002
 """With that it still takes half the time in which a loop fills the next file."""
 _ASIDE_S: Final = 0.001
+_AT_ONCE_BYTES: Final = 1 << 20
+"""To write or read so much takes longer than to hand it to another thread."""
 _PAGE_PAIRS: Final = 256
 _FIRST_PAGE_PAIRS: Final = 32
 _PREFIX_BYTES: Final = 9
@@ -174,7 +176,8 @@ class LocalStorage:
         self._is_inherited = False
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
-        self._aside = threading.Lock()
+        self._is_calm = threading.Event()  # but while a fold puts a slice
+        self._is_calm.set()
         self._is_mending = False
         self._worker: Worker | None = None
 
@@ -599,11 +602,13 @@ class LocalStorage:
                 fed.append(key)
             parts += _head(size, len(value)), key, value
         body = b"".join(parts)
-        if len(body) >= _LARGE_BYTES and self._lock.waits_for_nobody:
-            raise BusyError(f"{self.location}: {len(body):,} bytes take a while; nothing was written; let it wait")
+        if len(body) >= _AT_ONCE_BYTES and self._lock.waits_for_nobody:
+            raise self._busy(f"{len(body):,} bytes to write")
         if self._is_unusable or self._readonly:
             self._make_writable()
         if self._mode == "off":
+            if self._lock.waits_for_nobody and self._turn.locked():
+                raise self._busy("another thread writes")
             with self._turn:  # it holds the writers' lock all the time, so its threads take turns
                 if self._is_unusable:  # closed meanwhile
                     self._make_writable()
@@ -611,12 +616,14 @@ class LocalStorage:
                     self._check(expect)
                 self._keep_back(body, puts, deletes)
             return
-        if self._aside.locked():
-            self._stand_aside()
+        if not self._is_calm.is_set():
+            self._is_calm.wait(_ASIDE_S)  # not for long, for other threads may keep the fold from its slice
         is_held = False
         try:
             is_held = self._lock.acquire(self._timeout_s)
             if self._words[END] != self._end:
+                if self._words[END] - self._end >= _AT_ONCE_BYTES and self._lock.waits_for_nobody:
+                    raise self._busy("others wrote much")
                 with self._state:
                     self._caught_up()
             if expect:
@@ -716,7 +723,9 @@ class LocalStorage:
         self._check_place()
         if len(self._layers) > MAX_SEALED:
             if self._lock.waits_for_nobody:
-                raise BusyError(f"{self.location}: too much waits to be folded; nothing was written; let it wait")
+                raise self._busy("too much waits to be folded")
+            if self._worker is not None:
+                self._worker.hurry.set()  # else it rests between its slices, while this waits for it
             self._fold()  # where that fails nothing is written, so that what waits does not grow
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
@@ -753,8 +762,8 @@ class LocalStorage:
 
     @contextmanager
     def at_once(self) -> Iterator[bool]:
-        """See ``Storage.at_once``: but for ``"full"``, where every commit waits for its flush."""
-        if self._mode == "full":
+        """See ``Storage.at_once``: unless each commit waits for its flush, or everything is to be opened anew."""
+        if self._mode == "full" or self._is_unusable:
             yield False
         else:
             with self._lock.at_once():
@@ -844,13 +853,11 @@ class LocalStorage:
         for begin in range(0, len(pairs), _SLICE_PAIRS):
             if begin:
                 self._worker.hurry.wait(_SLICE_REST_S)
-            with self._aside:
+            self._is_calm.clear()
+            try:
                 yield pairs[begin : begin + _SLICE_PAIRS]
-
-    def _stand_aside(self) -> None:
-        """Let a fold put its slice; not for long, for other threads may keep it from that."""
-        if self._aside.acquire(timeout=_ASIDE_S):
-            self._aside.release()
+            finally:
+                self._is_calm.set()
 
     def _wake(self) -> None:
         if self._worker is None:
@@ -922,6 +929,10 @@ class LocalStorage:
         end = self._words[END]
         is_at_start = end == self._end and not end & OFFSET_MASK and len(self._layers) == 1
         return is_at_start and not self._pending and self._head.flushed >= end
+
+    def _busy(self, why: str) -> BusyError:
+        """For who waits for nobody."""
+        return BusyError(f"{self.location}: {why}; nothing was written; do it where it may wait")
 
     def _check_usable(self) -> None:
         if self._is_unusable:
@@ -996,6 +1007,8 @@ def _before_fork() -> None:
     _coming_and_going.acquire()
     for handle in _handles:
         handle._state.acquire()  # noqa: SLF001 (this module's)
+        if handle._worker is not None:  # noqa: SLF001
+            handle._worker.hurry.set()  # noqa: SLF001 (LMDB waits for its fold)
 
 
 def _after_fork_in_parent() -> None:

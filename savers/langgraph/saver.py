@@ -69,6 +69,8 @@ T = TypeVar("T")
 _NAMESPACE_BYTES = 4096
 _PRUNE_TRIES = 10
 _MAX_REFUSED = 1024
+_AT_ONCE_BYTES = 1 << 22
+"""Of a larger checkpoint what is due to be written whole takes longer than to hand it to another thread."""
 _Detection = Literal["sound", "identity"]
 _new = tuple.__new__  # makes a named tuple at half the cost
 _NOBODY: tuple[Any, Any, Any] = (object(),) * 3
@@ -242,7 +244,8 @@ class EventLogSaver(BaseCheckpointSaver[str]):
                 return self.put(config, checkpoint, metadata, new_versions)
             return await asyncio.to_thread(self.put, config, *then)
         try:
-            if not thread.at_once(partial(thread.write, made)):
+            is_small = made.size < _AT_ONCE_BYTES
+            if not (is_small and thread.at_once(partial(thread.write, made))):
                 await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
             await asyncio.to_thread(self._look_again, thread, parent, error, own=own)
@@ -264,6 +267,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """
         thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
         assert checkpoint_id is not None
+        writes = [*writes]
         while True:
             thread = self._thread(thread_id, namespace)
             if thread.may_be_late(checkpoint_id):
@@ -281,6 +285,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """As `put_writes`; at once, where nobody has to be waited for."""
         thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
         assert checkpoint_id is not None
+        writes = [*writes]
         thread = self._threads.known(_run_name(thread_id, namespace), self._codec)
         if thread is not None and not thread.may_be_late(checkpoint_id):
             kept = _task_writes(thread, writes, task_id, task_path)

@@ -1015,13 +1015,18 @@ def test_many_coroutines_at_once_lose_nothing(any_saver):
     asyncio.run(run())
 
 
+def taken(saver, *said):
+    """The second half of an `aput`, for another thread."""
+    return partial(saver._write, *saver._taken(*said), *said)
+
+
 def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
     other = EventLogSaver(any_saver.log)
 
     async def run() -> None:
         values = {"x": [1], "~y": "mine"}
         putting = aput(any_saver, "b", values, writes={"x": "said"})
-        late = any_saver._encoded(config(), Checkpoint("b", values), CheckpointMetadata(writes={"x": "said"}))
+        late = taken(any_saver, config(), Checkpoint("b", values), CheckpointMetadata(writes={"x": "said"}))
         put(other, "a", {"x": "theirs"})
         values["x"].append("too late")
         await asyncio.to_thread(late)
@@ -1029,7 +1034,7 @@ def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
         assert metadata(any_saver, "b").writes == {"x": "said"}
         assert state(any_saver, "a") == {"x": "theirs"}
         putting.close()
-        late = any_saver._encoded(config("b"), Checkpoint("c", {"x": [1], "~y": "new"}), CheckpointMetadata())
+        late = taken(any_saver, config("b"), Checkpoint("c", {"x": [1], "~y": "new"}), CheckpointMetadata())
         other.delete_thread("t")
         await asyncio.to_thread(late)
         assert state(any_saver, "b") is None

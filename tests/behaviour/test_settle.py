@@ -293,12 +293,40 @@ class TestAtOnce:
 
     @pytest.mark.parametrize("mode", ["normal", "off"])
     def test_much_is_refused_and_nothing_of_it_written(self, open_log, mode):
-        storage, much = open_log(mode), b"v" * (1 << 20)
+        storage, much = open_log(mode), b"v" * (2 << 20)
         with storage.at_once(), pytest.raises(BusyError):
             storage.commit([(KEY, b"1"), (KEY + b"2", much)])
         assert storage.get([KEY, KEY + b"2"]) == [None, None]
         storage.commit([(KEY, b"1"), (KEY + b"2", much)])
         assert storage.get([KEY, KEY + b"2"]) == [b"1", much]
+
+    def test_in_off_it_waits_for_no_other_thread(self, open_log):
+        storage = open_log("off")
+        with storage._turn, storage.at_once(), pytest.raises(BusyError):
+            storage.commit([(KEY, b"1")])
+        with storage.at_once():
+            storage.commit([(KEY, b"2")])
+        assert storage.get([KEY]) == [b"2"]
+
+    def test_much_that_others_wrote_is_left_to_who_may_wait(self, open_log):
+        storage, other = open_log("normal"), open_log("normal")
+        other.commit([(KEY, b"v" * (2 << 20))])
+        with storage.at_once(), pytest.raises(BusyError):
+            storage.commit([(KEY + b"2", b"2")])
+        storage.commit([(KEY + b"3", b"3")])
+        with storage.at_once():
+            storage.commit([(KEY + b"4", b"4")])
+        assert other.get([KEY + b"2", KEY + b"3", KEY + b"4"]) == [None, b"3", b"4"]
+
+    def test_in_the_child_of_a_fork_it_is_opened_anew_by_who_may_wait(self, open_log):
+        storage = open_log("normal")
+        storage.commit([(KEY, b"1")])
+        storage.inherit()  # as the child of a fork does
+        with storage.at_once() as may:
+            assert not may
+        assert storage.get([KEY]) == [b"1"]
+        with storage.at_once() as may:
+            assert may
 
     def test_it_waits_for_no_fold(self, open_log, monkeypatch):
         monkeypatch.setattr(local, "FILE_BYTES", 300)
