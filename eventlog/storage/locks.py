@@ -70,11 +70,11 @@ class WriteLock:
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Within it, this thread waits for nobody: if the lock is not free, it is busy."""
-        self._threads.waits_for_nobody = True
+        before, self._threads.waits_for_nobody = self.waits_for_nobody, True
         try:
             yield
         finally:
-            self._threads.waits_for_nobody = False
+            self._threads.waits_for_nobody = before
 
     @property
     def waits_for_nobody(self) -> bool:

@@ -24,6 +24,7 @@ from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
+from tests.counting import patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -274,6 +275,14 @@ class TestAtOnce:
             writing.result(60)
         storage.commit([(KEY + b"4", b"4")])
         assert storage.get([KEY, KEY + b"4"]) == [b"2", b"4"]
+
+    def test_in_one_that_is_within_another_one_it_still_waits_for_nobody(self, open_log):
+        storage = open_log("normal")
+        with held(storage), storage.at_once():
+            with storage.at_once():
+                pass
+            with patience(), pytest.raises(BusyError):
+                storage.commit([(KEY, b"1")])
 
     def test_afterwards_it_waits_as_ever(self, open_log):
         storage = open_log("normal")

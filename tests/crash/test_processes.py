@@ -22,6 +22,7 @@ from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
+from tests.counting import patience
 from tests.crash.workload import (
     DEEP,
     batch_of,
@@ -582,6 +583,30 @@ class TestThreads:
         assert all(waits)
         again = reopened(tmp_path / "log", mode)
         assert checked(again) == n + 50
+        again.close()
+
+    @pytest.mark.parametrize("act", ["fork", "close"])
+    def test_nobody_waits_for_a_fold_that_rests(self, tmp_path, monkeypatch, act):
+        storage, rests, slices = reopened(tmp_path / "log", "normal"), threading.Event(), LocalStorage._slices
+
+        def noticed(self, pairs):
+            for some in slices(self, pairs):
+                yield some
+                rests.set()
+
+        monkeypatch.setattr(LocalStorage, "_slices", noticed)
+        monkeypatch.setattr(local, "_SLICE_REST_S", 3600)
+        monkeypatch.setattr(local, "MAX_SEALED", 100)
+        n = 0
+        while not rests.is_set():
+            n += 1
+            storage.commit(*batch_of(n))
+        with patience(20):
+            if act == "fork":
+                assert in_child(lambda: 1) == "1"
+            storage.close()
+        again = reopened(tmp_path / "log")
+        assert checked(again) == n
         again.close()
 
     @pytest.mark.parametrize("mode", ["full", "normal"])

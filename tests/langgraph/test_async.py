@@ -23,6 +23,7 @@ from eventlog.storage.local import LocalStorage
 from savers.langgraph import EventLogSaver, EventLogStore
 from tests.engines import LOCATIONS
 from tests.langgraph.byhand import config, made
+from tests.own_engine import OneFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,6 +234,35 @@ def test_the_loop_never_waits_for_another_writer(held: Any, tmp_path: Path) -> N
         assert found is not None
         assert found.pending_writes == [("task", "x", "v")]
         assert list(log.verify()) == []
+
+
+def test_writes_that_come_one_by_one_are_kept_where_a_thread_writes_them(tmp_path: Path) -> None:
+    async def run(saver: EventLogSaver) -> None:
+        await aput(saver, "a", None, ["a"])
+        with held_by_another_process(saver.log):
+            writes: Any = iter([("x", "v")])
+            writing = asyncio.create_task(saver.aput_writes(config("a"), writes, "task"))
+            await asyncio.sleep(0.05)
+        await writing
+
+    with EventLog.open(tmp_path / "log") as log:
+        saver = EventLogSaver(log)
+        asyncio.run(run(saver))
+        found = saver.get_tuple(config("a"))
+        assert found is not None
+        assert found.pending_writes == [("task", "x", "v")]
+
+
+def test_an_engine_of_ones_own_is_written_by_threads(tmp_path: Path) -> None:
+    async def run(saver: EventLogSaver) -> None:
+        await aput(saver, "a", None, ["a"])
+        await saver.aput_writes(config("a"), [("x", "v")], "task")
+        await aput(saver, "b", "a", ["b"])
+
+    with EventLog(OneFile(tmp_path / "own")) as log:
+        saver = EventLogSaver(log)
+        asyncio.run(run(saver))
+        assert value(saver, "b") == ["b"]
 
 
 @pytest.mark.parametrize("meanwhile", ["put again", "pruned"])
