@@ -18,13 +18,12 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from eventlog import InvalidIdError, InvalidInputError, UnserializableError, check_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 FORMAT_VERSION: Final = 1
 """The form of a `Checkpoint` that this release writes."""
@@ -242,22 +241,16 @@ class BaseCheckpointSaver(ABC):
 
     # --- twins for coroutines -------------------------------------------------------------------------------------
 
-    def _encoded(
+    async def aput(
         self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> Callable[[], CheckpointConfig]:
-        """The second half of a `put` whose values were taken at once: to be called by another thread.
+    ) -> CheckpointConfig:
+        """As `put`. The values are taken before this first waits, so the caller may go on to change them.
 
         A saver that can encode before it commits does better than this copy.
         """
         values, writes = _copied(checkpoint.channel_values), metadata.writes and _copied(metadata.writes)
         copied = replace(metadata, writes=writes, parents=dict(metadata.parents))
-        return partial(self.put, config, replace(checkpoint, channel_values=values), copied)
-
-    async def aput(
-        self, config: CheckpointConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
-    ) -> CheckpointConfig:
-        """As `put`. The values are taken before this first waits, so the caller may go on to change them."""
-        return await asyncio.to_thread(self._encoded(config, checkpoint, metadata))
+        return await asyncio.to_thread(self.put, config, replace(checkpoint, channel_values=values), copied)
 
     async def aget_tuple(self, config: CheckpointConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""

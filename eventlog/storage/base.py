@@ -84,10 +84,10 @@ class Storage(Protocol):
         """
 
     def at_once(self) -> AbstractContextManager[bool]:
-        """Within it, a commit of this thread waits for no flush, no network and no other writer; False if it may.
+        """Within it, a commit of this thread waits for no flush, no network and no other writer.
 
-        Where one would have to all the same, it raises ``BusyError`` instead. For who must not be kept waiting. Of a
-        closed storage the commit says so.
+        False where that cannot be had; then commits are as ever. Where it can, and one would have to wait all the same,
+        it raises ``BusyError`` instead, and nothing was written. Of a closed storage the commit says so.
         """
 
     def settle(self) -> None:

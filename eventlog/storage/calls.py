@@ -16,11 +16,11 @@ from typing import Final
 
 _SYSTEM: Final = ctypes.PyDLL(None)
 
-flock_at_once: Final = _SYSTEM.flock
+flock_undisturbed: Final = _SYSTEM.flock
 """``flock(fd, how)``, with ``LOCK_NB`` or ``LOCK_UN``: 0, or -1."""
-flock_at_once.argtypes = (ctypes.c_int, ctypes.c_int)
+flock_undisturbed.argtypes = (ctypes.c_int, ctypes.c_int)
 
-pwrite_at_once: Final = getattr(_SYSTEM, "pwrite64", _SYSTEM.pwrite)
+pwrite_undisturbed: Final = getattr(_SYSTEM, "pwrite64", _SYSTEM.pwrite)
 """``pwrite(fd, data, size, offset)`` of a few bytes, which the system takes into memory: how many, or -1."""
-pwrite_at_once.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int64)
-pwrite_at_once.restype = ctypes.c_ssize_t
+pwrite_undisturbed.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int64)
+pwrite_undisturbed.restype = ctypes.c_ssize_t

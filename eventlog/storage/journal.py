@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from xxhash import xxh3_64_intdigest
 
 from eventlog.errors import CapacityError, CorruptionError, FormatError, StorageError
-from eventlog.storage.calls import pwrite_at_once
+from eventlog.storage.calls import pwrite_undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ class LocalFiles:
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """See `Files`."""
-        done = pwrite_at_once(fd, data, len(data), offset) if len(data) <= _LITTLE_BYTES else 0
+        done = pwrite_undisturbed(fd, data, len(data), offset) if len(data) <= _LITTLE_BYTES else 0
         if done <= 0:  # much, or it failed: this one says why
             done = os.pwrite(fd, data, offset)
         while done < len(data):

@@ -76,6 +76,7 @@ _SLICE_PAIRS: Final = 512
 _SLICE_REST_S: Final = 0.002
 """With that it still takes half the time in which a loop fills the next file."""
 _ASIDE_S: Final = 0.001
+"""No writer waits longer for a slice: other threads may keep the fold from it."""
 _AT_ONCE_BYTES: Final = 1 << 20
 """To write or read so much takes longer than to hand it to another thread."""
 _PAGE_PAIRS: Final = 256
@@ -176,8 +177,7 @@ class LocalStorage:
         self._is_inherited = False
         self._is_unusable = False  # any of the three: what every call looks at
         self._is_dirty = False
-        self._is_calm = threading.Event()  # but while a fold puts a slice
-        self._is_calm.set()
+        self._slice_put: threading.Event | None = None  # while a fold puts a slice
         self._is_mending = False
         self._worker: Worker | None = None
 
@@ -610,14 +610,11 @@ class LocalStorage:
             if self._lock.waits_for_nobody and self._turn.locked():
                 raise self._busy("another thread writes")
             with self._turn:  # it holds the writers' lock all the time, so its threads take turns
-                if self._is_unusable:  # closed meanwhile
-                    self._make_writable()
-                if expect:
-                    self._check(expect)
-                self._keep_back(body, puts, deletes)
+                self._keep_back(body, puts, deletes, expect)
             return
-        if not self._is_calm.is_set():
-            self._is_calm.wait(_ASIDE_S)  # not for long, for other threads may keep the fold from its slice
+        slice_put = self._slice_put
+        if slice_put is not None:
+            slice_put.wait(_ASIDE_S)
         is_held = False
         try:
             is_held = self._lock.acquire(self._timeout_s)
@@ -690,8 +687,18 @@ class LocalStorage:
         if differing:
             raise ExpectationError(differing)
 
-    def _keep_back(self, body: bytes, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes]) -> None:
+    def _keep_back(
+        self,
+        body: bytes,
+        puts: Sequence[tuple[bytes, bytes]],
+        deletes: Sequence[bytes],
+        expect: Mapping[bytes, bytes | None] | None,
+    ) -> None:
         """Take over a batch of ``"off"``, to be written with others; the caller has the turn."""
+        if self._is_unusable:  # closed meanwhile
+            self._make_writable()
+        if expect:
+            self._check(expect)
         if len(self._pending) + len(body) > _SPILL_BYTES:
             self._spill()
         try:
@@ -724,8 +731,7 @@ class LocalStorage:
         if len(self._layers) > MAX_SEALED:
             if self._lock.waits_for_nobody:
                 raise self._busy("too much waits to be folded")
-            if self._worker is not None:
-                self._worker.hurry.set()  # else it rests between its slices, while this waits for it
+            self._hurry()  # while this waits for the worker
             self._fold()  # where that fails nothing is written, so that what waits does not grow
         number = (self._end >> BITS) + 1
         self._files.write(batch(b"", self._end), self._end)
@@ -738,8 +744,7 @@ class LocalStorage:
         """Seal a file that is full, and have it folded at once; as `_seal`."""
         self._seal()
         self._wake()
-        if self._worker is not None:
-            self._worker.hurry.set()
+        self._hurry()
 
     # --- flushing and folding -------------------------------------------------------------------------------------
 
@@ -853,16 +858,22 @@ class LocalStorage:
         for begin in range(0, len(pairs), _SLICE_PAIRS):
             if begin:
                 self._worker.hurry.wait(_SLICE_REST_S)
-            self._is_calm.clear()
+            self._slice_put = slice_put = threading.Event()
             try:
                 yield pairs[begin : begin + _SLICE_PAIRS]
             finally:
-                self._is_calm.set()
+                self._slice_put = None
+                slice_put.set()
 
     def _wake(self) -> None:
         if self._worker is None:
             self._worker = Worker(self._work, FLUSH_INTERVAL_S)
         self._worker.wake.set()
+
+    def _hurry(self) -> None:
+        """End the worker's rests: the one before it works, and those between the slices of a fold."""
+        if self._worker is not None:
+            self._worker.hurry.set()
 
     # --- handles --------------------------------------------------------------------------------------------------
 
@@ -1007,8 +1018,7 @@ def _before_fork() -> None:
     _coming_and_going.acquire()
     for handle in _handles:
         handle._state.acquire()  # noqa: SLF001 (this module's)
-        if handle._worker is not None:  # noqa: SLF001
-            handle._worker.hurry.set()  # noqa: SLF001 (LMDB waits for its fold)
+        handle._hurry()  # noqa: SLF001 (LMDB waits for its fold)
 
 
 def _after_fork_in_parent() -> None:

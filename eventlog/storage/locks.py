@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import BusyError, ClosedError, StorageError
-from eventlog.storage.calls import flock_at_once
+from eventlog.storage.calls import flock_undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ _UNLOCK: Final = fcntl.LOCK_UN
 _EXCLUSIVE_NOW: Final = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
-def _flock_at_once(fd: int, how: int) -> None:
+def _flock_undisturbed(fd: int, how: int) -> None:
     """As ``fcntl.flock``, but other threads run meanwhile only if it fails."""
-    if fd is None or flock_at_once(fd, how):  # None: it is closed
+    if fd is None or flock_undisturbed(fd, how):  # None: it is closed
         fcntl.flock(fd, how)  # says why
 
 
@@ -42,7 +42,7 @@ class WriteLock:
     def __init__(self, path: str, *, has_company: bool = False) -> None:
         """Of the file at `path`; `has_company` makes it quicker where threads take turns, slower for one alone."""
         self._path = path
-        self._flock: Callable[[int, int], None] = _flock_at_once if has_company else fcntl.flock
+        self._flock: Callable[[int, int], None] = _flock_undisturbed if has_company else fcntl.flock
         self._opening = threading.Lock()
         self._mutex = threading.Lock()
         self._fd: int | None = None

@@ -35,7 +35,7 @@ from eventlog import (
 from savers.langgraph.history import history_of
 from savers.langgraph.metadata import described
 from savers.langgraph.packed import next_version
-from savers.langgraph.sealed import SealedCodec, codec_of, hidden
+from savers.langgraph.sealed import SealedCodec, codec_of
 from savers.langgraph.serde import CODEC, SerdeCodec, strict_serializer
 from savers.langgraph.thread import Thread
 from savers.langgraph.upkeep import (
@@ -69,7 +69,7 @@ T = TypeVar("T")
 _NAMESPACE_BYTES = 4096
 _PRUNE_TRIES = 10
 _MAX_REFUSED = 1024
-_AT_ONCE_BYTES = 1 << 22
+_SMALL_BYTES = 1 << 22
 """Of a larger checkpoint what is due to be written whole takes longer than to hand it to another thread."""
 _Detection = Literal["sound", "identity"]
 _new = tuple.__new__  # makes a named tuple at half the cost
@@ -244,7 +244,7 @@ class EventLogSaver(BaseCheckpointSaver[str]):
                 return self.put(config, checkpoint, metadata, new_versions)
             return await asyncio.to_thread(self.put, config, *then)
         try:
-            is_small = made.size < _AT_ONCE_BYTES
+            is_small = made.size < _SMALL_BYTES
             if not (is_small and thread.at_once(partial(thread.write, made))):
                 await asyncio.to_thread(thread.write, made)
         except (NotFoundError, ConflictError) as error:
@@ -267,13 +267,13 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         """
         thread_id, namespace, checkpoint_id = self._named(config, needs_checkpoint=True)
         assert checkpoint_id is not None
-        writes = [*writes]
+        kept = _kept(writes, task_id, task_path)
         while True:
             thread = self._thread(thread_id, namespace)
             if thread.may_be_late(checkpoint_id):
                 thread = self._not_late(thread, checkpoint_id, may_begin=True)
             try:
-                thread.run.put_task_writes(checkpoint_id, _task_writes(thread, writes, task_id, task_path))
+                thread.put_task_writes(checkpoint_id, kept)
             except NotFoundError as error:
                 self._look_again(thread, checkpoint_id, error)
             else:
@@ -288,9 +288,9 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         writes = [*writes]
         thread = self._threads.known(_run_name(thread_id, namespace), self._codec)
         if thread is not None and not thread.may_be_late(checkpoint_id):
-            kept = _task_writes(thread, writes, task_id, task_path)
+            put = partial(thread.put_task_writes, checkpoint_id, _kept(writes, task_id, task_path))
             with suppress(NotFoundError):  # deleted meanwhile: to be looked at again
-                if thread.at_once(partial(thread.run.put_task_writes, checkpoint_id, kept)):
+                if thread.at_once(put):
                     return
         await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
 
@@ -658,12 +658,12 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         self._threads.forget(thread.run.name)
 
 
-def _task_writes(thread: Thread, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[TaskWrite]:
-    """What a task wrote, as the thread's run keeps it."""
+def _kept(writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> list[TaskWrite]:
+    """What a task wrote, as a thread keeps it."""
     kept: list[TaskWrite] = []
     for channel, value in writes:
         kept.append(_new(TaskWrite, (task_id, WRITES_IDX_MAP.get(channel, len(kept)), channel, value, task_path)))
-    return kept if thread.sealed is None else [*map(hidden, kept)]
+    return kept
 
 
 def _run_name(thread_id: str, namespace: str) -> str | tuple[str, str]:

@@ -55,7 +55,7 @@ from savers.langgraph.packed import (
     unpacked,
     version_of,
 )
-from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, unhidden
+from savers.langgraph.sealed import SealedCodec, Unveiled, Veil, hidden, unhidden
 from savers.langgraph.writers import Exclusive, beside
 from savers.saver import MARK, escaped, plain
 from savers.tagged import VERSIONED, parted, start_of_value, versioned
@@ -374,6 +374,10 @@ class Thread:
             known.newest = made.changes.newest or _newest(made.versions)
             known.seen.update(made.seen)
             self._known = known
+
+    def put_task_writes(self, checkpoint_id: str, writes: list[TaskWrite]) -> None:
+        """Keep what tasks wrote after a checkpoint; as `Run.put_task_writes`."""
+        self.run.put_task_writes(checkpoint_id, writes if self.sealed is None else [*map(hidden, writes)])
 
     def _write_alone(self, made: Made, exclusive: Exclusive) -> Event:
         """Write where no other writer has written."""

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -28,6 +28,7 @@ from eventlog import (
     EventLog,
     InvalidIdError,
     InvalidInputError,
+    Run,
     TooLargeError,
     UnknownTypeError,
     UnserializableError,
@@ -899,7 +900,7 @@ def test_a_serde_of_ones_own_types(make):
 class _OnlyPut(InMemoryCheckpointSaver):
     """A saver that knows no way to encode before it commits: the contract's own twins."""
 
-    _encoded = BaseCheckpointSaver._encoded
+    aput = BaseCheckpointSaver.aput
 
 
 @pytest.fixture(params=[*SAVERS, "only put"])
@@ -1015,18 +1016,26 @@ def test_many_coroutines_at_once_lose_nothing(any_saver):
     asyncio.run(run())
 
 
-def taken(saver, *said):
-    """The second half of an `aput`, for another thread."""
-    return partial(saver._write, *saver._taken(*said), *said)
-
-
-def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
+def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver, monkeypatch):
     other = EventLogSaver(any_saver.log)
+
+    async def taken(*said: Any) -> Callable[[], Any]:
+        """The half of an `aput` that is left to another thread."""
+        left: list[Callable[[], Any]] = []
+
+        async def leave(*call: Any) -> None:
+            left.append(partial(*call))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "to_thread", leave)
+            patch.setattr(Run, "at_once", lambda run: nullcontext(False))
+            await any_saver.aput(*said)
+        return left[0]
 
     async def run() -> None:
         values = {"x": [1], "~y": "mine"}
         putting = aput(any_saver, "b", values, writes={"x": "said"})
-        late = taken(any_saver, config(), Checkpoint("b", values), CheckpointMetadata(writes={"x": "said"}))
+        late = await taken(config(), Checkpoint("b", values), CheckpointMetadata(writes={"x": "said"}))
         put(other, "a", {"x": "theirs"})
         values["x"].append("too late")
         await asyncio.to_thread(late)
@@ -1034,7 +1043,7 @@ def test_a_thread_that_others_begin_or_delete_while_aput_waits(any_saver):
         assert metadata(any_saver, "b").writes == {"x": "said"}
         assert state(any_saver, "a") == {"x": "theirs"}
         putting.close()
-        late = taken(any_saver, config("b"), Checkpoint("c", {"x": [1], "~y": "new"}), CheckpointMetadata())
+        late = await taken(config("b"), Checkpoint("c", {"x": [1], "~y": "new"}), CheckpointMetadata())
         other.delete_thread("t")
         await asyncio.to_thread(late)
         assert state(any_saver, "b") is None

@@ -132,6 +132,12 @@ def value(saver: EventLogSaver, checkpoint_id: str) -> Any:
     return None if found is None else found.checkpoint["channel_values"]["x"]
 
 
+def pending(saver: EventLogSaver, checkpoint_id: str) -> list[Any]:
+    found = saver.get_tuple(config(checkpoint_id))
+    assert found is not None
+    return list(found.pending_writes or [])
+
+
 @pytest.mark.parametrize(
     "first",
     [
@@ -161,9 +167,7 @@ def test_the_loop_never_waits_for_what_another_call_writes(
     asyncio.run(run())
     assert not gate.was_forced
     assert value(saver, "c") == [["c"]]
-    found = saver.get_tuple(config("a"))
-    assert found is not None
-    assert ("other", "x", "v") in (found.pending_writes or [])
+    assert ("other", "x", "v") in pending(saver, "a")
 
 
 @pytest.mark.parametrize("location", ["memory:", "log"])
@@ -188,9 +192,7 @@ def test_what_waits_for_nobody_is_done_by_the_loop(
         saver = EventLogSaver(log)
         asyncio.run(run(saver))
         assert value(saver, "b") == ["a", "b"]
-        found = saver.get_tuple(config("a"))
-        assert found is not None
-        assert found.pending_writes == [("task", "x", "v")]
+        assert pending(saver, "a") == [("task", "x", "v")]
 
 
 @contextmanager
@@ -230,9 +232,7 @@ def test_the_loop_never_waits_for_another_writer(held: Any, tmp_path: Path) -> N
         saver = EventLogSaver(log)
         asyncio.run(run(saver))
         assert value(saver, "b") == ["a", "b"]
-        found = saver.get_tuple(config("a"))
-        assert found is not None
-        assert found.pending_writes == [("task", "x", "v")]
+        assert pending(saver, "a") == [("task", "x", "v")]
         assert list(log.verify()) == []
 
 
@@ -248,9 +248,7 @@ def test_writes_that_come_one_by_one_are_kept_where_a_thread_writes_them(tmp_pat
     with EventLog.open(tmp_path / "log") as log:
         saver = EventLogSaver(log)
         asyncio.run(run(saver))
-        found = saver.get_tuple(config("a"))
-        assert found is not None
-        assert found.pending_writes == [("task", "x", "v")]
+        assert pending(saver, "a") == [("task", "x", "v")]
 
 
 def test_an_engine_of_ones_own_is_written_by_threads(tmp_path: Path) -> None:
@@ -367,9 +365,7 @@ def test_s39_what_is_cancelled_is_whole_or_absent(opened: tuple[EventLogSaver, G
     assert value(saver, "b") == ["b"]
     assert value(saver, "c") in (None, ["c"] * 20)
     assert value(saver, "d") in ([["d"] * 20] if turns is None else (None, ["d"] * 20))
-    found = saver.get_tuple(config("a"))
-    assert found is not None
-    written = [said for _, _, said in found.pending_writes or []]
+    written = [said for _, _, said in pending(saver, "a")]
     assert written in ([[*range(8)]] if turns is None else ([], [*range(8)]))
     assert len(store.search(("of",), limit=20)) in ([10] if turns is None else (1, 10))
     asyncio.run(aput(saver, "z", "a", ["z"]))

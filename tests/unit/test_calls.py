@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventlog.errors import BusyError
-from eventlog.storage.calls import flock_at_once, pwrite_at_once
+from eventlog.storage.calls import flock_undisturbed, pwrite_undisturbed
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.local import LocalStorage
 
@@ -30,15 +30,15 @@ def fd(tmp_path: Path) -> Iterator[int]:
 
 def test_a_lock_is_taken_by_one_and_refused_to_the_next_at_once(fd: int, tmp_path: Path) -> None:
     with (tmp_path / "file").open() as other:
-        assert flock_at_once(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) == 0
-        assert flock_at_once(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB) == -1
-        assert flock_at_once(fd, fcntl.LOCK_UN) == 0
-        assert flock_at_once(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB) == 0
+        assert flock_undisturbed(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) == 0
+        assert flock_undisturbed(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB) == -1
+        assert flock_undisturbed(fd, fcntl.LOCK_UN) == 0
+        assert flock_undisturbed(other.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB) == 0
 
 
 @pytest.mark.parametrize("offset", [0, 3, 5_000_000_000])
 def test_bytes_stand_where_they_were_written_nuls_among_them(fd: int, offset: int) -> None:
-    assert pwrite_at_once(fd, b"a\0b", 3, offset) == len(b"a\0b")
+    assert pwrite_undisturbed(fd, b"a\0b", 3, offset) == len(b"a\0b")
     assert os.pread(fd, 9, offset) == b"a\0b"
 
 
