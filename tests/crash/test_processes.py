@@ -521,6 +521,15 @@ class PatientFiles(LocalFiles):
         super().sync(fd)
 
 
+def until_sealed(storage: LocalStorage) -> int:
+    """Commit until a file is to be folded, and no further: who waits for a fold then waits with few files."""
+    n = 0
+    while len(storage._layers) == 1:
+        n += 1
+        storage.commit(*batch_of(n))
+    return n
+
+
 class TestThreads:
     def test_in_full_share_flushes(self, tmp_path, monkeypatch):
         monkeypatch.setattr(local, "FILE_BYTES", 1 << 20)
@@ -572,10 +581,8 @@ class TestThreads:
 
         monkeypatch.setattr(LmdbStorage, "fold", halting)
         monkeypatch.setattr(local, "MAX_SEALED", 100)
-        n = 0
-        while not stands.is_set():
-            n += 1
-            storage.commit(*batch_of(n))
+        n = until_sealed(storage)
+        assert stands.wait(20)
         for later in range(n + 1, n + 51):
             storage.commit(*batch_of(later))
         goes_on.set()
@@ -597,10 +604,8 @@ class TestThreads:
         monkeypatch.setattr(LocalStorage, "_slices", noticed)
         monkeypatch.setattr(local, "_SLICE_REST_S", 3600)
         monkeypatch.setattr(local, "MAX_SEALED", 100)
-        n = 0
-        while not rests.is_set():
-            n += 1
-            storage.commit(*batch_of(n))
+        n = until_sealed(storage)
+        assert rests.wait(20)
         with patience(20):
             if act == "fork":
                 assert in_child(lambda: 1) == "1"
