@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Read = tuple[bytes, bytes, list[Any]]
     """Key, record and fields of an event, as `bodies` gives them."""
     Op = tuple[int, bytes | "Place"]
-    Older: TypeAlias = "Ops | tuple[Op, ...] | str | None"
+    Older: TypeAlias = "Ops | tuple[Op, ...] | Unread | None"
     Change = tuple[str, int, bytes | "Place", int]
     """Channel, operation, payload, and by how much the value grows."""
 
@@ -121,7 +121,7 @@ class Trail(NamedTuple):
 class Ops(NamedTuple):
     """Deltas of a channel, newest first.
 
-    `before` is None at the full value, `UNREAD` where a manifest ends, and a plain tuple where the older ones were read
+    `before` is None at the full value, `Unread` where a manifest ends, and a plain tuple where the older ones were read
     together: code and payload of each, oldest first.
     """
 
@@ -130,7 +130,13 @@ class Ops(NamedTuple):
     payload: bytes | Place
 
 
-UNREAD: Final = "unread"
+class Unread(NamedTuple):
+    """Deltas that a manifest only names: those behind the `known` oldest ones and before the newer ones."""
+
+    known: tuple[Op, ...] = ()
+
+
+UNREAD: Final = Unread()
 
 
 class Entry(NamedTuple):
@@ -586,13 +592,37 @@ def _located(writes: list[Any], at: tuple[int, int]) -> Iterator[tuple[str, int,
 
 
 def take_over(entries: Entries, known: Entries) -> None:
-    """Bring into `entries` what is read already, in `known`, of large values that lie where they lay."""
+    """Bring into `entries` what is read already, in `known`: large values that lie where they lay, deltas after one."""
     for channel, entry in entries.items():
-        if entry.place is not None and entry.full is None:
-            other = known.get(channel)
-            if other is not None and other.full is not None and other.place == entry.place:
-                is_same = other.trail == entry.trail
-                entries[channel] = other if is_same else entry._replace(full=other.full)
+        if entry.ops is None and (entry.place is None or entry.full is not None):
+            continue
+        other = known.get(channel)
+        if other is None or other.full is None or other.place != entry.place:
+            continue
+        if entry.full is None:
+            entry = entry._replace(full=other.full)  # noqa: PLW2901 (the same with what is known)
+        entries[channel] = _with_ops(entry, other)
+
+
+def _with_ops(entry: Entry, other: Entry) -> Entry:
+    """An entry of a channel with those of its deltas that are known of another entry of it.
+
+    Where both trails begin at one event, so do their full values stand there, and they go together up to a fork.
+    """
+    newer, base = _newer_ops(entry)
+    if type(base) is not Unread or entry.trail is None or other.trail is None or not is_read(other):
+        return entry
+    wanted, shared = entry.trail.ranges(), 0
+    for (segment, first, last), there in zip(wanted, other.trail.ranges(), strict=False):
+        if (segment, first) != there[:2]:
+            break
+        shared += min(last, there[2]) - first + 1
+    unread = sum([last - first + 1 for _, first, last in wanted]) - len(newer)
+    known = tuple(_flat_ops(other, ())[: min(shared, unread)])
+    ops: Older = known if len(known) == unread else Unread(known)
+    for code, payload in newer:
+        ops = Ops(ops, code, payload)
+    return entry._replace(ops=ops)
 
 
 def read_entries(storage: Storage, run: int, entries: Mapping[str, Entry], channels: Iterable[str]) -> Entries:
@@ -659,7 +689,7 @@ def is_read(entry: Entry) -> bool:
         if _is_unread(ops.payload):
             return False
         ops = ops.before
-    return ops is not UNREAD
+    return type(ops) is not Unread
 
 
 def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[str, list[Op]]:
@@ -670,8 +700,9 @@ def _older_ops(storage: Storage, run: int, wanted: Mapping[str, Entry]) -> dict[
     """
     named: dict[str, list[tuple[int, int, int]]] = {}
     for channel, entry in wanted.items():
-        if (count := _unread_from(entry)) is not None and entry.trail is not None:
-            named[channel] = _without_last(entry.trail.ranges(), count)
+        newer, base = _newer_ops(entry)
+        if type(base) is Unread and entry.trail is not None:
+            named[channel] = _without_ends(entry.trail.ranges(), len(base.known), len(newer))
     ranges = _united({bounds for bounds_of in named.values() for bounds in bounds_of})
     events = bodies(storage.scan([places(EVENT, run, *bounds) for bounds in ranges]))
     older: dict[str, list[Op]] = {channel: [] for channel in named}
@@ -713,22 +744,26 @@ def _share_out(
                 older[channel].append((slot & delta.CODE, payload))
 
 
-def _unread_from(entry: Entry) -> int | None:
-    """How many of the newest deltas are read; None if all are."""
-    count, ops = 0, entry.ops
+def _newer_ops(entry: Entry) -> tuple[list[Op], Older]:
+    """The newest deltas of an entry, oldest first, and what lies before them: no `Ops`."""
+    newer: list[Op] = []
+    ops = entry.ops
     while isinstance(ops, Ops):
-        count, ops = count + 1, ops.before
-    return count if ops is UNREAD else None
+        newer.append((ops.code, ops.payload))
+        ops = ops.before
+    return newer[::-1], ops
 
 
-def _without_last(ranges: list[tuple[int, int, int]], count: int) -> list[tuple[int, int, int]]:
-    while count:
-        segment, first, last = ranges.pop()
+def _without_ends(ranges: list[tuple[int, int, int]], oldest: int, newest: int) -> list[tuple[int, int, int]]:
+    """The ranges of a trail without so many of its events at either end."""
+    left: list[tuple[int, int, int]] = []
+    begin, end = oldest, sum([last - first + 1 for _, first, last in ranges]) - newest
+    for segment, first, last in ranges:
         length = last - first + 1
-        if length > count:
-            ranges.append((segment, first, last - count))
-        count -= min(count, length)
-    return ranges
+        if max(0, begin) < min(end, length):
+            left.append((segment, first + max(0, begin), first + min(end, length) - 1))
+        begin, end = begin - length, end - length
+    return left
 
 
 def _united(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
@@ -744,13 +779,15 @@ def _united(ranges: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]
 
 def _flat_ops(entry: Entry, older: Sequence[Op]) -> list[Op]:
     """The deltas of an entry, oldest first; `older` are those that its manifest only names."""
-    newer: list[Op] = []
-    ops = entry.ops
-    while isinstance(ops, Ops):
-        payload = ops.payload
-        newer.append((ops.code, payload if isinstance(payload, bytes) or payload.data is None else payload.data))
-        ops = ops.before
-    return [*(ops if isinstance(ops, tuple) else older), *reversed(newer)]
+    newer, ops = _newer_ops(entry)
+    before = (*ops.known, *older) if isinstance(ops, Unread) else ops or older
+    return [*before, *[_in_memory(op) for op in newer]]
+
+
+def _in_memory(op: Op) -> Op:
+    """The same with the bytes of its payload in the place of where they lie, if they are read."""
+    code, payload = op
+    return op if isinstance(payload, bytes) or payload.data is None else (code, payload.data)
 
 
 def read_places(storage: Storage, run: int, places: Sequence[Place]) -> list[bytes]:
