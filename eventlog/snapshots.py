@@ -585,10 +585,15 @@ def _located(writes: list[Any], at: tuple[int, int]) -> Iterator[tuple[str, int,
     n = 0
     for channel, slot, payload in triples(writes):
         if slot & delta.IN_PART:
-            yield channel, slot, _new(Place, (PART, *at, n, int.from_bytes(payload[16:], "big"), None))
+            yield channel, slot, _part(payload, at, n)
             n += 1
         else:
             yield channel, slot, payload
+
+
+def _part(payload: bytes, at: tuple[int, int], n: int) -> Place:
+    """Where the bytes lie of which an event says so; they are its part `n`."""
+    return _new(Place, (PART, *at, n, int.from_bytes(payload[16:], "big"), None))
 
 
 def take_over(entries: Entries, known: Entries) -> None:
@@ -726,8 +731,8 @@ def _ops_on(channel: str, events: Iterable[Read]) -> Iterator[Op]:
             return
         slot, payload = fields[at + 1 : at + 3]
         if slot & delta.IN_PART:
-            located = _located(fields[_FIRST_SLOT - 1 :], place_of(key))
-            payload = next(place for name, _, place in located if name == channel)
+            n = len([before for before in fields[_FIRST_SLOT:at:3] if before & delta.IN_PART])
+            payload = _part(payload, place_of(key), n)
         yield slot & delta.CODE, payload
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventlog.errors import ExpectationError, FormatError, StorageError
-from eventlog.storage.base import FED
+from eventlog.storage.base import FED, MAX_KEY_BYTES
 from eventlog.storage.fed import fed_of, in_commit, packed, place_in, read_place, unknown_place, unpacked
 from eventlog.storage.lmdb_env import FED_AT, LOG_ID, MARK, META_AT, REGISTRY, Options, closed, join, leave, mark_of
 from eventlog.storage.lmdb_keys import OWN, Span, check_keys, inner_key, lowered, outer_key, raised
@@ -194,7 +194,7 @@ class LmdbStorage:
             if len(dbs) <= FED_AT:
                 raise self._unfed()
             span = Span(FED_AT, first.to_bytes(8, "big"), None)
-            pairs = islice(_forward(txn.cursor(dbs[FED_AT]), span), _FED_RECORDS)
+            pairs, _ = _read_page(txn, dbs, [span], _FED_RECORDS, reverse=False)
             return mark_of(txn, dbs), [(int.from_bytes(key, "big"), record) for key, record in pairs]
 
         return self._shared.read(work)
@@ -385,11 +385,13 @@ def _read_page(
     """The first `count` pairs of `spans` (fewer when they are large), and what remains to be read of `spans`."""
     page: list[Pair] = []
     room_bytes = _PAGE_BYTES
-    walk = _backward if reverse else _forward
     for index, span in enumerate(spans):
         kind = bytes((span.kind,)) if span.kind in OWN else b""
         is_raised = bool(kind) and not span.start.strip(b"\0")  # behind a key with more than NULs lies no other
-        for key, value in walk(txn.cursor(dbs[span.kind]), span):
+        start, end = span.start, _BEHIND_ALL if span.end is None else span.end
+        for key, value in _walk(txn.cursor(dbs[span.kind]), span, reverse=reverse):  # by the thousand: it calls little
+            if key < start if reverse else key >= end:
+                break
             page.append((kind + (lowered(key) if is_raised else key), value))
             room_bytes -= len(value)
             if len(page) == count or room_bytes <= 0:
@@ -397,18 +399,12 @@ def _read_page(
     return page, []
 
 
-def _forward(cursor: lmdb.Cursor[bytes], span: Span) -> Iterator[Pair]:
-    if cursor.set_range(span.start):
-        for pair in cursor.iternext():
-            if span.end is not None and pair[0] >= span.end:
-                return
-            yield pair
+_BEHIND_ALL = b"\xff" * (MAX_KEY_BYTES + 1)
 
 
-def _backward(cursor: lmdb.Cursor[bytes], span: Span) -> Iterator[Pair]:
+def _walk(cursor: lmdb.Cursor[bytes], span: Span, *, reverse: bool) -> Iterable[Pair]:
+    """All pairs from the first one of a span on, or backward from its last one; who reads them ends at its other."""
+    if not reverse:
+        return cursor.iternext() if cursor.set_range(span.start) else ()
     is_past_end = span.end is not None and cursor.set_range(span.end)
-    if cursor.prev() if is_past_end else cursor.last():
-        for pair in cursor.iterprev():
-            if pair[0] < span.start:
-                return
-            yield pair
+    return cursor.iterprev() if (cursor.prev() if is_past_end else cursor.last()) else ()
