@@ -16,6 +16,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from eventlog import delta
 from eventlog.catalog import plain_name
 from eventlog.codec import MSGPACK, known_codec
+from eventlog.entries import (
+    INLINE,
+    INLINE_CHANGE,
+    PART,
+    READ_COST,
+    Place,
+    advanced,
+    apply_changes,
+    placed,
+    put_fresh,
+    put_newest,
+)
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, IdConflictError, NotFoundError
 from eventlog.events import Event, auto_id
 from eventlog.ids import packed_id
@@ -64,38 +76,26 @@ from eventlog.records import (
     where,
 )
 from eventlog.snapshots import (
-    INLINE,
-    INLINE_CHANGE,
     MANIFEST_FLOOR,
     MAX_SEGMENTS,
-    PART,
-    READ_COST,
-    DroppedError,
-    Place,
     Progress,
-    advanced,
-    apply_changes,
     due,
     manifest_of,
     manifest_rows,
     materialised,
-    placed,
     progress_at,
-    put_fresh,
-    put_newest,
-    read_entries,
-    read_places,
     room_after,
 )
 from eventlog.tasks import REFERRED, refer
+from eventlog.trails import DroppedError, read_entries, read_places
 from eventlog.trunk import Trunk, pruned, read_trunk, trunk_of, was_pruned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from eventlog.codec import Codec
+    from eventlog.entries import Change, Entries
     from eventlog.records import Body
-    from eventlog.snapshots import Change, Entries
     from eventlog.storage import Storage
     from eventlog.tasks import Kept
 

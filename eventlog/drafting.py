@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from eventlog import delta
 from eventlog.branches import Alike, Draft
 from eventlog.codec import MSGPACK
+from eventlog.entries import INLINE, advanced, apply_changes, decoded_value, is_read
 from eventlog.errors import InvalidInputError, TooLargeError, UnknownTypeError
 from eventlog.events import OPERATIONS, Update
 from eventlog.ids import check_id
 from eventlog.shadow import shadow_of
-from eventlog.snapshots import INLINE, advanced, apply_changes, decoded_value, is_read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -16,6 +16,7 @@ from eventlog.branches import MAIN, Branches, Draft, EventFacts
 from eventlog.catalog import plain_name
 from eventlog.diff import Diff, compare
 from eventlog.drafting import Drafts, accept, value_at
+from eventlog.entries import advanced, apply_changes, is_newest_read, placed
 from eventlog.errors import (
     ConflictError,
     CorruptionError,
@@ -29,20 +30,11 @@ from eventlog.ids import check_id
 from eventlog.layout import EVENT, MANIFEST, SNAPSHOT, all_of, head_key, id_key, place_of, segment_key
 from eventlog.pruning import forget, prune
 from eventlog.records import read_event
-from eventlog.snapshots import (
-    add_up,
-    advanced,
-    apply_changes,
-    is_newest_read,
-    placed,
-    play,
-    progress_at,
-    room_after,
-    take_over,
-)
+from eventlog.snapshots import add_up, play, progress_at, room_after
 from eventlog.state import State
 from eventlog.stretches import Stretches
 from eventlog.tasks import Anchor, TaskWrites
+from eventlog.trails import take_over
 from eventlog.trunk import pruned, read_trunk, was_pruned
 
 if TYPE_CHECKING:
@@ -50,10 +42,11 @@ if TYPE_CHECKING:
 
     from eventlog.branches import Tip
     from eventlog.codec import Codec
+    from eventlog.entries import Entries
     from eventlog.events import Limits, RunName
     from eventlog.lineage import Segment
     from eventlog.records import Body
-    from eventlog.snapshots import Entries, Progress
+    from eventlog.snapshots import Progress
     from eventlog.storage import Storage
     from eventlog.tasks import Kept
 

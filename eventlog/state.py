@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from eventlog.snapshots import decoded_value, is_read
+from eventlog.entries import decoded_value, is_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from eventlog.branches import Branches
+    from eventlog.entries import Entries
     from eventlog.events import Event
-    from eventlog.snapshots import Entries
 
 
 class State(Mapping[str, Any]):

@@ -10,26 +10,17 @@ import threading
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from eventlog.entries import Played, bring_up, how_alike, put_fresh, put_newest, writes_in
 from eventlog.layout import place_of
 from eventlog.records import bodies, event_of, fields_in
-from eventlog.snapshots import (
-    Played,
-    bring_up,
-    how_alike,
-    manifest_at,
-    manifest_entries,
-    put_fresh,
-    put_newest,
-    records_between,
-    writes_in,
-)
+from eventlog.snapshots import manifest_at, manifest_entries, records_between
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from eventlog.branches import Branches
+    from eventlog.entries import Entries
     from eventlog.records import Body
-    from eventlog.snapshots import Entries
 
 KEPT_BYTES: Final = 512 << 10
 """About the memory that one handle takes for them: a thread of a thousand checkpoints whose state is small fits.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.catalog import plain_name, read_listing
 from eventlog.codec import known_codec
+from eventlog.entries import Place, advanced, apply_changes, decoded_value, placed, same_bytes
 from eventlog.errors import (
     ClosedError,
     CorruptionError,
@@ -64,18 +65,9 @@ from eventlog.records import (
     unseal_fields,
     where,
 )
-from eventlog.snapshots import (
-    DroppedError,
-    Place,
-    advanced,
-    apply_changes,
-    decoded_value,
-    manifest_entries,
-    placed,
-    read_entries,
-    same_bytes,
-)
+from eventlog.snapshots import manifest_entries
 from eventlog.tasks import references
+from eventlog.trails import DroppedError, read_entries
 from eventlog.trunk import read_trunk
 
 if TYPE_CHECKING:
@@ -83,10 +75,10 @@ if TYPE_CHECKING:
 
     from eventlog.catalog import Catalog, Listing
     from eventlog.codec import Codec
+    from eventlog.entries import Entries
     from eventlog.events import RunName
     from eventlog.lineage import Segment
     from eventlog.owners import Owner
-    from eventlog.snapshots import Entries
     from eventlog.storage import Storage
     from eventlog.trunk import Trunk
 

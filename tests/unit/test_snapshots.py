@@ -12,6 +12,7 @@ import pytest
 
 from eventlog import CorruptionError, Delete, EventLog, Extend, Merge, Splice, snapshots
 from eventlog.codec import MSGPACK
+from eventlog.entries import Entry, Trail
 from eventlog.layout import place_of
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
@@ -360,7 +361,7 @@ def test_a_large_value_that_lies_where_it_lay_is_read_once() -> None:
 
 def test_more_large_channels_due_at_once_than_fit_one_number_of_two_bytes() -> None:
     """A run may have more channels than one event may write."""
-    entry = snapshots.Entry(4, 700, 10_000, MSGPACK.encode(["x" * 700]), None, snapshots.Trail(None, 0, 0, 0))
+    entry = Entry(4, 700, 10_000, MSGPACK.encode(["x" * 700]), None, Trail(None, 0, 0, 0))
     entries = {f"c{i}": entry for i in range(70_000)}
     puts, _ = snapshots.materialised(1, (0, 5), entries, MSGPACK)
     assert len({key for key, _ in puts}) == 70_001
