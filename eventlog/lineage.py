@@ -91,8 +91,7 @@ class Lineage:
             key = segment_key(self._run, number)
             record = self._storage.get([key])[0]
             if record is None:
-                msg = f"segment {number} is gone: the run was deleted"
-                raise NotFoundError(msg)
+                raise _gone(number)
             return self.known(number, record)
         return self._known[number]
 
@@ -180,8 +179,14 @@ def segment_record(run: int, segment: Segment) -> tuple[bytes, bytes]:
 def _read(key: bytes, number: int, record: bytes) -> Segment:
     fields = unseal_fields(key, record)
     if not fields:
-        raise NotFoundError(f"segment {number} is gone: the run was deleted")
+        raise _gone(number)
     branch, numbers, origin = fields[:3]
     parent, base_seq, base_step, base_digest, depth, jump, jump_seq, jump_step = _numbers.unpack(numbers)
     base = (base_seq, base_step, base_digest)
     return Segment(number, branch, parent, *base, depth, jump, jump_seq, jump_step, origin)
+
+
+def _gone(number: int) -> NotFoundError:
+    """The error of a segment that has no record: the first one goes with the run, another one with its branch, too."""
+    or_branch = f", or this branch of it (segment {number}) was deleted or pruned" if number else ""
+    return NotFoundError(f"the run was deleted{or_branch}; open it again and look")
