@@ -484,7 +484,9 @@ class LocalStorage:
         # a range lies within one kind of key
         rest = [(start, end if end[:1] == start[:1] else min(end, _behind(start[:1]))) for start, end in ranges]
         while rest and (left is None or left > 0):
-            page, rest = self._page(rest, size if left is None else min(left, size), reverse=reverse)
+            count = size if left is None else min(left, size)
+            page, left_of = self._page(rest[:count], count, reverse=reverse)  # not all: they may be many
+            rest = left_of + rest[count:]
             left = None if left is None else left - len(page)
             size = _PAGE_PAIRS
             yield from page

@@ -684,6 +684,25 @@ class TestBeyond:
             assert list(log.scan([(key, KEY + b"\xff")])) == [(key, b"")]
         assert asked == ["last_key"]
 
+    def test_each_of_many_ranges_is_looked_at_about_once(self, open_log, monkeypatch):
+        """A list that grew at every other event is read by as many; to look at all for each page is their square."""
+        log, count = open_log("normal"), 3000
+        log.commit([(KEY + b"%05d" % n, b"") for n in range(2 * count)])
+        log._fold()
+        pages, asked = LmdbStorage.pages, list[int]()
+
+        def counted(storage: LmdbStorage, ranges: Any, *args: Any, **options: Any) -> Any:
+            asked.append(len(ranges))
+            return pages(storage, ranges, *args, **options)
+
+        monkeypatch.setattr(LmdbStorage, "pages", counted)
+        keys = [KEY + b"%05d" % n for n in range(0, 2 * count, 2)]
+        for reverse in (False, True):
+            asked.clear()
+            order = keys[::-1] if reverse else keys
+            assert [key for key, _ in log.scan([(key, key + b"\0") for key in order], reverse=reverse)] == order
+            assert sum(asked) < 1.5 * count
+
     @pytest.mark.parametrize("call", ["last_key", "marked"])
     def test_a_get_is_from_one_moment_though_all_is_changed_and_folded_within(self, open_log, monkeypatch, call):
         """Whoever reads has looked at the layers and is about to look at LMDB; just then somebody else is quick."""
