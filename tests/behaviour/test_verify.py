@@ -334,6 +334,24 @@ def test_what_is_whole_is_read_once_and_what_is_damaged_twice(storage: Storage) 
     assert broken.keys_read["E"] <= 2 * 5 + 1  # the id that names it is looked for
 
 
+@pytest.mark.parametrize("each", [1, 300])
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_one_event_costs_to_verify_does_not_grow_with_the_run(each: int, others: int) -> None:
+    """Lists that are written whole now and then, and that never are; that each event changes, and every other one."""
+    read = []
+    for length in (1000, 4000):
+        counting = CountingStorage(MemoryStorage())
+        with EventLog(counting) as log:
+            writes = [{"items": Extend(["x" * each])}, *[{"n": 1}] * others]
+            log.run("r").append({"items": [], "n": 0})
+            log.run("r").append_many(writes[n % len(writes)] for n in range(length))
+            with counting.counted() as tally:
+                assert list(log.verify()) == []
+        assert tally.keys_read["M"] > length / 100
+        read.append(tally.keys_read.total() / length)
+    assert read[1] < 1.5 * read[0], read
+
+
 @pytest.mark.parametrize("kind", [NAME, BRANCH, SEGMENT])
 def test_what_is_damaged_in_one_run_hides_nothing_of_the_others(storage: Storage, kind: bytes) -> None:
     log = EventLog(storage)
