@@ -6,27 +6,32 @@ A writer's commits are recorded, and then done again between the reads of `verif
 from __future__ import annotations
 
 import random
+import re
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
-from eventlog import EventLog, Extend, Merge, NotFoundError, TaskWrite
+from eventlog import MSGPACK, EventLog, Extend, Merge, NotFoundError, TaskWrite
 from eventlog.errors import CorruptionError, StorageError
 from eventlog.layout import (
     BRANCH,
     EVENT,
+    MANIFEST,
     NAME,
     PART,
     RUN_KINDS,
     SEGMENT,
+    SNAPSHOT,
+    all_of,
     branch_key,
     event_key,
     name_key,
     owner_key,
     place_of,
 )
-from eventlog.records import seal_fields, unseal_fields, where
+from eventlog.records import scalars, seal, seal_fields, unseal, unseal_fields, where
 from eventlog.storage.memory import MemoryStorage
 from tests.behaviour.test_copies import Failing
 from tests.counting import CountingStorage, everything
@@ -332,6 +337,58 @@ def test_what_is_whole_is_read_once_and_what_is_damaged_twice(storage: Storage) 
     with counted.counted() as broken:
         assert list(log.verify())
     assert broken.keys_read["E"] <= 2 * 5 + 1  # the id that names it is looked for
+
+
+def told(row: list[Any]) -> Iterator[list[Any]]:
+    """What else a manifest could say of a channel."""
+    if len(row) == 3:  # small, where it was set
+        yield [*row[:2], MSGPACK.encode("else")]
+    else:
+        place, bounds = row[2], row[5] if len(row) > 5 else None
+        if isinstance(place, list):
+            yield [*row[:2], [0, 0, 0, 0, 9], *row[3:]]  # the part of another event
+        else:
+            yield [*row[:2], MSGPACK.encode(["else"]), *row[3:]]
+        if bounds is not None and bounds[1] < bounds[2]:
+            yield [*row[:5], [*bounds[:-1], bounds[-1] - 1]]
+            yield [*row[:5], [bounds[0], bounds[1] + 1, *bounds[2:]]]
+            if isinstance(place, list):
+                yield row[:5]
+
+
+def test_a_manifest_that_says_what_the_events_do_not_is_found() -> None:
+    storage = MemoryStorage()
+    with EventLog(storage) as log:
+        run = log.run("r")
+        run.append({"n": 0, "list": [], "part": ["x" * 2000], "often": [], "rest": "y" * 2000})
+        for n in range(600):
+            run.append({"n": n, "list": Extend(["z" * 300]), "often": Extend([n]), "part": Extend([n] * (n % 50 == 0))})
+        assert list(log.verify()) == []
+        manifests = list(storage.scan([all_of(MANIFEST, run._branches.run)]))
+        assert list(storage.scan([all_of(SNAPSHOT, run._branches.run)]))
+        tried = 0
+        for key, record in [manifests[2], manifests[-1]]:
+            rows = msgpack.unpackb(unseal(key, record))
+            for index, row in enumerate(rows):
+                for other in told(row):
+                    storage.commit([(key, seal(key, scalars([*rows[:index], other, *rows[index + 1 :]])))])
+                    [problem] = log.verify()
+                    assert problem.what == f"channel {row[0]!r} has another value than the events say", (row, other)
+                    tried += 1
+            storage.commit([(key, seal(key, scalars(rows[::-1])))])
+            [problem] = log.verify()
+            assert problem.what == "it lists other channels than the events"
+            storage.commit([(key, record)])
+        assert tried > 10
+        for key, record in storage.scan([all_of(SNAPSHOT, run._branches.run)]):
+            storage.commit([(key, seal(key, MSGPACK.encode([1, 2, 3])))])
+            found = [problem.what for problem in log.verify()]
+            assert found
+            assert all(
+                re.fullmatch("channel '(often|part)' has another value than the events say", each) for each in found
+            )
+            storage.commit([(key, record)])
+        assert list(log.verify()) == []
 
 
 @pytest.mark.parametrize("each", [1, 300])
