@@ -408,7 +408,8 @@ def step_to(key: Any) -> str:
     """A key as part of a path: short, and without running code of the key's class."""
     if type(key) is str:
         return f".{key[:_SHOWN]}"
-    return f"[{key!r:.{_SHOWN}}]" if type(key) in _SCALARS else f"[{_name(type(key))}]"
+    is_shown = type(key) in _SCALARS and (type(key) is not int or -_INT64 <= key < _INT64)  # Python writes no huge ones
+    return f"[{key!r:.{_SHOWN}}]" if is_shown else f"[{_name(type(key))}]"
 
 
 _SHOWN: Final = 40

@@ -476,6 +476,8 @@ def _applied_all(value: Any, code: int, payloads: list[bytes], codec: Codec) -> 
     if code == EXTEND:
         value.extend(chain.from_iterable(decoded_all(payloads, codec)))
         return value
+    if code == TEXT:
+        return value + "".join(decoded_all(payloads, codec))
     if code == MERGE:
         flat = [*chain.from_iterable(msgpack.unpackb(array(payloads)))]
         if SETS.issuperset(flat[1::3]) and _STR.issuperset(map(type, flat[::3])):

@@ -61,9 +61,10 @@ class Naming:
         keys = [id_key(self._run, event_id, owner) for event_id in event_ids for owner, _ in bounds]
         records = self._storage.get(keys) if keys else []
         found: list[list[int] | None] = []
-        for begin in range(0, len(keys), len(bounds)):
+        pairs = zip(keys, records, strict=True)
+        for _ in event_ids:
             entry: list[int] | None = None
-            for (_, bound), key, record in zip(bounds, keys[begin:], records[begin:], strict=False):
+            for (_, bound), (key, record) in zip(bounds, [*islice(pairs, len(bounds))], strict=True):
                 entry = self._seen(unseal_fields(key, record), bound, forgotten=forgotten) if record else None
                 if entry is not None:
                     break

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventlog.branches import MAIN
 from eventlog.burial import SWEEP_KEYS, names_of_segment
+from eventlog.entries import Played, bring_up
 from eventlog.errors import ConflictError, CorruptionError, ExpectationError, NotFoundError
 from eventlog.layout import (
     CHILD,
@@ -40,8 +41,8 @@ from eventlog.layout import (
 from eventlog.lineage import segment_record
 from eventlog.naming import bare, places_in
 from eventlog.owners import all_owners
-from eventlog.records import read_event, seal_fields, unseal_fields
-from eventlog.snapshots import manifest_of, manifest_rows, progress_at, whole_entries
+from eventlog.records import bodies, read_event, read_head, seal_fields, unseal_fields
+from eventlog.snapshots import MAX_SEGMENTS, manifest_of, manifest_rows, progress_at, room_after, whole_entries
 from eventlog.tasks import Anchor, awaited, references
 from eventlog.trunk import Trunk, read_trunk
 
@@ -100,9 +101,9 @@ def _forget(branches: Branches, tasks: TaskWrites, event_id: str, *, is_end: boo
 def _ends(branches: Branches, going: set[Place], needed: set[Place]) -> set[Place]:
     """Those of some places behind which nothing stays: no event that its id names or that is needed, no branch."""
     ends: set[Place] = set()
-    for number in {segment for segment, _ in going}:
-        first = min(seq for segment, seq in going if segment == number)
-        ends |= _ends_of(branches, (number, first), going, needed)
+    firsts = dict(sorted(going, reverse=True))  # of each segment the least seq comes last
+    for begin in firsts.items():
+        ends |= _ends_of(branches, begin, going, needed)
     return ends
 
 
@@ -169,6 +170,8 @@ def _pruned(
     gone = _measured(branches, plan, late)
     _remove(branches, list(_garbage(branches, plan)), trunk)
     _remove_late(branches, late)
+    with suppress(ExpectationError, CorruptionError, NotFoundError):  # the events say the same
+        _put_manifests(branches, plan, epoch)
     return gone
 
 
@@ -377,6 +380,41 @@ def _remove(branches: Branches, pairs: list[Pair], trunk: bytes | None) -> None:
         some = pairs[begin : begin + SWEEP_KEYS]
         renamed = {name: record for name, record in some if name[:1] == ID}  # one may name something anew
         branches.storage.commit([], [name for name, _ in some], {key: trunk, **renamed})
+
+
+def _put_manifests(branches: Branches, plan: _Plan, epoch: bytes | None) -> None:
+    """Write manifests along what stays, in the stead of those that named what is gone: else all is read from the trunk.
+
+    No snapshots: under their keys others lay, which handles that know of those would take them for. And only where
+    events were before, for whoever writes others puts manifests and snapshots himself. Nobody has deleted, copied or
+    pruned the run meanwhile.
+
+    Raises:
+        ExpectationError: somebody has.
+        CorruptionError: what stays is damaged.
+        NotFoundError: the run was deleted.
+    """
+    run, storage = branches.run, branches.storage
+    expect = {key: storage.get([key])[0] for key in (trunk_key(run), segment_key(run, 0))} | {owner_key(run, 0): epoch}
+    puts: list[Pair] = []
+    for number, first in sorted(plan.firsts.items()):  # what a segment begins at lies in one that was made before
+        head = plan.seen.get(head_key(run, number))
+        if head is None:
+            continue
+        segment = branches.lineage.segment(number)
+        is_trunks = number == plan.trunk[0]
+        before = plan.trunk if is_trunks else (segment.parent, segment.base_seq)
+        entries, since, manifest, crossed = progress_at(storage, branches.lineage, run, before)
+        crossed += not is_trunks
+        events = storage.scan([places(EVENT, run, number, first + is_trunks, read_head(head))])
+        for key, record, fields in bodies(events):
+            since += bring_up(entries, [Played(place_of(key), len(record), fields)])
+            if since >= room_after(manifest) or crossed >= MAX_SEGMENTS:
+                puts.append(manifest_of(manifest_key(run, *place_of(key)), manifest_rows(entries)))
+                since, manifest, crossed = 0, len(puts[-1][1]), 0
+        if puts:
+            storage.commit(puts, (), expect)
+            puts = []
 
 
 def _late(branches: Branches, newest: str) -> Iterator[Pair]:

@@ -887,7 +887,7 @@ class Run:
             apply_changes(entries, changed)
             unread = [channel for channel in changed if channel in entries and not is_newest_read(entries[channel])]
             if unread:
-                entries.update(branches.read(at, entries, unread))
+                entries.update(branches.read_newest(at, entries, unread))
             add_up(entries, changed, self._codec)
             yield (event := self._branches.event_of(at, read)), State(event, dict(entries), branches)
 
