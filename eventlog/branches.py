@@ -916,8 +916,9 @@ class Branches:
         for n, (channel, write) in enumerate(writes, len(plain) // 3):
             if len(write[1]) >= REFERRED:
                 payloads[channel] = (n, write[1])
+        near: dict[str, int] = {}
         for kept in tip.kept.values() if payloads else ():
-            pair = refer(kept, at, payloads)
+            pair = refer(kept, at, payloads, near)
             if pair is not None:
                 batch.puts.append(pair)
                 batch.expect[kept.key] = kept.record

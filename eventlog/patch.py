@@ -16,29 +16,33 @@ _LEAST: Final = 32
 _DEPTH: Final = 2
 
 
-def patch(source: bytes, target: bytes) -> list[bytes | int] | None:
-    """Pieces that make `target` of `source`; None if they would not be clearly smaller than `target`."""
+def patch(source: bytes, target: bytes, near: int = 0) -> list[bytes | int] | None:
+    """Pieces that make `target` of `source`; None if they would not be clearly smaller than `target`.
+
+    What lies behind `near` is looked at first: what thousands of tasks wrote is in one value, one after another.
+    """
     if len(target) <= _LEAST:
         return None
     if source == target:
         return [0, len(target)]
-    pieces = _pieces(source, target, _DEPTH)
+    pieces = _pieces(source, target, near, _DEPTH)
     kept = sum(len(piece) if isinstance(piece, bytes) else 4 for piece in pieces)
     return pieces if kept * 2 <= len(target) else None
 
 
-def _pieces(source: bytes, target: bytes, depth: int) -> list[bytes | int]:
+def _pieces(source: bytes, target: bytes, near: int, depth: int) -> list[bytes | int]:
     """A common start, a common end, and of what lies between the stretches that are found elsewhere."""
     start = _long(_common_start(source, target))
-    end = _long(_common_end(source[start:], target[start:]))
+    rest = max(0, min(len(source), len(target)) - start)
+    end = _long(_common_end(source[len(source) - rest :], target[len(target) - rest :]))
     middle = target[start : len(target) - end]
     pieces: list[bytes | int] = [0, start] if start else []
-    found = _stretch(source, middle) if depth else None
+    found = _stretch(source, middle, near) if depth else None
     if found is not None:
         begin, at, size = found
-        pieces += _pieces(source, middle[:at], depth - 1)
+        pieces += _pieces(source, middle[:at], near, depth - 1)
         pieces += [begin, size]
-        pieces += _pieces(source, middle[at + size :], depth - 1)
+        pieces += _pieces(source, middle[at + size :], near, depth - 1)
     elif middle:
         pieces.append(middle)
     return [*pieces, len(source) - end, end] if end else pieces
@@ -62,18 +66,27 @@ def patched(source: bytes, pieces: list[bytes | int]) -> bytes:
     return b"".join(made)
 
 
-def _stretch(source: bytes, target: bytes) -> tuple[int, int, int] | None:
+def behind(pieces: list[bytes | int]) -> int:
+    """Where in the source the stretch ends that is copied last; 0 if none is."""
+    numbers = [piece for piece in pieces if isinstance(piece, int)]
+    return sum(numbers[-2:])
+
+
+def _stretch(source: bytes, target: bytes, near: int) -> tuple[int, int, int] | None:
     """A long stretch of both: where it begins in `source`, where in `target`, and its length."""
     best: tuple[int, int, int] | None = None
     for probe in range(1, _PROBES + 1) if len(target) >= _PROBE else ():
         at = (len(target) - _PROBE) * probe // (_PROBES + 1)
         if best is not None and best[1] <= at < best[1] + best[2]:
             continue
-        begin = source.find(target[at : at + _PROBE])
+        sought = target[at : at + _PROBE]
+        begin = source.find(sought, near)
+        begin = source.find(sought, 0, near + _PROBE) if begin < 0 else begin
         if begin < 0:
             continue
-        back = _common_end(source[:begin], target[:at])
-        size = back + _PROBE + _common_start(source[begin + _PROBE :], target[at + _PROBE :])
+        back = _common_end(source[max(0, begin - at) : begin], target[:at])
+        rest = target[at + _PROBE :]
+        size = back + _PROBE + _common_start(source[begin + _PROBE : begin + _PROBE + len(rest)], rest)
         if size >= max(_LEAST, 0 if best is None else best[2]):
             best = (begin - back, at - back, size)
     return best

@@ -45,7 +45,7 @@ from eventlog.layout import (
     waiting_start,
 )
 from eventlog.owners import read_owner
-from eventlog.patch import patch, patched
+from eventlog.patch import behind, patch, patched
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
@@ -493,20 +493,22 @@ def references(key: bytes, record: bytes) -> Iterator[tuple[tuple[int, int], int
             yield (payload[0], payload[1]), payload[2]
 
 
-def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]]) -> Pair | None:
+def refer(kept: Kept, at: tuple[int, int], payloads: dict[str, tuple[int, bytes]], near: dict[str, int]) -> Pair | None:
     """The record of a task that names an event's payloads where they say what it wrote; None if none does.
 
     Args:
         kept: the record as it is.
         at: the event's segment and seq.
         payloads: per channel, the number of the event's write and its payload.
+        near: per channel, behind what of the payload it is looked for first; is moved on.
     """
     slots: Slots | None = None
     for slot, (channel, payload, path) in kept.slots.items():
         if channel in payloads and isinstance(payload, bytes) and len(payload) >= REFERRED:
             n, written = payloads[channel]
-            pieces = patch(written, payload)
+            pieces = patch(written, payload, near.get(channel, 0))
             if pieces is not None:
+                near[channel] = behind(pieces)
                 slots = dict(kept.slots) if slots is None else slots
                 slots[slot] = (channel, [*at, n, pieces], path)
     key = kept.stands or kept.key

@@ -48,6 +48,27 @@ def test_what_is_kept_stays_and_the_rest_is_gone(log):
     assert len([key for key in everything(log._storage) if key[:1] == b"E"]) == 3
 
 
+@pytest.mark.parametrize("forks", [0, 20])
+def test_an_old_state_costs_no_more_because_much_was_kept(log, forks):
+    run = log.run("a")
+    for n in range(1200):
+        run.append({"n": n, "l": Extend([n])} if n else {"n": n, "l": [], "rest": "r" * 3000}, id=f"e{n:05}")
+    branches = [run.fork(at=f"e{800 + n * 18:05}", name=f"fork {n}") for n in range(forks)]
+    for n, branch in enumerate(branches):
+        branch.append_many({"n": -n} for _ in range(30))
+    kept = [f"e{n:05}" for n in range(400, 1200)] + [branch.head.id for branch in branches]
+    run.prune(kept)
+    for where in ["e00400", "e00401", "e00900", "e01199", *kept[800:]]:
+        fresh = log.run("a")
+        with log._storage.counted() as tally:
+            state = fresh.at(where)
+            items = state["l"]
+        assert tally.keys_read["E"] < 150 + len(items), (where, tally)  # the list is its events
+        assert items == list(range(1, len(items) + 1))
+        assert where not in kept[:800] or (state["n"], len(items)) == (int(where[1:]), int(where[1:]))
+        assert state["rest"] == "r" * 3000
+
+
 def test_a_branch_whose_fork_was_pruned_begins_the_run(log):
     run = grown(log.run("a"), 10)
     fork = grown(run.fork("e00004", "side"), 15, begin=10)

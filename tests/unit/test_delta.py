@@ -464,6 +464,12 @@ class TestOperations:
             run.append({"channel": operation})
             return log.run("r").state["channel"]
 
+    def test_a_text_is_put_together_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each time anew it costs the square of its length."""
+        monkeypatch.delattr(delta, "applied")
+        chunks = [(delta.TEXT, MSGPACK.encode(f"{n},")) for n in range(100)]
+        assert delta.replayed("begin ", chunks, MSGPACK) == "begin " + "".join(f"{n}," for n in range(100))
+
     def test_each(self) -> None:
         assert self.apply([1], Extend([2, 3])) == [1, 2, 3]
         assert self.apply([1], Extend((2,))) == [1, 2]

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventlog.codec import MSGPACK
-from eventlog.patch import patch, patched
+from eventlog.patch import behind, patch, patched
 from tests.counting import patience
 
 LONG = bytes(range(256)) * 4
@@ -77,6 +77,22 @@ class TestAnyBytes:
         source, target = pair
         size(source, target)
         size(target, source)
+
+    @given(relatives(), st.integers(0, 500))
+    @settings(max_examples=150, deadline=None)
+    def test_wherever_one_looks_first(self, pair: tuple[bytes, bytes], near: int) -> None:
+        source, target = pair
+        pieces = patch(source, target, near)
+        assert pieces is None or patched(source, pieces) == target
+
+    def test_one_after_the_other_each_is_found_behind_the_one_before(self) -> None:
+        parts = [MSGPACK.encode([prose(n % 3)]) for n in range(12)]  # each is there again, and the nearest one is meant
+        source, near = b"".join(part[1:] for part in parts) + b"end", 0
+        for part in parts:
+            pieces = patch(source, part, near)
+            assert pieces is not None
+            assert pieces[-2:] == [near, len(part) - 1]
+            near = behind(pieces)
 
     @given(st.integers(0, 99), st.integers(64, 3000), st.integers(0, 60), st.integers(0, 60))
     @settings(max_examples=150, deadline=None)

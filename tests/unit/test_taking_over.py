@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import EventLog, Extend, Merge, Splice
+from eventlog import EventLog, Extend, Merge, Splice, entries, trails
 from eventlog.storage.memory import MemoryStorage
 from tests.counting import CountingStorage
 from tests.strict import strictly_equal
@@ -105,3 +105,26 @@ def test_from_anywhere_to_anywhere_with_whatever_was_read(story, seed):
         state, then = run.at(name), states[name]
         for channel in rng.sample([*then], rng.randint(0, len(then))):
             assert strictly_equal(state[channel], then[channel]), (name, channel)
+
+
+def test_a_replay_touches_only_what_each_event_says(monkeypatch):
+    """To put the deltas of all events before together at each costs the square of their number."""
+    storage = CountingStorage(MemoryStorage())
+    run = opened(storage)
+    run.append({"items": []})
+    run.append_many({"items": Extend(["x" * 1200])} for _ in range(300))
+    flat = entries.flat_ops
+
+    def counted(*args):
+        ops = flat(*args)
+        touched.append(len(ops))
+        return ops
+
+    touched: list[int] = []
+    for room in (entries, trails):
+        monkeypatch.setattr(room, "flat_ops", counted)
+    with storage.counted() as tally:
+        for n, (_, state) in enumerate(opened(storage).replay()):
+            assert n % 100 or len(state["items"]) == n
+    assert sum(touched) < 2000, touched
+    assert tally.keys_read["P"] <= 310, tally
