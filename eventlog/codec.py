@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 200
 """Containers within containers. Source: reliability bounds; far above real states, far below any C stack."""
 
-_SET_DEPTH: Final = 9
+SET_DEPTH: Final = 9
 """A set counts as ten containers: putting its members in order takes real recursion."""
 
 _TUPLE, _SET, _FROZENSET, _INT, _BYTEARRAY, _DATETIME, _DATE, _TIME, _TIMEDELTA = range(1, 10)
@@ -215,7 +215,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     elif cls in (list, tuple):
         items = value
     elif cls in (set, frozenset):
-        items, depth = value, depth + _SET_DEPTH
+        items, depth = value, depth + SET_DEPTH
     elif dataclasses.is_dataclass(cls) and cls not in _by_type:
         items = dataclass_fields(value).values()
     elif _is_model(cls) and cls not in _by_type:
@@ -377,7 +377,7 @@ def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
         return TooDeepError(path, f"nested deeper than {MAX_DEPTH}, or contains itself")
     if isinstance(error, UnicodeEncodeError):
         error = ValueError("a string with a lone surrogate has no UTF-8 form; clean it first")
-    for step, item in _children(value):
+    for step, item in children(value):
         try:
             _pack(item if _is_plain(item, 0) else _shielded(item))
         except (TypeError, ValueError, OverflowError, _DeepError, RecursionError) as inner:
@@ -386,7 +386,8 @@ def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
     return UnserializableError(path, why)
 
 
-def _children(value: Any) -> list[tuple[str, Any]]:
+def children(value: Any) -> list[tuple[str, Any]]:
+    """What a value holds, each with its step of a path; nothing of one that holds nothing, or is of no known type."""
     if type(value) is dict:
         keys = [(f" (key of type {_name(type(key))})", key) for key in value]
         return keys + [(step_to(key), item) for key, item in value.items()]

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgpack
 
 from eventlog.align import Edit, spliced
-from eventlog.codec import IMMUTABLE, MAX_DEPTH, decoded_all, step_to
+from eventlog.codec import IMMUTABLE, MAX_DEPTH, SET_DEPTH, children, decoded_all, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
 from eventlog.flat import PLAIN_KEYS
@@ -408,11 +408,15 @@ def _net(write: Write, old: Any, codec: Codec) -> Write:
 
 
 def _height(value: Any) -> int:
-    """Containers within containers; the codec has bounded it already."""
-    items = value.values() if type(value) is dict else value if type(value) in (list, tuple) else None
-    if items is None:
-        return 0
-    return 1 + max((_height(item) for item in items if type(item) not in IMMUTABLE), default=0)
+    """Containers within containers, as the codec counts them; it has bounded them already."""
+    cls = type(value)
+    if cls is dict or cls in (list, tuple):
+        own, items = 1, value.values() if cls is dict else value
+    else:
+        own, items = 1 + SET_DEPTH * (cls in (set, frozenset)), [item for _, item in children(value)]
+        if not items:
+            return 0
+    return own + max((_height(item) for item in items if type(item) not in IMMUTABLE), default=0)
 
 
 def _at(path: str, key: Any) -> str:

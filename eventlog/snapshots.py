@@ -39,7 +39,7 @@ from eventlog.entries import (
     encoded_value,
     is_read,
 )
-from eventlog.errors import CorruptionError
+from eventlog.errors import CorruptionError, TooDeepError
 from eventlog.layout import EVENT, MANIFEST, manifest_key, place_of, places
 from eventlog.records import bodies, scalars, seal, unseal
 from eventlog.trunk import pruned, read_trunk, was_pruned
@@ -98,7 +98,11 @@ def materialised(
     rows: dict[str, list[Any]] = {}
     for channel, entry in entries.items():
         if entry.trail is not None and entry.debt >= entry.size:
-            full = encoded_value(entry, codec)
+            try:
+                full = encoded_value(entry, codec)
+            except TooDeepError:  # as a whole: what changed it was not, each by itself, and says the same
+                rows[channel] = _listed(channel, entry)
+                continue
             place = None if len(full) <= INLINE else Place(SNAPSHOT, *at, len(puts), len(full))
             entry = moved[channel] = Entry(entry.kind, len(full), 0, full, place)  # noqa: PLW2901 (so it is listed)
             if place is not None:

@@ -30,6 +30,7 @@ from eventlog import (
 )
 from eventlog.codec import MAX_DEPTH, MSGPACK
 from eventlog.shadow import shadow_of
+from eventlog.storage.memory import MemoryStorage
 from tests.engines import DEEP
 from tests.strict import Note, Point, hashables, json_values, strictly_equal, values
 
@@ -310,6 +311,22 @@ class TestFound:
                 continue
             assert write is not None
             MSGPACK.encode(after(old, write))
+
+    @pytest.mark.parametrize(
+        ("wrap", "most"),
+        [(lambda v: [v], 199), (lambda v: {"k": v}, 199), (Point, 199), (lambda v: frozenset([v]), 19)],
+    )
+    def test_a_merge_is_refused_where_the_whole_would_be(self, wrap: Any, most: int) -> None:
+        with EventLog(MemoryStorage()) as log:
+            run = log.run("r")
+            run.append({"d": {}})
+            deep: Any = 1
+            for _ in range(most):
+                deep = wrap(deep)
+            with pytest.raises(TooDeepError):
+                run.append({"d": Merge({"x": wrap(deep)})})
+            run.append({"d": Merge({"x": deep})})
+            MSGPACK.encode(run.state["d"])
 
     def test_unserializable_names_the_whole_path(self) -> None:
         old = {"meta": {"m": [1, 2, 3]}}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventlog import CorruptionError, Delete, EventLog, Extend, Merge, Splice, snapshots
+from eventlog import CorruptionError, Delete, EventLog, Extend, Merge, Splice, TooDeepError, snapshots
 from eventlog.codec import MSGPACK
 from eventlog.entries import Entry, Trail
 from eventlog.layout import place_of
@@ -370,3 +370,23 @@ def test_more_large_channels_due_at_once_than_fit_one_number_of_two_bytes() -> N
 def test_the_constants_are_told() -> None:
     with EventLog(MemoryStorage()) as log:
         assert log.stats().constants == snapshots.CONSTANTS
+
+
+def test_a_value_that_cannot_be_written_whole_is_read_from_its_changes(monkeypatch) -> None:
+    """A snapshot is made in somebody's append, who may have nothing to do with it."""
+
+    def too_deep(*_: Any) -> bytes:
+        raise TooDeepError("value", "nested too deep")
+
+    monkeypatch.setattr(snapshots, "encoded_value", too_deep)
+    with EventLog(MemoryStorage()) as log:
+        run = log.run("r")
+        run.append({"d": {}, "other": 0})
+        for n in range(200):
+            run.append({"d": Merge({"n": n})})
+            run.append({"other": n})
+        assert list(log.verify()) == []
+        assert [dict(log.run("r").at(step)) for step in (399, 400)] == [
+            {"d": {"n": 199}, "other": 198},
+            {"d": {"n": 199}, "other": 199},
+        ]
