@@ -350,7 +350,7 @@ class TaskWrites:
         seen: dict[str, Slots] = {}
         if is_known or mark:  # the records first: what is put on them later is not expected
             found_of = {task: self._storage.get(keys) for task, keys in keys_of.items()}
-            seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
+            seen = self._seen(anchor, self._pairs_of(anchor, keys_of, found_of, mark))
         expect: dict[bytes, bytes | None] = dict([alive, (epoch_key, self._epoch)])
         if unnamed is not None:
             expect[unnamed] = None
@@ -373,6 +373,31 @@ class TaskWrites:
         if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
+
+    def _pairs_of(
+        self, anchor: Anchor, keys_of: dict[str, list[bytes]], found_of: dict[str, list[bytes | None]], mark: bytes
+    ) -> list[Pair]:
+        """What some tasks may have written at an anchor, of all epochs; others' writes may be among it.
+
+        However many tasks wrote there, no more is read than there are keys that the records of these may have.
+
+        Args:
+            anchor: what the writes follow.
+            keys_of: per task the keys of this owner and epoch.
+            found_of: what stands under those.
+            mark: of this owner and epoch.
+        """
+        if not mark:
+            found = ((key, found_of[task][n]) for task, keys in keys_of.items() for n, key in enumerate(keys))
+            return [(key, record) for key, record in found if record is not None]
+        epochs = [*self._owners.epochs(_mark.unpack(mark)[1])]
+        most = len(epochs) * sum(map(len, keys_of.values()))
+        pairs = list(self._storage.scan(self._ranges(anchor), limit=most + 1))
+        if len(pairs) <= most:
+            return pairs
+        marks = [_mark.pack(*epoch) if epoch[1] else b"" for epoch in epochs]
+        keys = [key for task in keys_of for each in marks for key in self._keys(anchor, task, each)]
+        return [(key, record) for key, record in zip(keys, self._storage.get(keys), strict=True) if record is not None]
 
     def closed(self, anchor: Anchor, *, keep: bool) -> tuple[list[Pair], list[bytes], dict[bytes, bytes | None]]:
         """What to put, delete and expect so that the event's id may be given to another one.
