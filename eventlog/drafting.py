@@ -13,7 +13,7 @@ from eventlog import delta
 from eventlog.branches import Alike, Draft
 from eventlog.codec import MSGPACK
 from eventlog.entries import INLINE, advanced, apply_changes, decoded_value, is_read
-from eventlog.errors import InvalidInputError, TooLargeError, UnknownTypeError
+from eventlog.errors import InvalidInputError, TooDeepError, TooLargeError, UnknownTypeError, UnserializableError
 from eventlog.events import OPERATIONS, Update
 from eventlog.ids import check_id
 from eventlog.shadow import shadow_of
@@ -210,10 +210,22 @@ class Drafts:
             check_id("channel", channel)
             return delta.first_set(value, self._bare, path)
         try:
-            shadow = self.shadow(branches, tip, channel)
+            return delta.difference(self.shadow(branches, tip, channel), value, self._bare, path)
         except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
             return delta.first_set(value, self._bare, path)
-        return delta.difference(shadow, value, self._bare, path)
+        except TooDeepError as error:
+            return self._whole(value, path, error)
+
+    def _whole(self, value: Any, path: str, error: TooDeepError) -> delta.Write:
+        """The write that sets a value that is too deep for a change: a codec may take deeper ones, as it did before.
+
+        Raises:
+            TooDeepError: `error`, if this one does not.
+        """
+        try:
+            return delta.first_set(value, self._bare, path)
+        except UnserializableError:
+            raise error from None
 
     def shadow(self, branches: Branches, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""

@@ -1044,6 +1044,28 @@ def test_s34_a_value_that_contains_itself_is_refused(saver):
     assert ids(saver, config()) == ["a"]
 
 
+def deep(depth: int, leaf: Any) -> Any:
+    for _ in range(depth):
+        leaf = {"k": leaf}
+    return leaf
+
+
+@pytest.mark.parametrize("depth", [200, 201, 250])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_s34_a_value_as_deep_as_the_serializer_takes_may_change(both, depth, loaded):
+    for number, name in enumerate("abc"):
+        made = {"x": deep(depth, number), "y": [deep(depth - 1, 0)] * (number + 1), "z": deep(depth, 0)}
+        versions = {"x": number + 1, "y": number + 1, "z": 1}
+        parent = "abc"[number - 1] if number else None
+        both(lambda s, v=made, n=name, p=parent, w=versions: put(again(s) if loaded else s, n, v, w, parent=p))
+        both(lambda saver: values(saver))
+
+
+def again(saver: Any) -> Any:
+    """A saver that remembers nothing; of upstream's, the same."""
+    return EventLogSaver(saver.log) if isinstance(saver, EventLogSaver) else saver
+
+
 def test_s34_a_checkpoint_over_the_limit_is_refused(location):
     with EventLogSaver.from_conn_string(location, max_checkpoint_bytes=5_000) as saver:
         put(saver, "a", {"x": "x" * 3_000})
