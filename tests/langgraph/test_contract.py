@@ -31,11 +31,13 @@ from eventlog import (
     EventLogError,
     InvalidIdError,
     NotFoundError,
+    TooDeepError,
     TooLargeError,
     UnknownTypeError,
     UnserializableError,
 )
 from savers.langgraph import EventLogSaver
+from tests.counting import with_frames_left
 from tests.engines import LOCATIONS
 from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
@@ -1064,6 +1066,16 @@ def test_s34_a_value_as_deep_as_the_serializer_takes_may_change(both, depth, loa
 def again(saver: Any) -> Any:
     """A saver that remembers nothing; of upstream's, the same."""
     return EventLogSaver(saver.log) if isinstance(saver, EventLogSaver) else saver
+
+
+def test_s34_a_value_that_the_call_stack_has_no_room_for_is_refused(saver):
+    values_of = {"a": deep(150, 1), "b": deep(150, 2)}
+    for parent, name in ((None, "a"), ("a", "b")):
+        with pytest.raises(TooDeepError, match="^x"):
+            with_frames_left(200, lambda p=parent, n=name: put(saver, n, {"x": values_of[n]}, {"x": n}, parent=p))
+        assert ids(saver, config()) == [parent][: parent is not None]
+        put(saver, name, {"x": values_of[name]}, {"x": name}, parent=parent)
+        assert values(saver) == {"x": values_of[name]}
 
 
 def test_s34_a_checkpoint_over_the_limit_is_refused(location):
