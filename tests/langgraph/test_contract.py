@@ -1060,7 +1060,7 @@ def test_s34_a_value_as_deep_as_the_serializer_takes_may_change(both, depth, loa
         versions = {"x": number + 1, "y": number + 1, "z": 1}
         parent = "abc"[number - 1] if number else None
         both(lambda s, v=made, n=name, p=parent, w=versions: put(again(s) if loaded else s, n, v, w, parent=p))
-        both(lambda saver: values(saver))
+        both(values)
 
 
 def again(saver: Any) -> Any:
@@ -1071,7 +1071,7 @@ def again(saver: Any) -> Any:
 def test_s34_a_value_that_the_call_stack_has_no_room_for_is_refused(saver):
     values_of = {"a": deep(150, 1), "b": deep(150, 2)}
     for parent, name in ((None, "a"), ("a", "b")):
-        with pytest.raises(TooDeepError, match="^x"):
+        with pytest.raises(TooDeepError, match=r"^x"):
             with_frames_left(200, lambda p=parent, n=name: put(saver, n, {"x": values_of[n]}, {"x": n}, parent=p))
         assert ids(saver, config()) == [parent][: parent is not None]
         put(saver, name, {"x": values_of[name]}, {"x": name}, parent=parent)
