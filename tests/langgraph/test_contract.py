@@ -36,8 +36,9 @@ from eventlog import (
     UnknownTypeError,
     UnserializableError,
 )
+from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver
-from tests.counting import with_frames_left
+from tests.counting import CountingStorage, with_frames_left
 from tests.engines import LOCATIONS
 from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
@@ -782,6 +783,22 @@ def test_s24_an_id_restricts_the_list(both):
     assert both(lambda saver: listed(saver, config("b", ns=None))) == [("t", "", "b"), ("t", "n", "b")]
     assert both(lambda saver: listed(saver, config("nope"))) == []
     assert both(lambda saver: listed(saver, config("b"), limit=0)) == []
+
+
+def test_s24_the_id_is_looked_for_and_no_other():
+    storage = CountingStorage(MemoryStorage())
+    with EventLog(storage) as log:
+        saver, read = EventLogSaver(log), []
+        for count in (5, 50):
+            for number in range(count):
+                put(saver, f"{count:02}.{number:02}", {"x": number})
+            with storage.counted() as tally:
+                assert ids(saver, config("05.02")) == ids(saver, config("05.02"), before=config("05.03")) == ["05.02"]
+                assert ids(saver, config("05.02"), filter={"source": "loop"}) == ["05.02"]
+                assert ids(saver, config("05.02"), before=config("05.02")) == ids(saver, config("nope")) == []
+                assert ids(saver, config("nope"), filter={"source": "loop"}) == []
+            read.append(tally.keys_read["I"])
+        assert read[0] == read[1]
 
 
 def test_s25_each_listed_tuple_is_what_get_tuple_gives(both):
