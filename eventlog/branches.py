@@ -473,10 +473,9 @@ class Branches:
         """A payload that has a key of its own."""
         return read_places(self.storage, self.run, [place])[0]
 
-    def payload(self, at: tuple[int, int], n: int) -> bytes:
-        """The payload of the n-th write of an event."""
-        payload = [change[2] for change in placed(self.event(at)[2].writes, at)][n]
-        return payload if isinstance(payload, bytes) else self.part(payload)
+    def payloads(self, at: tuple[int, int]) -> list[bytes | Place]:
+        """The payloads of an event's writes, in order; of the large ones, where they lie."""
+        return [payload for _, _, payload, _ in placed(self.event(at)[2].writes, at)]
 
     def id_entry(self, event_id: str) -> list[int] | None:
         """Segment and seq of the event that a caller-given id names, then of the first one it ever named."""

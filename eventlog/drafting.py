@@ -13,7 +13,7 @@ from eventlog import delta
 from eventlog.branches import Alike, Draft
 from eventlog.codec import MSGPACK
 from eventlog.entries import INLINE, advanced, apply_changes, decoded_value, is_read
-from eventlog.errors import InvalidInputError, TooLargeError, UnknownTypeError
+from eventlog.errors import InvalidInputError, TooDeepError, TooLargeError, UnknownTypeError, UnserializableError
 from eventlog.events import OPERATIONS, Update
 from eventlog.ids import check_id
 from eventlog.shadow import shadow_of
@@ -183,7 +183,10 @@ class Drafts:
             elif type(value) is not Update:
                 entry = tip.entries.get(channel)
                 known = None if entry is None else _new(_Known, (self, branches, tip, channel, entry.kind))
-                found.append((channel, delta.from_operation(value, known, self._bare, place)))
+                try:
+                    found.append((channel, delta.from_operation(value, known, self._bare, place)))
+                except RecursionError as error:
+                    raise _too_deep(place) from error
             elif (write := self._difference(branches, tip, channel, value.value, place)) is not None:
                 found.append((channel, write))
         return found
@@ -206,14 +209,29 @@ class Drafts:
         return found
 
     def _difference(self, branches: Branches, tip: Tip, channel: str, value: Any, path: str) -> delta.Write | None:
-        if channel not in tip.entries:
-            check_id("channel", channel)
-            return delta.first_set(value, self._bare, path)
         try:
-            shadow = self.shadow(branches, tip, channel)
-        except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
+            if channel not in tip.entries:
+                check_id("channel", channel)
+                return delta.first_set(value, self._bare, path)
+            try:
+                return delta.difference(self.shadow(branches, tip, channel), value, self._bare, path)
+            except UnknownTypeError:  # what is there cannot be read any more, so it can only be replaced
+                return delta.first_set(value, self._bare, path)
+            except TooDeepError as error:
+                return self._whole(value, path, error)
+        except RecursionError as error:
+            raise _too_deep(path) from error
+
+    def _whole(self, value: Any, path: str, error: TooDeepError) -> delta.Write:
+        """The write that sets a value that is too deep for a change: a codec may take deeper ones, as it did before.
+
+        Raises:
+            TooDeepError: `error`, if this one does not.
+        """
+        try:
             return delta.first_set(value, self._bare, path)
-        return delta.difference(shadow, value, self._bare, path)
+        except UnserializableError:
+            raise error from None
 
     def shadow(self, branches: Branches, tip: Tip, channel: str) -> Any:
         """What a channel's next value is compared with; made of its value now, where it was not compared before."""
@@ -270,11 +288,18 @@ def accept(tip: Tip, draft: Draft) -> None:
     for channel in draft.plain[::3]:
         tip.shadows.pop(channel, None)
     for channel, write in draft.writes:
-        shadow = delta.accepted(tip.shadows.get(channel), write)
+        try:
+            shadow = delta.accepted(tip.shadows.get(channel), write)
+        except RecursionError:  # it is recorded, so nothing may fail: the next comparison makes a shadow anew
+            shadow = delta.NO_SHADOW
         if shadow is delta.NO_SHADOW:
             tip.shadows.pop(channel, None)
         else:
             tip.shadows[channel] = shadow
+
+
+def _too_deep(path: str) -> TooDeepError:
+    return TooDeepError(path, "nested too deep, or contains itself")
 
 
 def value_at(branches: Branches, tip: Tip, channel: str) -> Any:

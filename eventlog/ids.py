@@ -14,6 +14,7 @@ from eventlog.errors import InvalidIdError
 MAX_ID_BYTES = 255
 _UUID_CHARS = 36
 _UUID_BYTES = 16
+_SHOWN = 40
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -31,7 +32,8 @@ def check_id(what: str, value: object, max_bytes: int = MAX_ID_BYTES) -> str:
         The same object, unchanged.
 
     Raises:
-        InvalidIdError: not exactly a `str`, empty, too long, not encodable as UTF-8, or with control characters.
+        InvalidIdError: not exactly a `str`, empty, too long, not encodable as UTF-8, or with control characters; says
+            how it begins.
     """
     if type(value) is not str:
         raise InvalidIdError(what, f"must be a str, not {type(value).__name__}")
@@ -39,7 +41,8 @@ def check_id(what: str, value: object, max_bytes: int = MAX_ID_BYTES) -> str:
         return value
     why = _known_why_not(value, max_bytes) if len(value) <= MAX_ID_BYTES else _why_not(value, max_bytes)
     if why:
-        raise InvalidIdError(what, why)
+        shown = repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+        raise InvalidIdError(what, f"{shown} {why}" if value else why)
     return value
 
 

@@ -116,6 +116,12 @@ class Owners:
             self._bounds = {owner.number: line[index - 1].epoch if index else None for index, owner in enumerate(line)}
         return self._bounds
 
+    def epochs(self, newest: int) -> Iterator[tuple[int, int]]:
+        """Whose writes this owner sees of each epoch up to the `newest`, one owner's of each; and the epoch."""
+        for owner in self.line():
+            yield from ((owner.number, epoch) for epoch in range(owner.epoch, newest + 1))
+            newest = owner.epoch - 1
+
     def inherits(self, at: tuple[int, int]) -> bool:
         """Whether an event that another owner wrote was there when this one was made, on the way to a head."""
         return any(at[1] <= owner.limits.get(at[0], -1) for owner in self.line())

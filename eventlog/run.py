@@ -1000,7 +1000,8 @@ class Run:
         branches, known = self._branches, self._task_writes
         if known is None or known.run != branches.run:
             limit, owners = self._limits.value_bytes, branches.owners
-            known = TaskWrites(self._storage, branches.run, self._codec, limit, branches.payload, owners)
+            stored = branches.payloads, branches.part
+            known = TaskWrites(self._storage, branches.run, self._codec, limit, stored, owners)
             self._task_writes = known
         return known
 

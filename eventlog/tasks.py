@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from eventlog.codec import Codec
+    from eventlog.entries import Place
     from eventlog.owners import Owners
     from eventlog.storage import Storage
 
@@ -59,11 +60,14 @@ if TYPE_CHECKING:
     Payload = bytes | list[Any]
     Slots = dict[int, tuple[str, Payload, str]]
     Pair = tuple[bytes, bytes]
+    PayloadsOf = Callable[[tuple[int, int]], Sequence[bytes | Place]]
 
 _TRIES = 100
 _MAX_SLOT = 1 << 31
 _PATH_BYTES = 4096
 _MAX_CHANNELS = 1 << 16
+_EVENTS = 8
+"""So many events that are referred to are kept while writes are read."""
 _NO_TASK: Final = object()
 REFERRED: Final = 64
 """Payloads of so many bytes are worth a reference; it has about half as many."""
@@ -125,7 +129,7 @@ class TaskWrites:
         run: int,
         codec: Codec,
         max_bytes: int,
-        payload_of: Callable[[tuple[int, int], int], bytes],
+        stored: tuple[PayloadsOf, Callable[[Place], bytes]],
         owners: Owners,
     ) -> None:
         self._storage = storage
@@ -138,7 +142,7 @@ class TaskWrites:
         self._waits = ("", b"")  # an event's id, and what the keys of writes that wait for it begin with
         self._codec = codec
         self._max_bytes = max_bytes
-        self._payload_of = payload_of
+        self._payloads_of, self._part = stored
 
     def of(self, anchor: Anchor) -> list[TaskWrite]:
         """All that follow an event, sorted by path, task and slot.
@@ -189,10 +193,11 @@ class TaskWrites:
         self, seen: dict[str, Slots], channels: Collection[str] | None, read: Callable[[bytes], Any] = bytes
     ) -> list[TaskWrite]:
         """The writes in their order, with what `read` makes of the bytes of their values."""
+        bytes_of = self._resolver()
         found = [
             _new(
                 TaskWrite,
-                (task, slot, channel, read(payload if type(payload) is bytes else self._resolved(payload)), path),
+                (task, slot, channel, read(payload if type(payload) is bytes else bytes_of(payload)), path),
             )
             for task, slots in seen.items()
             for slot, (channel, payload, path) in slots.items()
@@ -227,11 +232,24 @@ class TaskWrites:
         ids = [anchor.id for anchor in anchors if anchor.id is not None]
         return [*ranges, *(waiting_on(self.run, event_id) for event_id in ids)] if waits else ranges
 
-    def _resolved(self, payload: Payload) -> bytes:
-        if isinstance(payload, bytes):
-            return payload
-        segment, seq, n, pieces = payload
-        return patched(self._payload_of((segment, seq), n), pieces)
+    def _resolver(self) -> Callable[[Payload], bytes]:
+        """What makes bytes of the payloads of one superstep; most refer to one event, which is read once."""
+        payloads_of, part = self._payloads_of, self._part
+        known: dict[tuple[int, int], Sequence[bytes | Place]] = {}  # few events, and nothing of them that is large
+
+        def bytes_of(payload: Payload) -> bytes:
+            if isinstance(payload, bytes):
+                return payload
+            segment, seq, n, pieces = payload
+            at = segment, seq
+            if at not in known:
+                if len(known) >= _EVENTS:
+                    known.clear()
+                known[at] = payloads_of(at)
+            written = known[at][n]
+            return patched(written if isinstance(written, bytes) else part(written), pieces)
+
+        return bytes_of
 
     def put(
         self, anchor: Anchor, writes: Sequence[TaskWrite], alive: Callable[[int], tuple[bytes, bytes | None]]
@@ -350,7 +368,7 @@ class TaskWrites:
         seen: dict[str, Slots] = {}
         if is_known or mark:  # the records first: what is put on them later is not expected
             found_of = {task: self._storage.get(keys) for task, keys in keys_of.items()}
-            seen = self._seen(anchor, self._storage.scan(self._ranges(anchor)))
+            seen = self._seen(anchor, self._pairs_of(anchor, keys_of, found_of, mark))
         expect: dict[bytes, bytes | None] = dict([alive, (epoch_key, self._epoch)])
         if unnamed is not None:
             expect[unnamed] = None
@@ -373,6 +391,31 @@ class TaskWrites:
         if puts or unnamed is not None:  # what waits already may be hidden by what stands at an event of that id
             self._storage.commit(puts, replaced, expect, is_settled=False)
         return kept
+
+    def _pairs_of(
+        self, anchor: Anchor, keys_of: dict[str, list[bytes]], found_of: dict[str, list[bytes | None]], mark: bytes
+    ) -> list[Pair]:
+        """What some tasks may have written at an anchor, of all epochs; others' writes may be among it.
+
+        However many tasks wrote there, no more is read than there are keys that the records of these may have.
+
+        Args:
+            anchor: what the writes follow.
+            keys_of: per task the keys of this owner and epoch.
+            found_of: what stands under those.
+            mark: of this owner and epoch.
+        """
+        if not mark:
+            found = ((key, found_of[task][n]) for task, keys in keys_of.items() for n, key in enumerate(keys))
+            return [(key, record) for key, record in found if record is not None]
+        epochs = [*self._owners.epochs(_mark.unpack(mark)[1])]
+        most = len(epochs) * sum(map(len, keys_of.values()))
+        pairs = list(self._storage.scan(self._ranges(anchor), limit=most + 1))
+        if len(pairs) <= most:
+            return pairs
+        marks = [_mark.pack(*epoch) if epoch[1] else b"" for epoch in epochs]
+        keys = [key for task in keys_of for each in marks for key in self._keys(anchor, task, each)]
+        return [(key, record) for key, record in zip(keys, self._storage.get(keys), strict=True) if record is not None]
 
     def closed(self, anchor: Anchor, *, keep: bool) -> tuple[list[Pair], list[bytes], dict[bytes, bytes | None]]:
         """What to put, delete and expect so that the event's id may be given to another one.
@@ -409,9 +452,8 @@ class TaskWrites:
     def resolved(self, key: bytes, record: bytes) -> bytes:
         """A record that says in itself what its task wrote."""
         owner, epoch, event_id, task, slots = _read(key, record)
-        whole: Slots = {
-            slot: (channel, self._resolved(payload), path) for slot, (channel, payload, path) in slots.items()
-        }
+        bytes_of = self._resolver()
+        whole: Slots = {slot: (channel, bytes_of(payload), path) for slot, (channel, payload, path) in slots.items()}
         mark = _mark.pack(owner, epoch) if epoch else b""
         return _record(key, Anchor(None, event_id), task, whole, mark)
 

@@ -21,6 +21,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import InvalidInputError
+from savers.serde import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +45,7 @@ def check_filter(wanted: object) -> None:
     """Refuse a filter that can never be right, before anything is read.
 
     Raises:
-        InvalidInputError: no mapping with strings as keys, or an operator that there is not.
+        InvalidInputError: no mapping with strings as keys, an operator that there is not, or deeper than any value.
     """
     if wanted is None:
         return
@@ -53,20 +54,22 @@ def check_filter(wanted: object) -> None:
     for field, value in wanted.items():
         if field.startswith(_SIGN):
             raise InvalidInputError(f"a filter begins with fields; {field!r} stands where a field's name should")
-        _check_wanted(value)
+        _check_wanted(value, MAX_DEPTH)
 
 
-def _check_wanted(wanted: Any) -> None:
+def _check_wanted(wanted: Any, room: int) -> None:
+    if not room:
+        raise InvalidInputError(f"a filter is nested deeper than {MAX_DEPTH}, as no value is, or contains itself")
     if isinstance(wanted, Mapping):
         signed = _is_signed(wanted)
         for name, value in wanted.items():
             if signed and name not in _OPERATORS:
                 raise InvalidInputError(f"filters have no operator {name!r}; there are {', '.join(sorted(_OPERATORS))}")
             if not signed:
-                _check_wanted(value)
+                _check_wanted(value, room - 1)
     elif isinstance(wanted, list | tuple):
         for value in wanted:
-            _check_wanted(value)
+            _check_wanted(value, room - 1)
 
 
 def matches(value: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:

@@ -272,11 +272,12 @@ class EventLogSaver(BaseCheckpointSaver):
         left = limit
         for thread_id in self._threads() if config is None else [config.thread_id]:
             run = self._runs.to_read(thread_id, self.serde)
-            for checkpoint_id in run.given_ids(before):
+            wanted = None if config is None else config.checkpoint_id
+            ids = run.given_ids(before) if wanted is None else [wanted] if before is None or wanted < before else []
+            for checkpoint_id in ids:
                 if left == 0:
                     return
-                wanted = config is None or config.checkpoint_id in (None, checkpoint_id)
-                found = self._tuple(run, checkpoint_id) if wanted else None
+                found = self._tuple(run, checkpoint_id)
                 if found is not None:
                     left = None if left is None else left - 1
                     yield found

@@ -6,13 +6,14 @@ The bounds that design.md promises are bounds on these numbers, for every engine
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from eventlog.storage import Storage
@@ -172,3 +173,15 @@ def patience(seconds: float = 60.0) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def with_frames_left(count: int, call: Callable[[], Any]) -> Any:
+    """Call where the call stack has room for so many frames of Python's, and no more."""
+    there, frame = 0, sys._getframe()
+    while frame is not None:
+        there, frame = there + 1, frame.f_back
+
+    def further(frames: int) -> Any:
+        return call() if frames <= 0 else further(frames - 1)
+
+    return further(sys.getrecursionlimit() - there - count)

@@ -331,10 +331,10 @@ class EventLogSaver(BaseCheckpointSaver[str]):
         left = limit
         for thread_id, namespace in self._names(config):
             thread = self._threads.to_read(_run_name(thread_id, namespace), self._codec)
-            for checkpoint_id in _ids_of(thread, bound):
+            for checkpoint_id in _ids_of(thread, wanted, bound):
                 if left is not None and left <= 0:
                     return
-                if wanted not in (None, checkpoint_id) or not _matches(thread, checkpoint_id, filter):
+                if not _matches(thread, checkpoint_id, filter):
                     continue
                 found = _tuple(thread, thread_id, namespace, checkpoint_id)
                 if found is not None:
@@ -675,8 +675,12 @@ def _is_ours(name: RunName) -> bool:
     return isinstance(name, str) or len(name) <= 2  # noqa: PLR2004 (thread and namespace)
 
 
-def _ids_of(thread: Thread, before: str | None) -> Iterator[str]:
-    """Ids of checkpoints, greatest first; no more once the thread is deleted."""
+def _ids_of(thread: Thread, wanted: str | None, before: str | None) -> Iterator[str]:
+    """Ids of checkpoints, greatest first; no more once the thread is deleted. One that is `wanted` may not be there."""
+    if wanted is not None:
+        if before is None or wanted < before:
+            yield wanted
+        return
     with suppress(NotFoundError):
         yield from thread.run.given_ids(before)
 

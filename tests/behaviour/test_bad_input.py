@@ -45,7 +45,7 @@ from eventlog import (
     unregister,
 )
 from eventlog.codec import MSGPACK
-from tests.counting import CountingStorage, everything, patience
+from tests.counting import CountingStorage, everything, patience, with_frames_left
 from tests.strict import named, strictly_equal
 
 if TYPE_CHECKING:
@@ -370,6 +370,39 @@ def test_10_merges_nested_too_deep(run: Run, refuses: Refuses) -> None:
             run.append({"d": Merge({"fresh": operation})})
         with refuses(TooDeepError):
             run.append({"new": operation})
+
+
+def test_10_a_change_that_the_call_stack_has_no_room_for(run: Run, refuses: Refuses) -> None:
+    leaf = {"k": 1}
+    deep = nested(150, lambda value: {"k": leaf if value == 1 else value, "pad": "p" * 50})
+    merge: Any = {"k": 2}
+    for _ in range(150):
+        merge = Merge({"k": merge})
+    run.commit({**run.state, "a": deep, "l": [deep]})
+    state = dict(run.state)
+    leaf["k"] = 2
+    for use in (
+        lambda: run.commit({**state, "a": deep}),
+        lambda: run.commit({**state, "l": [1, deep]}),
+        lambda: run.append({"a": Update(deep)}),
+        lambda: run.append({"new": Update(deep)}),
+        lambda: run.append({"a": merge}),
+    ):
+        with refuses(TooDeepError, match=r"^(a|l|new)\b"):
+            with_frames_left(200, use)
+    assert run.commit({**state, "a": deep}).writes.keys() == {"a"}
+    assert run.state["a"] == deep
+
+
+def test_10_what_is_written_where_the_call_stack_has_no_room_to_remember_it(log: EventLog, run: Run) -> None:
+    leaf = {"k": 1}
+    deep = nested(150, lambda value: {"k": leaf if value == 1 else value, "pad": "p" * 50})
+    run.append({"a": Update(deep)})
+    for _ in range(3):
+        leaf["k"] += 1
+        prepared = run.prepare({"a": Update(deep)})
+        with_frames_left(200, lambda prepared=prepared: run.write(prepared))
+        assert run.state["a"] == log.run("r").state["a"] == deep
 
 
 def test_10_what_is_hidden_from_the_depth_is_refused_or_stays_readable(log: EventLog, run: Run) -> None:

@@ -159,6 +159,47 @@ def test_a_task_that_writes_again_what_it_wrote_early_replaces_what_it_wrote_sin
     assert [write.value for write in log.run("c").task_writes("later")] == ["early"]
 
 
+@pytest.mark.parametrize("where", ["e00001", "later"])
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_a_task_that_writes_reads_no_other_tasks_writes(name, where, log):
+    grown(log.run("a"), 3).put_task_writes(where, [TaskWrite("early", -1, "i", 0), TaskWrite("early", 0, "x", 0)])
+    log.copy("a", "b")
+    log.run("b").put_task_writes(where, [TaskWrite("early", -1, "i", 1), TaskWrite("early", 1, "x", 1)])
+    log.copy("b", "c")
+    run, read = log.run(name), []
+    for count in (20, 40):
+        for n in range(count):  # all of them wrote already the second time, half of them the first
+            run.put_task_writes(where, [TaskWrite(f"t{n}", 0, "x", n)])
+        with log._storage.counted() as tally:
+            for n in range(20):
+                run.put_task_writes(where, [TaskWrite(f"t{n}", 1, "x", n), TaskWrite(f"t{n}", 0, "x", "late")])
+                run.put_task_writes(where, [TaskWrite(f"t{n}", -1, "i", n)])
+        read.append(tally.keys_read["W"] + tally.keys_read["U"])
+    assert read[1] <= 1.1 * read[0]
+    run.put_task_writes(where, [TaskWrite("early", -1, "i", name), TaskWrite("early", 0, "x", "late")])
+    found = {(write.task, write.slot): write.value for write in run.task_writes(where)}
+    wanted = {("early", -1): name, ("early", 0): 0, ("early", 1): 1}
+    if name == "a":
+        del wanted["early", 1]  # the copy's
+    for n in range(40):
+        wanted[f"t{n}", 0] = n
+    for n in range(20):
+        wanted.update({(f"t{n}", 1): n, (f"t{n}", -1): n})
+    assert found == wanted
+
+
+def test_a_task_that_writes_again_in_a_run_without_copies_reads_no_other_tasks_writes(log):
+    run = grown(log.run("a"), 1)
+    read = []
+    for count in (10, 50):
+        run.put_task_writes("e00000", [TaskWrite(f"t{n}", 0, "x", n) for n in range(count)])
+        with log._storage.counted() as tally:
+            run.put_task_writes("e00000", [TaskWrite("t0", count, "x", count)])
+        read.append(tally.keys_read["W"] + tally.keys_read["U"])
+    assert read[0] == read[1]
+    assert [write.value for write in run.task_writes("e00000") if write.task == "t0"] == [0, 10, 50]
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations("abcd")))
 def test_deleting_one_never_harms_another(order, log):
     source = grown(log.run("a"), 6)

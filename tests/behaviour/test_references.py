@@ -28,6 +28,7 @@ from eventlog import (
 from eventlog.records import seal_fields, unseal_fields
 from eventlog.storage.memory import MemoryStorage
 from savers.langgraph.serde import SerdeCodec, strict_serializer
+from tests.counting import CountingStorage
 from tests.strict import Note, strictly_equal, values
 
 if TYPE_CHECKING:
@@ -156,6 +157,19 @@ class TestKeptOnce:
         assert size(log) < before
         if before > 1000:
             assert size(log) < 350
+
+    def test_the_event_that_says_it_is_read_once_however_wide_it_is(self, storage: Storage) -> None:
+        counting = CountingStorage(storage)
+        run = EventLog(counting).run("r")
+        run.append({}, id="base")
+        values = {f"c{n}": prose(n, 12) for n in range(40)} | {f"d{n}": prose(n) for n in range(10)}
+        put = [write for channel in values for write in puts(channel, values[channel], task=channel)]
+        run.put_task_writes("base", put)
+        run.append(values, id="next")
+        with counting.counted() as tally:
+            assert same(run.task_writes("base"), put)
+        assert tally.keys_read["E"] == 1
+        assert tally.keys_read["P"] == 10
 
     @pytest.mark.parametrize(
         ("put", "writes"),

@@ -33,6 +33,7 @@ from eventlog import (
     UnknownTypeError,
     UnserializableError,
 )
+from eventlog.storage.memory import MemoryStorage
 from savers import (
     BaseCheckpointSaver,
     Checkpoint,
@@ -44,6 +45,7 @@ from savers import (
     SqliteSaver,
     new_checkpoint_id,
 )
+from tests.counting import CountingStorage
 from tests.engines import LOCATIONS
 from tests.strict import strictly_equal, values
 
@@ -647,6 +649,20 @@ def test_list_ends_before_and_is_limited(saver):
     assert ids(saver, config("10"), limit=1) == ["10"]
     assert ids(saver, config(), before="9", limit=1) == ["2"]
     assert ids(saver, config(), limit=99) == ["9", "2", "10", "1"]
+
+
+def test_a_list_of_one_id_looks_for_no_other():
+    storage = CountingStorage(MemoryStorage())
+    with EventLog(storage) as log:
+        saver, read = EventLogSaver(log), []
+        for count in (5, 50):
+            for number in range(count):
+                put(saver, f"{count:02}.{number:02}", {"x": number})
+            with storage.counted() as tally:
+                assert ids(saver, config("05.02")) == ["05.02"]
+                assert ids(saver, config("05.02"), before="05.02") == ids(saver, config("nope")) == []
+            read.append(tally.keys_read["I"])
+        assert read[0] == read[1]
 
 
 def test_what_can_never_be_right_is_refused_at_the_call(saver):

@@ -465,6 +465,23 @@ def test_a_filter_that_can_never_be_right_is_refused(store, bad):
         store.search(filter=bad)
 
 
+@pytest.mark.parametrize("wrap", [lambda wanted: {"k": wanted}, lambda wanted: [wanted]], ids=["dict", "list"])
+def test_a_filter_may_be_as_deep_as_a_value_and_no_deeper(store, wrap):
+    def nested(depth):
+        value = 1
+        for _ in range(depth):
+            value = wrap(value)
+        return value
+
+    store.put("deep", {"v": nested(190)})
+    assert [item.key for item in store.search(filter={"v": nested(190)})] == ["deep"]
+    ring = {"v": []}
+    ring["v"].append(ring)
+    for bad in ({"v": nested(210)}, {"v": nested(1500)}, ring):
+        with pytest.raises(InvalidInputError, match="deep"):
+            store.search(filter=bad)
+
+
 @pytest.mark.parametrize("bad", [{"limit": -1}, {"offset": -1}, {"limit": True}, {"limit": None}, {"offset": "1"}])
 def test_counts_that_can_never_be_right_are_refused(store, bad):
     with pytest.raises(InvalidInputError):

@@ -31,11 +31,14 @@ from eventlog import (
     EventLogError,
     InvalidIdError,
     NotFoundError,
+    TooDeepError,
     TooLargeError,
     UnknownTypeError,
     UnserializableError,
 )
+from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver
+from tests.counting import CountingStorage, with_frames_left
 from tests.engines import LOCATIONS
 from tests.langgraph.upstream import InMemorySaver
 from tests.strict import strictly_equal
@@ -782,6 +785,22 @@ def test_s24_an_id_restricts_the_list(both):
     assert both(lambda saver: listed(saver, config("b"), limit=0)) == []
 
 
+def test_s24_the_id_is_looked_for_and_no_other():
+    storage = CountingStorage(MemoryStorage())
+    with EventLog(storage) as log:
+        saver, read = EventLogSaver(log), []
+        for count in (5, 50):
+            for number in range(count):
+                put(saver, f"{count:02}.{number:02}", {"x": number})
+            with storage.counted() as tally:
+                assert ids(saver, config("05.02")) == ids(saver, config("05.02"), before=config("05.03")) == ["05.02"]
+                assert ids(saver, config("05.02"), filter={"source": "loop"}) == ["05.02"]
+                assert ids(saver, config("05.02"), before=config("05.02")) == ids(saver, config("nope")) == []
+                assert ids(saver, config("nope"), filter={"source": "loop"}) == []
+            read.append(tally.keys_read["I"])
+        assert read[0] == read[1]
+
+
 def test_s25_each_listed_tuple_is_what_get_tuple_gives(both):
     for step, name in enumerate("abcde"):
         parent = "abcde"[step - 1] if step else None
@@ -1042,6 +1061,38 @@ def test_s34_a_value_that_contains_itself_is_refused(saver):
     with pytest.raises(UnserializableError):
         put(saver, "b", {"x": loop}, {"x": 2}, parent="a")
     assert ids(saver, config()) == ["a"]
+
+
+def deep(depth: int, leaf: Any) -> Any:
+    for _ in range(depth):
+        leaf = {"k": leaf}
+    return leaf
+
+
+@pytest.mark.parametrize("depth", [200, 201, 250])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_s34_a_value_as_deep_as_the_serializer_takes_may_change(both, depth, loaded):
+    for number, name in enumerate("abc"):
+        made = {"x": deep(depth, number), "y": [deep(depth - 1, 0)] * (number + 1), "z": deep(depth, 0)}
+        versions = {"x": number + 1, "y": number + 1, "z": 1}
+        parent = "abc"[number - 1] if number else None
+        both(lambda s, v=made, n=name, p=parent, w=versions: put(again(s) if loaded else s, n, v, w, parent=p))
+        both(values)
+
+
+def again(saver: Any) -> Any:
+    """A saver that remembers nothing; of upstream's, the same."""
+    return EventLogSaver(saver.log) if isinstance(saver, EventLogSaver) else saver
+
+
+def test_s34_a_value_that_the_call_stack_has_no_room_for_is_refused(saver):
+    values_of = {"a": deep(150, 1), "b": deep(150, 2)}
+    for parent, name in ((None, "a"), ("a", "b")):
+        with pytest.raises(TooDeepError, match=r"^x"):
+            with_frames_left(200, lambda p=parent, n=name: put(saver, n, {"x": values_of[n]}, {"x": n}, parent=p))
+        assert ids(saver, config()) == [parent][: parent is not None]
+        put(saver, name, {"x": values_of[name]}, {"x": name}, parent=parent)
+        assert values(saver) == {"x": values_of[name]}
 
 
 def test_s34_a_checkpoint_over_the_limit_is_refused(location):

@@ -186,6 +186,14 @@ def test_what_can_never_be_right_is_refused_before_anything_is_done(store, bad):
     assert store.log.runs() == []
 
 
+def test_a_filter_deeper_than_any_value_is_refused(store):
+    wanted: dict[str, Any] = {"k": 1}
+    for _ in range(1500):
+        wanted = {"k": wanted}
+    with pytest.raises(InvalidInputError, match="deep"):
+        store.search(NS, filter=wanted)
+
+
 @pytest.mark.parametrize("value", [{"s": SecretStr("sk-123")}, {"deep": [{"o": object()}]}, {"f": print}])
 def test_what_cannot_be_stored_is_refused_by_its_place_and_nothing_is_written(store, value):
     batches = [

@@ -48,6 +48,23 @@ def test_strings_that_no_key_or_terminal_should_meet_are_refused(bad, why):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [
+        ("channel" + "x" * 300, "'channel" + "x" * 33 + "'... is longer than 255 bytes"),
+        ("é" * 200, "'" + "é" * 40 + "'... is longer than 255 bytes"),
+        ("\x1b[2J", "'\\x1b[2J' holds the control character U+001B"),
+        ("a\ud800", "'a\\ud800' holds a lone surrogate, which UTF-8 cannot carry"),
+        ("", "must not be empty"),
+    ],
+)
+def test_the_message_says_which_it_is_by_how_it_begins(bad, shown):
+    with pytest.raises(InvalidIdError) as caught:
+        check_id("channel", bad)
+    assert str(caught.value) == f"channel: {shown}"
+    assert str(caught.value).isprintable()
+
+
 def test_the_limit_is_the_callers():
     assert check_id("namespace", "x" * 4096, max_bytes=4096)
     with pytest.raises(InvalidIdError, match="3 bytes"):
