@@ -236,8 +236,10 @@ class TaskWrites:
         """What makes bytes of the payloads of one superstep; most refer to one event, which is read once."""
         payloads_of, part = self._payloads_of, self._part
         known: dict[tuple[int, int], Sequence[bytes | Place]] = {}  # few events, and nothing of them that is large
+        last: tuple[Place | None, bytes] = (None, b"")  # but for one part: what all tasks wrote is in it, nearly always
 
         def bytes_of(payload: Payload) -> bytes:
+            nonlocal last
             if isinstance(payload, bytes):
                 return payload
             segment, seq, n, pieces = payload
@@ -247,7 +249,11 @@ class TaskWrites:
                     known.clear()
                 known[at] = payloads_of(at)
             written = known[at][n]
-            return patched(written if isinstance(written, bytes) else part(written), pieces)
+            if isinstance(written, bytes):
+                return patched(written, pieces)
+            if last[0] != written:
+                last = written, part(written)
+            return patched(last[1], pieces)
 
         return bytes_of
 

@@ -559,3 +559,18 @@ class TestAnyValues:
                 for where, writes in known.items():
                     assert reads(log, where, list(writes.values()))
             assert list(log.verify()) == []
+
+
+def test_a_large_value_that_all_tasks_refer_to_is_read_once() -> None:
+    counting = CountingStorage(MemoryStorage())
+    with EventLog(counting) as log:
+        run = log.run("r")
+        run.append({"items": []}, id="before")
+        items = [blake2b(b"%d" % n).hexdigest() for n in range(100)]
+        run.put_task_writes("before", [TaskWrite(f"task {n}", 0, "items", [item]) for n, item in enumerate(items)])
+        run.append({"items": Extend(items)}, id="after")
+        fresh = log.run("r")
+        with counting.counted() as tally:
+            assert sorted(write.value[0] for write in fresh.task_writes("before")) == sorted(items)
+        assert tally.keys_read["P"] == 1, tally
+        assert tally.keys_read["E"] <= 2, tally
