@@ -7,6 +7,7 @@ fail. What they pointed at is swept afterwards; a sweep that was stopped is done
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from eventlog.errors import ExpectationError, NotFoundError
@@ -141,11 +142,11 @@ def _unneeded(owners: dict[int, Owner]) -> set[int]:
 
 def _unshared(segments: list[Segment], owners: dict[int, Owner]) -> Iterator[Segment]:
     """Segments of deleted owners that none is forked from, newest first; the first one stays."""
-    parents = [segment.parent for segment in segments if segment.number]
+    parents = Counter(segment.parent for segment in segments if segment.number)
     for segment in sorted(segments, reverse=True):
         owner = owners.get(segment.owner)
-        if segment.number and segment.number not in parents and (owner is None or not owner.is_alive):
-            parents.remove(segment.parent)
+        if segment.number and not parents[segment.number] and (owner is None or not owner.is_alive):
+            parents[segment.parent] -= 1
             yield segment
 
 
