@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
-from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, register_codec
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, diff, register_codec
 from eventlog.cli import main
+from eventlog.cli.jsonable import change_fields
 from eventlog.codec import MsgpackCodec
+from eventlog.diff import compare, is_same
 from eventlog.storage import open_storage
 from savers.langgraph import EventLogSaver
 
@@ -240,6 +242,35 @@ def test_a_long_log_agrees_with_its_states(tmp_path, capsys):
     for line, new, old in zip(lines, numbers, numbers[1:], strict=False):
         assert f"n {old} → {new}" in line
     assert "n = 0" in lines[-1]
+
+
+@pytest.mark.parametrize("branch", ["n", "n@f"])
+def test_the_patches_of_a_long_log_are_the_diffs_of_its_states(tmp_path, capsys, branch):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("n")
+        for i in range(300):
+            others = {10: [i, i], 25: Splice([(0, 0, [i])]), 29: Delete()}
+            run.append({"l": others.get(i % 30) or Extend([float("nan"), {"k": i}][: i % 3])})
+            run.append({"m": Extend([i]), "d": Merge({str(i % 9): Extend([i])})})
+        run.fork(at=200, name="f").append_many([{"lm"[i % 2]: Extend([i])} for i in range(9)])
+    assert main(["log", "-s", str(tmp_path / "log"), branch, "-p", "--json"]) == 0
+    events = json.loads(capsys.readouterr().out)["events"]
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("n") if branch == "n" else log.run("n").branch("f")
+        states = [{}, *(dict(state) for _, state in run.replay())][::-1]
+    assert len(events) == len(states) - 1
+    for event, after, before in zip(events, states, states[1:], strict=False):
+        assert event["changes"] == [change_fields(change) for change in compare(before, after)]
+
+
+def test_a_patch_of_a_list_that_grew_does_not_compare_it_whole(tmp_path, capsys, monkeypatch):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("n").append_many([{"l": Extend([{"number": i}])} for i in range(500)])
+    compared = []
+    monkeypatch.setattr(diff, "is_same", lambda *pair: compared.append(pair) or is_same(*pair))
+    assert main(["log", "-s", str(tmp_path / "log"), "n", "-p"]) == 0
+    assert '        + l[499]   {"number": 499}\n' in capsys.readouterr().out
+    assert not compared
 
 
 def test_a_reader_gets_the_first_lines_of_a_long_log_at_once_and_may_go_away(tmp_path):
