@@ -1,3 +1,4 @@
+import difflib
 import json
 import os
 import re
@@ -512,6 +513,22 @@ def test_what_is_not_there_is_named_and_exits_2(cli, command, args, message):
     assert (code, out) == (2, "")
     assert err.startswith("eventlog: ")
     assert message in err
+
+
+def test_among_thousands_of_long_names_few_are_compared_closely(tmp_path, capsys, monkeypatch):
+    with EventLog.open(tmp_path / "log") as log:
+        for i in range(300):
+            log.run(f"run-{i}-{'abcdefgh' * 20}").append({"n": i})
+    seen = []
+    close = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, "get_close_matches", lambda text, names, n: seen.extend(names) or close(text, names, n)
+    )
+    mistyped = f"run-177-{'abcdefgh' * 19}abcdefhg"
+    assert main(["show", "-s", str(tmp_path / "log"), mistyped]) == 2
+    assert f"did you mean run-177-{'abcdefgh' * 20} or " in capsys.readouterr().err
+    assert main(["show", "-s", str(tmp_path / "log"), ":" * 250]) == 2
+    assert len(seen) < 1000
 
 
 @pytest.mark.parametrize("argv", [[], ["frobnicate"], ["log", "-n", "0", "x"], ["log", "--nope"], ["demo", "chess"]])
