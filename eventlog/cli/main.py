@@ -234,4 +234,4 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
-    return number
+    return min(number, sys.maxsize)

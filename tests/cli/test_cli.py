@@ -212,6 +212,7 @@ def test_log_leaves_out_what_was_written_again_and_names_classes(tmp_path, capsy
 def test_log_begins_where_it_is_told_and_ends_after_n(cli):
     lines = lines_of(cli, "log", "trip-1:3", "-n", "2")
     assert [line.split()[0] for line in lines] == ["3", "2"]
+    assert len(lines_of(cli, "log", "trip-1", "-n", "9" * 30)) == 5
 
 
 def test_log_with_patches_shows_what_changed(cli):
@@ -381,6 +382,10 @@ def test_show_prints_one_value(cli, path, text):
         ("doc.b.c", "doc.b is [2 items]"),
         ("spent.x", "spent is 360"),
         ("a b", "not a path at ' b'"),
+        (r'["\xzz"]', r"""not a path at '["\\xzz"]': write"""),
+        (r'doc["\U99999999"]', r"""not a path at '["\\U99999999"]': write"""),
+        (r'["\UFFFFFFFF"]', r"""not a path at '["\\UFFFFFFFF"]': write"""),
+        (f"messages[{'9' * 5000}]", "not a path at '[999"),
     ],
 )
 def test_a_path_that_leads_nowhere_says_how_far(cli, path, why):
@@ -657,6 +662,27 @@ def test_json_of_hard_values(tmp_path, capsys):
         {"$float": "-inf"},
         {"$type": "tuple", "$items": [3]},  # read without classes, a set is a tuple
     ]
+
+
+def test_an_integer_too_long_for_decimal_digits_is_shown(tmp_path, capsys):
+    most, long = 10**4299, -(10**5000)
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("h").append({"v": most, "d": {}}, meta={"m": long})
+        log.run("h").append({"v": long, "d": {10**6000: long}})
+
+    def told(*args):
+        assert main([args[0], "-s", str(tmp_path / "log"), *args[1:]]) == 0
+        return capsys.readouterr().out
+
+    shown = json.loads(told("show", "h", "--json", "--state"))
+    assert shown["changes"][0]["old"] == most
+    assert int(shown["state"]["v"]["$int"], 16) == int(shown["changes"][0]["new"]["$int"], 16) == long
+    assert shown["state"]["d"] == {"$dict": [[{"$int": hex(10**6000)}, {"$int": hex(long)}]]}
+    assert json.loads(told("show", "h:0", "--json"))["meta"]["m"] == {"$int": hex(long)}
+    for args in (["log", "h", "-p"], ["diff", "h"], ["show", "h", "--path", "v"]):
+        assert json.loads(told(*args, "--json"))
+        assert "int of 16,610 bits" in told(*args)
+    assert "m = int of 16,610 bits" in told("show", "h:0", "--full")
 
 
 def test_color_is_for_those_who_want_it(store, capsys, monkeypatch):
