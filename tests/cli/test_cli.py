@@ -719,6 +719,72 @@ def test_a_terminal_that_knows_only_ascii_gets_escapes(store):
     assert (done.returncode, done.stdout) == (0, "~ spent   0 \\u2192 180\n")
 
 
+def redirected(how, *args):
+    """A command in a shell that redirects its streams; `how` may say where the others go."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TZ": "UTC"}
+    command = ["sh", "-c", f'exec "$@" {how}', "sh", sys.executable, "-m", "eventlog", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["log", "trip-1", "--json"], ["show", "trip-1"], ["copy", "{}/elsewhere"]])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (">&-", "eventlog: stdout is closed, so nothing can be told; send it to /dev/null instead\n"),
+        (">/dev/full", "eventlog: cannot write to stdout: No space left on device\n"),
+        ("1</dev/null", "eventlog: cannot write to stdout: Bad file descriptor\n"),
+    ],
+)
+def test_where_nothing_can_be_printed_it_says_so(store, tmp_path, monkeypatch, command, how, why):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    name, *args = [word.format(tmp_path) for word in command]
+    args = [str(store), *args] if name == "copy" else ["-s", str(store), *args]
+    done = redirected(how, name, *args)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", why)
+
+
+def test_help_of_which_nothing_can_be_printed_is_an_error_too(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    assert "cannot write to stdout" in redirected(">/dev/full", "--help").stderr
+    assert redirected(">&- 2>&- <&-", "--help").returncode == 3
+
+
+@pytest.mark.parametrize("how", ["2>&-", "2>&- <&-"])
+def test_without_stderr_it_works_and_no_error_is_taken_for_output(store, tmp_path, how):
+    sqlite = str(tmp_path / "t.sqlite")
+    with EventLog.open(tmp_path / "s") as log:
+        EventLogSaver(log).put({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, empty_checkpoint(), {}, {})
+    out = redirected(how, "copy-out", "-s", str(tmp_path / "s"), "--to", "langgraph-sqlite", sqlite)
+    assert (out.returncode, out.stdout[:27]) == (0, "1 threads: 1 checkpoints an")
+    back = redirected(how, "import", "-s", str(tmp_path / "i"), "--from", "langgraph-sqlite", sqlite)
+    assert (back.returncode, back.stdout[:27]) == (0, "1 threads: 1 checkpoints an")
+    copied = redirected(how, "copy", str(store), str(tmp_path / "copy"))
+    assert (copied.returncode, "keys on both sides" in copied.stdout) == (0, True)
+    for args, code in {
+        ("ls", str(tmp_path / "nope")): 3,
+        ("ls", "--nope"): 2,
+        ("show", "-s", str(store), "trip-2"): 2,
+    }.items():
+        done = redirected(how, *args)
+        assert (done.returncode, done.stdout) == (code, "")
+
+
+def test_a_file_of_a_log_never_takes_the_place_of_a_closed_stream():
+    program = "from eventlog.cli import main; main(['--version']); import os; print(os.open('/', 0) > 2)"
+    command = ["sh", "-c", 'exec "$@" 2>&- <&-', "sh", sys.executable, "-c", program]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("kind", ["agent", "physics"])
+def test_a_demo_whose_interpreter_may_not_be_run_says_so(tmp_path, capsys, monkeypatch, kind):
+    (tmp_path / "python").touch(mode=0o644)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert main(["demo", kind, "--dir", str(tmp_path / "demo")]) == 3
+    assert capsys.readouterr().err == f"eventlog: cannot use {tmp_path}/python: Permission denied\n"
+
+
 def test_the_demo_refuses_a_directory_that_holds_something(store, capsys):
     assert main(["demo", "physics", "--dir", str(store)]) == 2
     assert "holds something already" in capsys.readouterr().err
