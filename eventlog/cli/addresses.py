@@ -11,10 +11,11 @@ without a grammar.
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 from eventlog.catalog import name_parts
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from eventlog.run import Run
 
 BETWEEN_PARTS: Final = " / "
+_NEAREST: Final = 64
+"""Names that are compared closely with what was typed, which takes the square of their length."""
+_BEGINNINGS: Final = 8
+"""Of what was typed, that may have been meant as a name."""
 _PLACE = re.compile(r"(?::(?P<at>.+?))?(?:~(?P<back>\d{1,18}))?", re.DOTALL)
 _STEP = re.compile(r"-?\d{1,18}")
 
@@ -195,7 +200,7 @@ def _back(run: Run, event: Event, count: int) -> Event:
 
 def _no_run(log: EventLog, text: str) -> CommandError:
     titles = [run_title(name) for name in log.runs()]
-    wanted = [printable(text), *(printable(head) for head, _ in _splits(text, "@:~"))]
+    wanted = (printable(head) for head, _ in islice(_splits(text, "@:~"), _BEGINNINGS))
     near = next((found for one in wanted if (found := _near(one, titles))), "")
     return CommandError(f"there is no run {printable(text)!r} in {log.location}{near}; `eventlog ls` lists the runs")
 
@@ -207,5 +212,17 @@ def _no_branch(run: Run, name: str) -> CommandError:
 
 
 def _near(text: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(text, list(names), 3)
+    nearest = heapq.nlargest(_NEAREST, names, lambda name: _likeness(text, name))
+    near = difflib.get_close_matches(text, nearest, 3)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _likeness(a: str, b: str) -> float:
+    """How much of two texts their common beginning and end are: cheap, and high for one that was mistyped once."""
+    most = min(len(a), len(b))
+    same = _same(a, b) + _same(reversed(a), reversed(b))
+    return min(same, most) / (len(a) + len(b) or 1)
+
+
+def _same(a: Iterable[str], b: Iterable[str]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))

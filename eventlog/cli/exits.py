@@ -24,6 +24,8 @@ OK: Final = 0
 DIFFERS: Final = 1
 USAGE: Final = 2
 NO_STORE: Final = 3
+IO_FAILED: Final = NO_STORE
+"""As where a store cannot be read or written: stdout cannot be, or another file."""
 DAMAGE: Final = 4
 BUSY: Final = 5
 MISSING_EXTRA: Final = 6

@@ -1,6 +1,6 @@
 """Values as JSON that loses nothing silently.
 
-Owns the tagged forms of what JSON has no word for: ``{"$b64": …}``, ``{"$float": "nan"}``,
+Owns the tagged forms of what JSON has no word for: ``{"$b64": …}``, ``{"$float": "nan"}``, ``{"$int": "0x…"}``,
 ``{"$dict": [[key, value]]}``, ``{"$type": …, …}``.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eventlog.diff import KeyOrder, shown
 
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from eventlog.diff import Change
     from eventlog.events import Event
 
+_INT_BITS: Final = 14_284
+"""An int of more may have more than 4,300 decimal digits, which Python neither writes nor reads unless told to."""
+
 
 def jsonable(value: Any) -> Any:
     """`value` made of what `json` can write."""
-    if value is None or type(value) in (bool, int):
+    if value is None or type(value) is bool:
         return value
+    if type(value) is int:
+        return value if value.bit_length() <= _INT_BITS else {"$int": hex(value)}
     if type(value) is str:
         return value.encode("utf-8", "backslashreplace").decode()
     if type(value) is float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import eventlog
 from eventlog.cli import commands, demo, moving, shipping
-from eventlog.cli.exits import CLOSED_PIPE, INTERRUPTED, NO_STORE, CommandError, exit_code
+from eventlog.cli.exits import CLOSED_PIPE, INTERRUPTED, IO_FAILED, NO_STORE, USAGE, CommandError, exit_code
 from eventlog.cli.screen import Screen, wants_color
 from eventlog.diff import printable
 from eventlog.errors import EventLogError, FormatError
@@ -29,6 +29,7 @@ _ADDRESS_HELP: Final = "RUN, RUN@BRANCH, RUN:STEP, RUN@BRANCH:STEP, RUN~N, RUN:f
 _STORE_HELP: Final = "the log: a directory, or sqlite:///FILE (default: $EVENTLOG_STORE, else ./.eventlog)"
 _LOOKERS: Final = {"ls": commands.ls, "log": commands.log, "show": commands.show, "diff": commands.diff}
 _MOVERS: Final = ("import", "copy-out")
+_STDERR: Final = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,21 +41,38 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _fill_descriptors()
+    if sys.stdout is None:
+        print("eventlog: stdout is closed, so nothing can be told; send it to /dev/null instead", file=sys.stderr)
+        return IO_FAILED
     try:
         code = _main(argv)
         sys.stdout.flush()
-    except SystemExit as end:  # argparse: 0 after --help, 2 after a usage message
-        return end.code if isinstance(end.code, int) else 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        return _closed_pipe()
+        _discard_stdout()
+        return CLOSED_PIPE
+    except OSError as error:
+        return _io_failed(error)
     return code
 
 
+def _fill_descriptors() -> None:
+    """Open what of stdin, stdout and stderr is closed: a file of a log that got its number would be printed into."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:  # which `print` would take for stdout
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open to the end)
+
+
 def _main(argv: list[str] | None) -> int:
-    args = _parser().parse_args(argv)
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as end:  # argparse: 0 after --help, 2 after a usage message
+        return end.code if isinstance(end.code, int) else USAGE
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal shows what it can
@@ -115,10 +133,20 @@ def _open(store: str) -> EventLog:
         raise CommandError(f"{printable(what)}; {hint}", NO_STORE) from error
 
 
-def _closed_pipe() -> int:
-    """The reader went away (`| head`): say nothing, neither now nor when the interpreter flushes at its end."""
+def _discard_stdout() -> None:
+    """Nobody takes what is printed (`| head` is done): the interpreter, too, flushes at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return CLOSED_PIPE
+
+
+def _io_failed(error: OSError) -> int:
+    """Say what could not be written, read or run; only what is printed has no file's name."""
+    if error.filename is None:
+        _discard_stdout()
+        what = "write to stdout"
+    else:
+        what = f"use {printable(str(error.filename))}"
+    print(f"eventlog: cannot {what}: {error.strerror or error}", file=sys.stderr)
+    return IO_FAILED
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -234,4 +262,4 @@ def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
-    return number
+    return min(number, sys.maxsize)

@@ -112,17 +112,22 @@ def _tokens(path: str) -> list[str | int]:
     end = 0
     while end < len(path):
         found = _TOKEN.match(path, end)
-        if found is None:
+        token = None if found is None else _token(found)
+        if found is None or token is None:
             raise CommandError(f'not a path at {printable(path[end:])!r}: write messages[-1].content or ["a b"]')
-        tokens.append(_token(found))
+        tokens.append(token)
         end = found.end()
     return tokens
 
 
-def _token(found: re.Match[str]) -> str | int:
-    if found["index"] is not None:
-        return int(found["index"])
-    return found["name"] if found["name"] is not None else _ESCAPE.sub(_unescaped, found["key"])
+def _token(found: re.Match[str]) -> str | int | None:
+    """The key or index that was typed; None for an escape of no character, or an index that no int is made of."""
+    try:
+        if found["index"] is not None:
+            return int(found["index"])
+        return found["name"] if found["name"] is not None else _ESCAPE.sub(_unescaped, found["key"])
+    except (ValueError, OverflowError):
+        return None
 
 
 def _unescaped(found: re.Match[str]) -> str:

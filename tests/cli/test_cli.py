@@ -1,3 +1,4 @@
+import difflib
 import json
 import os
 import re
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 
-from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, register_codec
+from eventlog import AppendText, Delete, EventLog, Extend, Merge, Splice, TaskWrite, diff, register_codec
 from eventlog.cli import main
+from eventlog.cli.jsonable import change_fields
 from eventlog.codec import MsgpackCodec
+from eventlog.diff import compare, is_same
 from eventlog.storage import open_storage
 from savers.langgraph import EventLogSaver
 
@@ -209,6 +212,7 @@ def test_log_leaves_out_what_was_written_again_and_names_classes(tmp_path, capsy
 def test_log_begins_where_it_is_told_and_ends_after_n(cli):
     lines = lines_of(cli, "log", "trip-1:3", "-n", "2")
     assert [line.split()[0] for line in lines] == ["3", "2"]
+    assert len(lines_of(cli, "log", "trip-1", "-n", "9" * 30)) == 5
 
 
 def test_log_with_patches_shows_what_changed(cli):
@@ -240,6 +244,35 @@ def test_a_long_log_agrees_with_its_states(tmp_path, capsys):
     for line, new, old in zip(lines, numbers, numbers[1:], strict=False):
         assert f"n {old} → {new}" in line
     assert "n = 0" in lines[-1]
+
+
+@pytest.mark.parametrize("branch", ["n", "n@f"])
+def test_the_patches_of_a_long_log_are_the_diffs_of_its_states(tmp_path, capsys, branch):
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("n")
+        for i in range(300):
+            others = {10: [i, i], 25: Splice([(0, 0, [i])]), 29: Delete()}
+            run.append({"l": others.get(i % 30) or Extend([float("nan"), {"k": i}][: i % 3])})
+            run.append({"m": Extend([i]), "d": Merge({str(i % 9): Extend([i])})})
+        run.fork(at=200, name="f").append_many([{"lm"[i % 2]: Extend([i])} for i in range(9)])
+    assert main(["log", "-s", str(tmp_path / "log"), branch, "-p", "--json"]) == 0
+    events = json.loads(capsys.readouterr().out)["events"]
+    with EventLog.open(tmp_path / "log") as log:
+        run = log.run("n") if branch == "n" else log.run("n").branch("f")
+        states = [{}, *(dict(state) for _, state in run.replay())][::-1]
+    assert len(events) == len(states) - 1
+    for event, after, before in zip(events, states, states[1:], strict=False):
+        assert event["changes"] == [change_fields(change) for change in compare(before, after)]
+
+
+def test_a_patch_of_a_list_that_grew_does_not_compare_it_whole(tmp_path, capsys, monkeypatch):
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("n").append_many([{"l": Extend([{"number": i}])} for i in range(500)])
+    compared = []
+    monkeypatch.setattr(diff, "is_same", lambda *pair: compared.append(pair) or is_same(*pair))
+    assert main(["log", "-s", str(tmp_path / "log"), "n", "-p"]) == 0
+    assert '        + l[499]   {"number": 499}\n' in capsys.readouterr().out
+    assert not compared
 
 
 def test_a_reader_gets_the_first_lines_of_a_long_log_at_once_and_may_go_away(tmp_path):
@@ -349,6 +382,10 @@ def test_show_prints_one_value(cli, path, text):
         ("doc.b.c", "doc.b is [2 items]"),
         ("spent.x", "spent is 360"),
         ("a b", "not a path at ' b'"),
+        (r'["\xzz"]', r"""not a path at '["\\xzz"]': write"""),
+        (r'doc["\U99999999"]', r"""not a path at '["\\U99999999"]': write"""),
+        (r'["\UFFFFFFFF"]', r"""not a path at '["\\UFFFFFFFF"]': write"""),
+        (f"messages[{'9' * 5000}]", "not a path at '[999"),
     ],
 )
 def test_a_path_that_leads_nowhere_says_how_far(cli, path, why):
@@ -483,6 +520,22 @@ def test_what_is_not_there_is_named_and_exits_2(cli, command, args, message):
     assert message in err
 
 
+def test_among_thousands_of_long_names_few_are_compared_closely(tmp_path, capsys, monkeypatch):
+    with EventLog.open(tmp_path / "log") as log:
+        for i in range(300):
+            log.run(f"run-{i}-{'abcdefgh' * 20}").append({"n": i})
+    seen = []
+    close = difflib.get_close_matches
+    monkeypatch.setattr(
+        difflib, "get_close_matches", lambda text, names, n: seen.extend(names) or close(text, names, n)
+    )
+    mistyped = f"run-177-{'abcdefgh' * 19}abcdefhg"
+    assert main(["show", "-s", str(tmp_path / "log"), mistyped]) == 2
+    assert f"did you mean run-177-{'abcdefgh' * 20} or " in capsys.readouterr().err
+    assert main(["show", "-s", str(tmp_path / "log"), ":" * 250]) == 2
+    assert len(seen) < 1000
+
+
 @pytest.mark.parametrize("argv", [[], ["frobnicate"], ["log", "-n", "0", "x"], ["log", "--nope"], ["demo", "chess"]])
 def test_wrong_usage_exits_2(argv, capsys):
     assert main(argv) == 2
@@ -611,6 +664,27 @@ def test_json_of_hard_values(tmp_path, capsys):
     ]
 
 
+def test_an_integer_too_long_for_decimal_digits_is_shown(tmp_path, capsys):
+    most, long = 10**4299, -(10**5000)
+    with EventLog.open(tmp_path / "log") as log:
+        log.run("h").append({"v": most, "d": {}}, meta={"m": long})
+        log.run("h").append({"v": long, "d": {10**6000: long}})
+
+    def told(*args):
+        assert main([args[0], "-s", str(tmp_path / "log"), *args[1:]]) == 0
+        return capsys.readouterr().out
+
+    shown = json.loads(told("show", "h", "--json", "--state"))
+    assert shown["changes"][0]["old"] == most
+    assert int(shown["state"]["v"]["$int"], 16) == int(shown["changes"][0]["new"]["$int"], 16) == long
+    assert shown["state"]["d"] == {"$dict": [[{"$int": hex(10**6000)}, {"$int": hex(long)}]]}
+    assert json.loads(told("show", "h:0", "--json"))["meta"]["m"] == {"$int": hex(long)}
+    for args in (["log", "h", "-p"], ["diff", "h"], ["show", "h", "--path", "v"]):
+        assert json.loads(told(*args, "--json"))
+        assert "int of 16,610 bits" in told(*args)
+    assert "m = int of 16,610 bits" in told("show", "h:0", "--full")
+
+
 def test_color_is_for_those_who_want_it(store, capsys, monkeypatch):
     diff = ["diff", "-s", str(store), "trip-1"]
     main(diff)
@@ -643,6 +717,72 @@ def test_it_runs_as_a_module(store):
 def test_a_terminal_that_knows_only_ascii_gets_escapes(store):
     done = spawn("diff", "-s", str(store), "trip-1:2", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "~ spent   0 \\u2192 180\n")
+
+
+def redirected(how, *args):
+    """A command in a shell that redirects its streams; `how` may say where the others go."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "TZ": "UTC"}
+    command = ["sh", "-c", f'exec "$@" {how}', "sh", sys.executable, "-m", "eventlog", *args]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["log", "trip-1", "--json"], ["show", "trip-1"], ["copy", "{}/elsewhere"]])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (">&-", "eventlog: stdout is closed, so nothing can be told; send it to /dev/null instead\n"),
+        (">/dev/full", "eventlog: cannot write to stdout: No space left on device\n"),
+        ("1</dev/null", "eventlog: cannot write to stdout: Bad file descriptor\n"),
+    ],
+)
+def test_where_nothing_can_be_printed_it_says_so(store, tmp_path, monkeypatch, command, how, why):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    name, *args = [word.format(tmp_path) for word in command]
+    args = [str(store), *args] if name == "copy" else ["-s", str(store), *args]
+    done = redirected(how, name, *args)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", why)
+
+
+def test_help_of_which_nothing_can_be_printed_is_an_error_too(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    assert "cannot write to stdout" in redirected(">/dev/full", "--help").stderr
+    assert redirected(">&- 2>&- <&-", "--help").returncode == 3
+
+
+@pytest.mark.parametrize("how", ["2>&-", "2>&- <&-"])
+def test_without_stderr_it_works_and_no_error_is_taken_for_output(store, tmp_path, how):
+    sqlite = str(tmp_path / "t.sqlite")
+    with EventLog.open(tmp_path / "s") as log:
+        EventLogSaver(log).put({"configurable": {"thread_id": "t", "checkpoint_ns": ""}}, empty_checkpoint(), {}, {})
+    out = redirected(how, "copy-out", "-s", str(tmp_path / "s"), "--to", "langgraph-sqlite", sqlite)
+    assert (out.returncode, out.stdout[:27]) == (0, "1 threads: 1 checkpoints an")
+    back = redirected(how, "import", "-s", str(tmp_path / "i"), "--from", "langgraph-sqlite", sqlite)
+    assert (back.returncode, back.stdout[:27]) == (0, "1 threads: 1 checkpoints an")
+    copied = redirected(how, "copy", str(store), str(tmp_path / "copy"))
+    assert (copied.returncode, "keys on both sides" in copied.stdout) == (0, True)
+    for args, code in {
+        ("ls", str(tmp_path / "nope")): 3,
+        ("ls", "--nope"): 2,
+        ("show", "-s", str(store), "trip-2"): 2,
+    }.items():
+        done = redirected(how, *args)
+        assert (done.returncode, done.stdout) == (code, "")
+
+
+def test_a_file_of_a_log_never_takes_the_place_of_a_closed_stream():
+    program = "from eventlog.cli import main; main(['--version']); import os; print(os.open('/', 0) > 2)"
+    command = ["sh", "-c", 'exec "$@" 2>&- <&-', "sh", sys.executable, "-c", program]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("kind", ["agent", "physics"])
+def test_a_demo_whose_interpreter_may_not_be_run_says_so(tmp_path, capsys, monkeypatch, kind):
+    (tmp_path / "python").touch(mode=0o644)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert main(["demo", kind, "--dir", str(tmp_path / "demo")]) == 3
+    assert capsys.readouterr().err == f"eventlog: cannot use {tmp_path}/python: Permission denied\n"
 
 
 def test_the_demo_refuses_a_directory_that_holds_something(store, capsys):
