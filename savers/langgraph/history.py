@@ -106,13 +106,18 @@ def _named(thread: Thread, checkpoint_id: str) -> Event | None:
     return event if event is not None and event.given_id == checkpoint_id else None
 
 
-def history_of(thread: Thread, checkpoint_id: str, channels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What `get_delta_channel_history` answers."""
+def walked(thread: Thread, checkpoint_id: str, channels: Sequence[str]) -> tuple[Event | None, dict[str, Trace]]:
+    """A checkpoint's parent, and the history of each channel before it: of the last walk, if that came by."""
     try:
         start = _parent(thread, checkpoint_id)
     except NotFoundError:
         start = None
-    found = thread.walked.traces(thread, checkpoint_id, start, channels)
+    return start, thread.walked.traces(thread, checkpoint_id, start, channels)
+
+
+def history_of(thread: Thread, checkpoint_id: str, channels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What `get_delta_channel_history` answers."""
+    start, found = walked(thread, checkpoint_id, channels)
     answer: dict[str, dict[str, Any]] = {}
     for channel in channels:
         trace = found[channel]

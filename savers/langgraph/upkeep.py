@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from eventlog import ConflictError, InvalidInputError, Pruned
 from savers.langgraph.alike import is_snapshot
-from savers.langgraph.history import traces
+from savers.langgraph.history import walked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -128,7 +129,8 @@ def prune_namespace(thread: Thread, kept: Sequence[str], *, dry_run: bool) -> Pr
         ConflictError: the same, or the namespace is being written too quickly.
     """
     run = thread.run
-    back_to = [event for each in kept for trace in _delta_traces(thread, each) for event in trace.needed]
+    traces = chain.from_iterable(_delta_traces(thread, each) for each in kept)
+    back_to = [*dict.fromkeys(event for trace in traces for event in trace.needed)]  # each goes on where the next ends
     if not dry_run:
         for each in kept:
             parent = thread.parent(each)
@@ -146,7 +148,7 @@ def _delta_traces(thread: Thread, checkpoint_id: str) -> Iterator[Trace]:
         for channel in sorted(thread.channels_at(checkpoint_id)[1])
         if channel in counted or not channel.startswith(_CONTROL)
     ]
-    for channel, trace in traces(thread, checkpoint_id, empty).items() if empty else ():
+    for channel, trace in walked(thread, checkpoint_id, empty)[1].items() if empty else ():
         if trace.writes or channel in counted or _is_snapshot(thread, trace, channel):
             yield trace
 

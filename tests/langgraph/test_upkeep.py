@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from eventlog import ConflictError, EventLog, InvalidInputError, NotFoundError
+from eventlog.storage.memory import MemoryStorage
 from savers.langgraph import EventLogSaver
 from tests.behaviour.test_pruning import Interrupted
 from tests.counting import CountingStorage
@@ -229,6 +230,27 @@ def test_d8_pruning_keeps_what_delta_channels_are_made_of(saver):
     found = saver.get_delta_channel_history(config=config(None, "copy"), channels=["d"])
     assert len(found["d"]["writes"]) == 10
     assert found["d"]["seed"] == _DeltaSnapshot([40])
+
+
+def test_d8_what_is_kept_shares_one_walk_back_to_what_delta_channels_are_made_of():
+    read = []
+    for count in (40, 160):
+        storage = CountingStorage(MemoryStorage())
+        with EventLogSaver(EventLog(storage)) as saver:
+            for n in range(count):
+                versions = dict.fromkeys(["n", "d"], f"{n:032}.{n:016}")
+                said = {"source": "loop", "step": n, "parents": {}, "counters_since_delta_snapshot": {"d": (1, 1)}}
+                named = config(f"c{n - 1:04}" if n else None)
+                named["configurable"]["checkpoint_ns"] = ""
+                saver.put(named, made(f"c{n:04}", {"n": n}, versions), said, versions)
+                saver.put_writes(saver.get_tuple(config(f"c{n:04}")).config, [("d", n)], "t")
+            truth = saver.get_delta_channel_history(config=config(), channels=["d"])
+            with storage.counted() as tally:
+                saver.prune(["t"], keep_last=count // 2)
+            assert len(ids(saver)) == count // 2
+            assert saver.get_delta_channel_history(config=config(), channels=["d"]) == truth
+        read.append(tally.keys_read.total() / count)
+    assert read[1] < 1.5 * read[0], read
 
 
 def test_s49_a_copy_is_not_harmed_by_pruning_or_deleting_its_source(saver):
