@@ -414,12 +414,12 @@ class TaskWrites:
         if not mark:
             found = ((key, found_of[task][n]) for task, keys in keys_of.items() for n, key in enumerate(keys))
             return [(key, record) for key, record in found if record is not None]
-        epochs = [*self._owners.epochs(_mark.unpack(mark)[1])]
-        most = len(epochs) * sum(map(len, keys_of.values()))
+        newest = _mark.unpack(mark)[1]
+        most = (newest + 1) * sum(map(len, keys_of.values()))
         pairs = list(self._storage.scan(self._ranges(anchor), limit=most + 1))
         if len(pairs) <= most:
             return pairs
-        marks = [_mark.pack(*epoch) if epoch[1] else b"" for epoch in epochs]
+        marks = [_mark.pack(owner, epoch) if epoch else b"" for owner, epoch in self._owners.epochs(newest)]
         keys = [key for task in keys_of for each in marks for key in self._keys(anchor, task, each)]
         return [(key, record) for key, record in zip(keys, self._storage.get(keys), strict=True) if record is not None]
 
