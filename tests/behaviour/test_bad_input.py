@@ -389,7 +389,7 @@ def test_10_a_change_that_the_call_stack_has_no_room_for(run: Run, refuses: Refu
         lambda: run.append({"a": merge}),
     ):
         with refuses(TooDeepError, match=r"^(a|l|new)\b"):
-            with_frames_left(200, use)
+            with_frames_left(100, use)
     assert run.commit({**state, "a": deep}).writes.keys() == {"a"}
     assert run.state["a"] == deep
 
@@ -401,7 +401,7 @@ def test_10_what_is_written_where_the_call_stack_has_no_room_to_remember_it(log:
     for _ in range(3):
         leaf["k"] += 1
         prepared = run.prepare({"a": Update(deep)})
-        with_frames_left(200, lambda prepared=prepared: run.write(prepared))
+        with_frames_left(100, lambda prepared=prepared: run.write(prepared))
         assert run.state["a"] == log.run("r").state["a"] == deep
 
 

@@ -1089,7 +1089,7 @@ def test_s34_a_value_that_the_call_stack_has_no_room_for_is_refused(saver):
     values_of = {"a": deep(150, 1), "b": deep(150, 2)}
     for parent, name in ((None, "a"), ("a", "b")):
         with pytest.raises(TooDeepError, match=r"^x"):
-            with_frames_left(200, lambda p=parent, n=name: put(saver, n, {"x": values_of[n]}, {"x": n}, parent=p))
+            with_frames_left(100, lambda p=parent, n=name: put(saver, n, {"x": values_of[n]}, {"x": n}, parent=p))
         assert ids(saver, config()) == [parent][: parent is not None]
         put(saver, name, {"x": values_of[name]}, {"x": name}, parent=parent)
         assert values(saver) == {"x": values_of[name]}
