@@ -35,7 +35,7 @@ from eventlog.codec import IMMUTABLE, MAX_DEPTH, SET_DEPTH, children, decoded_al
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
 from eventlog.flat import PLAIN_KEYS
-from eventlog.pieces import Pieces
+from eventlog.pieces import MANY, Pieces
 from eventlog.records import array, scalar
 from eventlog.shadow import (
     DictShadow,
@@ -467,7 +467,7 @@ def replayed(value: Any, operations: Iterable[tuple[int, bytes]], codec: Codec) 
         if code == SPLICE or (pieces is not None and code == EXTEND):
             pieces = Pieces(value) if pieces is None else pieces
             for payload in payloads:
-                _put(pieces, code, payload, codec)
+                pieces = _after(pieces, code, payload, codec)
             continue
         if pieces is not None:
             value, pieces = pieces.values(), None
@@ -493,10 +493,13 @@ def _applied_all(value: Any, code: int, payloads: list[bytes], codec: Codec) -> 
     return value
 
 
-def _put(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> None:
+def _after(pieces: Pieces, code: int, payload: bytes, codec: Codec) -> Pieces:
     edits = [(pieces.size, 0, codec.decode(payload))] if code == EXTEND else _edits(payload, codec)
+    if len(edits) > MANY:
+        return Pieces(spliced(pieces.values(), edits))
     for edit in reversed(edits):
         pieces.put(*edit)
+    return pieces
 
 
 def applied(value: Any, code: int, payload: bytes, codec: Codec) -> Any:

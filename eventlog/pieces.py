@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     Piece = tuple[list[Any], int, int]
 
-_MANY: Final = 64
+MANY: Final = 64
+"""With more of them, to put them together costs less than to look through them each time."""
 
 
 class Pieces:
@@ -37,7 +38,7 @@ class Pieces:
             before.append((self._added, first, len(self._added)))
         self._pieces = before + after
         self.size += len(items) - removed
-        if len(self._pieces) > _MANY:
+        if len(self._pieces) > MANY:
             self._pieces, self._added = [(self.values(), 0, self.size)], []
 
     def _without(self, start: int, end: int) -> tuple[list[Piece], list[Piece]]:

@@ -487,6 +487,24 @@ class TestOperations:
         chunks = [(delta.TEXT, MSGPACK.encode(f"{n},")) for n in range(100)]
         assert delta.replayed("begin ", chunks, MSGPACK) == "begin " + "".join(f"{n}," for n in range(100))
 
+    def test_a_splice_of_many_edits_is_applied_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Edit by edit each looks through the pieces that the ones before it made."""
+        old = [f"{n} ".ljust(100, "x") for n in range(2000)]
+        new = [text[:-1] if n % 9 == 0 else text for n, text in enumerate(old)]
+        write = found(old, new)
+        assert write is not None
+        assert write.code == delta.SPLICE
+        put, puts = delta.Pieces.put, list[int]()
+
+        def counted(pieces: Any, start: int, removed: int, items: list[Any]) -> None:
+            puts.append(start)
+            put(pieces, start, removed, items)
+
+        monkeypatch.setattr(delta.Pieces, "put", counted)
+        operations = [(write.code, write.payload), (delta.EXTEND, MSGPACK.encode(["end"]))]
+        assert delta.replayed([*old], operations, MSGPACK) == [*new, "end"]
+        assert len(puts) == 1
+
     def test_each(self) -> None:
         assert self.apply([1], Extend([2, 3])) == [1, 2, 3]
         assert self.apply([1], Extend((2,))) == [1, 2]
