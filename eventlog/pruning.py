@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _TRIES: Final = 100
 _LOOKS: Final = 10
 _LAST_SEQ: Final = (1 << 63) - 2
+_MANIFESTS: Final = 50
+"""So many are written at once: each may be as large as the state's names and small values."""
 
 
 def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], needed: Sequence[Place] = ()) -> list[str]:
@@ -412,6 +414,9 @@ def _put_manifests(branches: Branches, plan: _Plan, epoch: bytes | None) -> None
             if since >= room_after(manifest) or crossed >= MAX_SEGMENTS:
                 puts.append(manifest_of(manifest_key(run, *place_of(key)), manifest_rows(entries)))
                 since, manifest, crossed = 0, len(puts[-1][1]), 0
+            if len(puts) == _MANIFESTS:
+                storage.commit(puts, (), expect)
+                puts = []
         if puts:
             storage.commit(puts, (), expect)
             puts = []
