@@ -377,7 +377,7 @@ def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
         return TooDeepError(path, f"nested deeper than {MAX_DEPTH}, or contains itself")
     if isinstance(error, UnicodeEncodeError):
         error = ValueError("a string with a lone surrogate has no UTF-8 form; clean it first")
-    for step, item in children(value):
+    for step, item in held_in(value):
         try:
             _pack(item if _is_plain(item, 0) else _shielded(item))
         except (TypeError, ValueError, OverflowError, _DeepError, RecursionError) as inner:
@@ -386,7 +386,7 @@ def _explained(value: Any, path: str, error: Exception) -> UnserializableError:
     return UnserializableError(path, why)
 
 
-def children(value: Any) -> list[tuple[str, Any]]:
+def held_in(value: Any) -> list[tuple[str, Any]]:
     """What a value holds, each with its step of a path; nothing of one that holds nothing, or is of no known type."""
     if type(value) is dict:
         keys = [(f" (key of type {_name(type(key))})", key) for key in value]

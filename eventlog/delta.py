@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgpack
 
 from eventlog.align import Edit, spliced
-from eventlog.codec import IMMUTABLE, MAX_DEPTH, SET_DEPTH, children, decoded_all, step_to
+from eventlog.codec import IMMUTABLE, MAX_DEPTH, SET_DEPTH, decoded_all, held_in, step_to
 from eventlog.errors import InvalidInputError, TooDeepError, UnserializableError
 from eventlog.events import AppendText, Delete, Extend, Merge, Splice, Update
 from eventlog.flat import PLAIN_KEYS
@@ -410,10 +410,12 @@ def _net(write: Write, old: Any, codec: Codec) -> Write:
 def _height(value: Any) -> int:
     """Containers within containers, as the codec counts them; it has bounded them already."""
     cls = type(value)
+    if cls in IMMUTABLE:  # nearly all entries of a merge
+        return 0
     if cls is dict or cls in (list, tuple):
         own, items = 1, value.values() if cls is dict else value
     else:
-        own, items = 1 + SET_DEPTH * (cls in (set, frozenset)), [item for _, item in children(value)]
+        own, items = 1 + SET_DEPTH * (cls in (set, frozenset)), [item for _, item in held_in(value)]
         if not items:
             return 0
     return own + max((_height(item) for item in items if type(item) not in IMMUTABLE), default=0)
