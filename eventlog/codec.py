@@ -233,6 +233,8 @@ class _DeepError(Exception):
 def _shielded(value: Any) -> Any:
     """`value` with what msgpack would write too readily put into extensions by hand."""
     cls = type(value)
+    if cls in _SCALARS or (cls is tuple and _SCALARS.issuperset(map(type, value))):
+        return value
     if cls is bytearray:
         return msgpack.ExtType(_BYTEARRAY, bytes(value))
     if cls in (memoryview, msgpack.ExtType, msgpack.Timestamp):
@@ -318,7 +320,8 @@ def _to_extension(value: Any) -> Any:
     if cls is tuple:
         return [_MARKS[_TUPLE], *value]
     if cls is set or cls is frozenset:
-        return [_MARKS[_SET if cls is set else _FROZENSET], *_sorted(value)]
+        members = value if _SCALARS.issuperset(map(type, value)) else map(_shielded, value)  # none is sorted again
+        return [_MARKS[_SET if cls is set else _FROZENSET], *_sorted(members)]
     if cls is _Shielded:
         return value.items
     if registration := _by_type.get(cls):

@@ -106,6 +106,18 @@ class TestRoundTrip:
         for wrapped in (value, [value], {"k": value}, (value,), Point(value), {"k": [({"k": value},)]}):
             assert strictly_equal(decode(encode(wrapped)), wrapped)
 
+    def test_a_set_within_sets_is_not_written_once_more_for_each(self) -> None:
+        encoded: list[Local] = []
+        register(Local, "local", encoded.append, lambda _: 0)
+        try:
+            value: Any = Local()
+            for _ in range(12):
+                value = frozenset([value])
+            encode(value)
+        finally:
+            unregister(Local)
+        assert len(encoded) < 30
+
     def test_equal_sets_have_equal_bytes(self) -> None:
         many = [f"k{i}" for i in range(100)]
         assert encode(set(many)) == encode({*many[50:], *many[:50]})
