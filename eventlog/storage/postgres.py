@@ -39,7 +39,6 @@ _MAX_BATCH_BYTES: Final = 512 << 20
 """PostgreSQL takes no parameter and no value of 1 GiB or more."""
 _FIRST_PAGE_PAIRS: Final = 32
 _PAGE_PAIRS: Final = 256
-_PAGE_BYTES: Final = 1 << 20
 _PAGE_RANGES: Final = 256
 _GROUP: Final = slice(1, 9)
 _of_range, _of_key = itemgetter(0), itemgetter(1)
@@ -132,7 +131,7 @@ class PostgresStorage:
         return [*map({key: value for _, key, value in rows}.get, keys)]
 
     def scan(self, ranges: Sequence[Range], *, reverse: bool = False, limit: int | None = None) -> Iterator[Pair]:
-        """See ``Storage.scan``. A page is one statement, over up to 256 ranges; nothing is open between two pages.
+        """See ``Storage.scan``. A page (256 pairs or 1 MiB, over up to 256 ranges) is one statement and no more.
 
         Raises:
             InvalidInputError: the start of a range is empty, so it names no kind; otherwise as `get`.
@@ -142,25 +141,26 @@ class PostgresStorage:
         return self._scanned(list(ranges), reverse=reverse, left=limit)
 
     def _scanned(self, ranges: list[Range], *, reverse: bool, left: int | None) -> Iterator[Pair]:
-        statement = self._statements.backward if reverse else self._statements.forward
-        size = _FIRST_PAGE_PAIRS  # most readers want a few
-        while ranges and (left is None or left > 0):
-            some = ranges[:_PAGE_RANGES]
+        asked = self._statements
+        one, several = (asked.last, asked.backward) if reverse else (asked.first, asked.forward)
+        size, at = _FIRST_PAGE_PAIRS, 0  # most readers want a few
+        while at < len(ranges) and (left is None or left > 0):
+            some = ranges[at : at + _PAGE_RANGES]
             count = size if left is None else min(left, size)
             low, high = (byteas(each[end] for each in some) for end in (0, 1))
-            page = self._pairs(statement, [low, high, bigint(count)])
+            page = self._pairs(several if count > 1 else one, [low, high, bigint(count)])
             page.sort(key=_of_key, reverse=reverse)
             page.sort(key=_of_range)
             yield from ((key, value) for _, key, value in page)
             left = None if left is None else left - len(page)
-            if len(page) < count:
-                ranges = ranges[_PAGE_RANGES:]
+            if len(page) < count and sum(len(value) for _, _, value in page) < schema.PAGE_BYTES:
+                at += len(some)
                 continue
             number, last, _ = page[-1]
-            start, end = some[number - 1]
-            ranges = [(start, last) if reverse else (last + b"\0", end), *ranges[number:]]
-            total = sum(len(value) for _, _, value in page)
-            size = max(1, min(_PAGE_PAIRS, count * 4, _PAGE_BYTES * count // max(total, 1)))
+            at += number - 1
+            start, end = ranges[at]
+            ranges[at] = (start, last) if reverse else (last + b"\0", end)
+            size = _PAGE_PAIRS
 
     def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[Pair]:
         """See ``Storage.feed``.

@@ -32,6 +32,11 @@ FUNCTIONS: Final = 4
 _THERE: Final = "SELECT FROM pg_catalog.pg_class WHERE relname = 'meta' AND relnamespace = to_regnamespace(%s)"
 _OLDEST: Final = 130_000
 _FED: Final = FED[0]
+PAGE_BYTES: Final = 1 << 20
+"""A page of a scan ends with the pair that makes its values so long: they may have any size."""
+_LIMIT: Final = "(SELECT $4::bigint)"
+"""The planner must not know it. Where it guesses that a range holds fewer pairs than that, as it does of most ranges,
+it would read the whole range and sort it, for every page of it. What ends nobody knows when, it reads by the index."""
 
 _TABLES: Final = f"""
 CREATE TABLE {{0}}.meta (name text PRIMARY KEY, value bigint NOT NULL);
@@ -161,16 +166,25 @@ class Statements:
         def answering(rows: str) -> bytes:
             return f"SELECT $1::bigint, NULL::bytea, NULL::bytea UNION ALL ({rows})".encode()
 
-        def page(order: str) -> bytes:
-            return answering(
+        def pairs_in(order: str) -> str:
+            return (
                 "SELECT r.n, p.key, p.value FROM unnest($2::bytea[], $3::bytea[]) WITH ORDINALITY AS r(low, high, n) "
                 f"CROSS JOIN LATERAL (SELECT key, value FROM {pairs} WHERE key >= r.low AND key < r.high "
-                f"ORDER BY key{order} LIMIT $4::bigint) p ORDER BY r.n, p.key{order} LIMIT $4::bigint"
+                f"ORDER BY key{order} LIMIT {_LIMIT}) p ORDER BY r.n, p.key{order} LIMIT $4::bigint"
+            )
+
+        def page(order: str) -> bytes:
+            return answering(
+                "SELECT n, key, value FROM (SELECT n, key, value, "
+                f"sum(octet_length(value)) OVER (ORDER BY n, key{order}) - octet_length(value) AS before "
+                f"FROM ({pairs_in(order)}) s) w WHERE before < {PAGE_BYTES}"
             )
 
         self.get = answering(f"SELECT 0, key, value FROM {pairs} WHERE key = ANY($2::bytea[])")
         self.forward = page("")
         self.backward = page(" DESC")
+        self.first = answering(pairs_in(""))  # of one there is nothing to add up, and it is asked for most often
+        self.last = answering(pairs_in(" DESC"))
         self.feed = (
             f"SELECT $1::bigint, NULL::bytea, convert_to({_OF_FEED.format(pairs)}, 'UTF8') UNION ALL "
             f"(SELECT p.txid::text::bigint, p.key, NULL FROM {pairs} p WHERE p.txid IS NOT NULL "

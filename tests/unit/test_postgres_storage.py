@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -33,7 +34,7 @@ from savers.langgraph import EventLogSaver as LangGraphSaver
 from tests import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 A, B = b"\x0a", b"\x0b"
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -341,6 +342,41 @@ class TestCommits:
             storage.commit([(A, b"v" * 100)])
         assert storage.get([A]) == [None]
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_page_reads_no_more_pairs_than_it_gives(self, storage, admin, monkeypatch, reverse):
+        """However many there are behind: by the index, never all of the range and then sorted."""
+        storage.commit([(A + b"%08d" % n, b"v" * 100) for n in range(10_000)])
+        noting, plans = Server.ask, []
+
+        def explaining(server: Server, statement: bytes, arguments: Any) -> Any:
+            explained = b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement
+            number = (1).to_bytes(8, "big")
+            answer = admin.pgconn.exec_params(explained, [number, *arguments], param_formats=[1] * (1 + len(arguments)))
+            plans.append(json.loads(answer.get_value(0, 0)))
+            return noting(server, statement, arguments)
+
+        monkeypatch.setattr(Server, "ask", explaining)
+        assert len(list(storage.scan([(A, B)], reverse=reverse, limit=3000))) == 3000
+        most = max(node["Actual Rows"] * node["Actual Loops"] for plan in plans for node in nodes(plan[0]["Plan"]))
+        assert most <= 256 + 1  # with the row that says whose answer it is
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_page_of_long_values_has_few(self, storage, monkeypatch, reverse):
+        long, pages = b"v" * (1 << 20), []
+        keys = [A + b"%02d" % n for n in range(50)]
+        pairs = [*zip(reversed(keys) if reverse else keys, [b""] * 40 + [long] * 10, strict=True)]
+        storage.commit(pairs)
+        ask = Server.ask
+
+        def noting(server: Server, statement: bytes, arguments: Any) -> Any:
+            pages.append(answer := ask(server, statement, arguments))
+            return answer
+
+        monkeypatch.setattr(Server, "ask", noting)
+        assert list(storage.scan([(A, B), (B, B + B)], reverse=reverse)) == pairs
+        assert max(sum(len(value or b"") for _, _, value in page) for page in pages) <= 1 << 20
+        assert len(pages) <= 2 + 10 + 1
+
     def test_a_child_of_fork_has_connections_of_its_own(self, storage):
         storage.commit([(A, b"1")])
         child = os.fork()
@@ -447,6 +483,13 @@ class TestConnections:
                 assert list(log.verify()) == []
         for each in opened:
             each.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of a plan."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
 
 
 def cut(admin: Any) -> None:
