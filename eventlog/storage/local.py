@@ -483,12 +483,16 @@ class LocalStorage:
         size = _FIRST_PAGE_PAIRS  # most readers want a few
         # a range lies within one kind of key
         rest = [(start, end if end[:1] == start[:1] else min(end, _behind(start[:1]))) for start, end in ranges]
+        is_bare = False
         while rest and (left is None or left > 0):
-            count = size if left is None else min(left, size)
+            # where there was nothing but what was removed, there may be more of it: it is not gone through one by one
+            count = size if left is None or is_bare else min(left, size)
             page, left_of = self._page(rest[:count], count, reverse=reverse)  # not all: they may be many
             rest = left_of + rest[count:]
-            left = None if left is None else left - len(page)
-            size = _PAGE_PAIRS
+            if left is not None:
+                page = page[:left]
+                left -= len(page)
+            size, is_bare = _PAGE_PAIRS, not page
             yield from page
 
     def _page(self, ranges: list[Range], count: int, *, reverse: bool) -> tuple[list[tuple[bytes, bytes]], list[Range]]:

@@ -703,6 +703,25 @@ class TestBeyond:
             assert [key for key, _ in log.scan([(key, key + b"\0") for key in order], reverse=reverse)] == order
             assert sum(asked) < 1.5 * count
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_what_was_removed_is_passed_by_many_at_once(self, open_log, monkeypatch, reverse):
+        """Whoever wants one pair, where a journal file removed thousands: not one page for each of them."""
+        log, count = open_log("normal"), 3000
+        keys = [KEY + b"%05d" % n for n in range(count)]
+        log.commit([(key, b"") for key in keys])
+        log._fold()  # so that what lies below has them still
+        last = KEY + (b"" if reverse else b"99999")
+        log.commit([(last, b"")], keys)
+        pages, asked = LmdbStorage.pages, list[int]()
+
+        def counted(storage: LmdbStorage, ranges: Any, *args: Any, **options: Any) -> Any:
+            asked.append(len(ranges))
+            return pages(storage, ranges, *args, **options)
+
+        monkeypatch.setattr(LmdbStorage, "pages", counted)
+        assert list(log.scan([(KEY, KEY + b"\xff")], reverse=reverse, limit=1)) == [(last, b"")]
+        assert len(asked) < 2 + count / 200
+
     @pytest.mark.parametrize("call", ["last_key", "marked"])
     def test_a_get_is_from_one_moment_though_all_is_changed_and_folded_within(self, open_log, monkeypatch, call):
         """Whoever reads has looked at the layers and is about to look at LMDB; just then somebody else is quick."""
