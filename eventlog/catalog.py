@@ -14,7 +14,7 @@ from eventlog.layout import NAME, name_key, names_within, run_number
 from eventlog.records import seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from eventlog.events import RunName
     from eventlog.storage import Storage
@@ -78,14 +78,15 @@ class Catalog:
 
     def find(self, parts: tuple[str, ...]) -> Listing | None:
         """The record of a name, dead or alive."""
-        key = name_key(parts)
-        record = self._storage.get([key])[0]
-        if record is None:
-            return None
-        listing = read_listing(key, record)
-        if listing.parts != parts:
-            raise CorruptionError(f"name {parts!r}", f"its record belongs to {listing.parts!r}")
-        return listing
+        return self.find_all([parts])[0]
+
+    def find_all(self, names: Sequence[tuple[str, ...]]) -> list[Listing | None]:
+        """The records of names, dead or alive, by one read."""
+        keys = [name_key(parts) for parts in names]
+        return [
+            None if record is None else _of_name(parts, read_listing(key, record))
+            for parts, key, record in zip(names, keys, self._storage.get(keys), strict=True)
+        ]
 
     def create(self, parts: tuple[str, ...], now_ns: int, *, past: Listing | None) -> Listing:
         """Give a name a new run, following the record `past`; whoever comes first wins, both get the winner's."""
@@ -133,6 +134,12 @@ class Catalog:
         listing = self.find(parts)
         assert listing is not None, "records of names are never removed"
         return listing
+
+
+def _of_name(parts: tuple[str, ...], listing: Listing) -> Listing:
+    if listing.parts != parts:
+        raise CorruptionError(f"name {parts!r}", f"its record belongs to {listing.parts!r}")
+    return listing
 
 
 def _record(key: bytes, listing: Listing) -> bytes:

@@ -198,9 +198,10 @@ class EventLog:
 
     def _bury_unnamed(self, number: int) -> None:
         """Give up copies that were begun and never got their name."""
-        for owner in all_owners(self._storage, number):
-            named = self._catalog.find(owner.parts) if owner.number and owner.is_alive else None
-            if owner.number and owner.is_alive and (named is None or (named.number, named.owner) != (number, owner[0])):
+        copies = [owner for owner in all_owners(self._storage, number) if owner.number and owner.is_alive]
+        listings = self._catalog.find_all([owner.parts for owner in copies])
+        for owner, named in zip(copies, listings, strict=True):
+            if named is None or (named.number, named.owner) != (number, owner.number):
                 bury(self._storage, number, owner.number)
 
     def copy(self, source: RunName, target: RunName) -> None:

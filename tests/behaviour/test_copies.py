@@ -277,6 +277,19 @@ def test_what_cannot_be_copied(log):
         log.run("c").at(log.run("a").head)
 
 
+def test_deleting_a_copy_asks_as_often_however_many_there_are(log):
+    """Their names are read at once: where a server keeps the log, each call is a way there and back."""
+    grown(log.run("a"), 3)
+    gets = []
+    for begin in (0, 40):
+        for n in range(begin, begin + 40):
+            log.copy("a", f"copy {n}")
+        with log._storage.counted() as tally:
+            log.delete(f"copy {begin + 20}")
+        gets.append(tally.gets)
+    assert gets[1] == gets[0]
+
+
 def test_copies_that_are_made_while_the_source_is_written_are_each_of_one_moment(log):
     source = log.run("a")
     source.append({"n": -1}, id="0")
