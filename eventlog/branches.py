@@ -92,7 +92,7 @@ from eventlog.trails import DroppedError, read_entries, read_places
 from eventlog.trunk import Trunk, pruned, read_trunk, trunk_of, was_pruned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from eventlog.codec import Codec
     from eventlog.entries import Change, Entries
@@ -329,12 +329,19 @@ class Branches:
         """The segments that branches write, oldest first."""
         found = [unseal_fields(*pair) for pair in self.storage.scan([all_of(BRANCH, self.run)])]
         own = [self.owner] if self.owner else []
-        return sorted(self.lineage.segment(fields[1]) for fields in found if fields[2:] == own)
+        return sorted(self.lineage.segments([fields[1] for fields in found if fields[2:] == own]))
 
     def head_of(self, segment: Segment) -> tuple[int, int]:
         """Segment and seq of the newest event of a branch; seq -1 if it has none."""
-        record = self.storage.get([head_key(self.run, segment.number)])[0]
-        return (segment.parent, segment.base_seq) if record is None else (segment.number, read_head(record))
+        return self.heads_of([segment])[0]
+
+    def heads_of(self, segments: Sequence[Segment]) -> list[tuple[int, int]]:
+        """`head_of` of each, by one read."""
+        records = self.storage.get([head_key(self.run, segment.number) for segment in segments])
+        return [
+            (segment.parent, segment.base_seq) if record is None else (segment.number, read_head(record))
+            for segment, record in zip(segments, records, strict=True)
+        ]
 
     def untouched_fork(self, at: tuple[int, int]) -> Segment | None:
         """The branch that was forked last at an event, if nothing was written to it yet: its head is that event."""
@@ -390,6 +397,15 @@ class Branches:
         """
         key = event_key(self.run, *at)
         return self._event(at, key, self.storage.get([key])[0])
+
+    def events_at(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], Event]:
+        """The events at some places, by one read; raises as `event`."""
+        keys = [event_key(self.run, *at) for at in places]
+        self.lineage.segments([number for number, _ in places])
+        return {
+            at: self.event_of(at, self._event(at, key, record))
+            for at, key, record in zip(places, keys, self.storage.get(keys), strict=True)
+        }
 
     def _event(self, at: tuple[int, int], key: bytes, record: bytes | None) -> tuple[bytes, bytes, Body]:
         """As `event`, of which the record was read."""
@@ -536,8 +552,8 @@ class Branches:
     def count_events(self) -> int:
         """How many events lie on the histories of all branches; one that lies on several counts once."""
         first, ends = self.first_seq(), dict[int, int]()
-        for branch in self.all():
-            number, seq = self.head_of(branch)
+        for head in self.heads_of(self.all()):
+            number, seq = head
             while seq >= first:
                 is_known = number in ends  # then so is what lies before it
                 ends[number] = max(seq, ends.get(number, seq))

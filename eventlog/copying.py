@@ -68,13 +68,14 @@ def _branches(branches: Branches, owner: int) -> tuple[Pairs, Expected, dict[int
     expect: Expected = {}
     limits: dict[int, int] = {}
     run, next_number = branches.run, branches.lineage.next_number()
-    for index, segment in enumerate(branches.all()):
-        at = branches.head_of(segment)
-        if at[1] < 0:
-            raise NotFoundError(f"run {branches.name!r} is being deleted")
-        digest, _, body = branches.event(at)
-        number = next_number + index
-        copy = branches.lineage.forked(number, segment.branch, (*at, body.step, digest))._replace(origin=[owner])
+    segments = branches.all()
+    heads = branches.heads_of(segments)
+    if any(seq < 0 for _, seq in heads):
+        raise NotFoundError(f"run {branches.name!r} is being deleted")
+    events = branches.events_at(set(heads))
+    for number, (segment, at) in enumerate(zip(segments, heads, strict=True), next_number):
+        digest, step = events[at].digest, events[at].step
+        copy = branches.lineage.forked(number, segment.branch, (*at, step, digest))._replace(origin=[owner])
         key = branch_key(run, copy.branch, owner)
         puts += [segment_record(run, copy), (key, seal_fields(key, [copy.branch, number, owner]))]
         puts.append((child_key(run, at, number), b""))

@@ -24,7 +24,7 @@ from eventlog.owners import read_owner
 from eventlog.records import ROOT_DIGEST, seal_fields, unseal_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from eventlog.storage import Storage
 
@@ -94,6 +94,16 @@ class Lineage:
                 raise _gone(number)
             return self.known(number, record)
         return self._known[number]
+
+    def segments(self, numbers: Sequence[int]) -> list[Segment]:
+        """The segments of those numbers, by one read; raises as `segment`."""
+        unknown = [number for number in numbers if number not in self._known]
+        records = self._storage.get([segment_key(self._run, number) for number in unknown]) if unknown else []
+        for number, record in zip(unknown, records, strict=True):
+            if record is None:
+                raise _gone(number)
+            self.known(number, record)
+        return [self.segment(number) for number in numbers]
 
     def known(self, number: int, record: bytes) -> Segment:
         """The segment of that number, of which somebody read the record; raises as `segment`."""

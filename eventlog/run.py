@@ -1163,7 +1163,7 @@ class Run:
         """All branches of the run, oldest first; none while it is empty."""
         if self._is_new:
             return []
-        return self._unless_pruned(lambda: [self._branch_of(segment) for segment in self._branches.all()])
+        return self._unless_pruned(self._all_branches)
 
     def _unless_pruned(self, look: Callable[[], T]) -> T:
         """What `look` finds, which reads a few records; again, where branches that it was at were pruned meanwhile."""
@@ -1174,11 +1174,16 @@ class Run:
                 self._branches.lineage.check_alive()
         return look()
 
-    def _branch_of(self, segment: Segment) -> Branch:
-        at = self._branches.head_of(segment)
-        base = (segment.parent, segment.base_seq)
-        forked_from = None if base[1] < self._branches.first_seq() else self._event_at(base).id
-        return Branch(segment.branch, None if at[1] < 0 else self._event_at(at), forked_from)
+    def _all_branches(self) -> list[Branch]:
+        """All branches, by a few reads, however many they are."""
+        segments, first = self._branches.all(), self._branches.first_seq()
+        heads = self._branches.heads_of(segments)
+        bases = [(segment.parent, segment.base_seq) for segment in segments]
+        events = self._branches.events_at({at for at in heads if at[1] >= 0} | {at for at in bases if at[1] >= first})
+        return [
+            Branch(segment.branch, events.get(head), events[base].id if base[1] >= first else None)
+            for segment, head, base in zip(segments, heads, bases, strict=True)
+        ]
 
     def count_events(self) -> int:
         """How many events there are on its branches, each counted once; it reads a few records for each branch."""

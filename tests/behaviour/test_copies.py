@@ -277,6 +277,23 @@ def test_what_cannot_be_copied(log):
         log.run("c").at(log.run("a").head)
 
 
+def test_branches_are_listed_counted_and_copied_by_as_many_reads_however_many_there_are(log):
+    """Where a server keeps the log, each read is a way there and back."""
+    source, reads = grown(log.run("a"), 50), []
+    for begin in (0, 20):
+        for n in range(begin, begin + 20):
+            source.fork(f"e{n:05}", f"side {n}").append({"n": -n})
+        with log._storage.counted() as tally:
+            listed = log.run("a").branches()
+            assert log.run("a").count_events() == 50 + begin + 20
+            log.copy("a", f"copy {begin}")
+            assert [each.name for each in log.run(f"copy {begin}").branches()] == [each.name for each in listed]
+        reads.append(tally.reads)
+    assert reads[1] == reads[0]
+    assert [branch.name for branch in listed] == ["main", *(f"side {n}" for n in range(40))]
+    assert [branch.forked_from for branch in listed] == [None, *(f"e{n:05}" for n in range(40))]
+
+
 def test_deleting_a_copy_asks_as_often_however_many_there_are(log):
     """Their names are read at once: where a server keeps the log, each call is a way there and back."""
     grown(log.run("a"), 3)
