@@ -1,13 +1,13 @@
 """The storage engine that lives and dies with the process.
 
-Owns a dict and, per kind of key, one sorted list of keys. It must never hold its lock while a caller works.
+Owns a dict and, per kind of key, its keys in order. It must never hold its lock while a caller works.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_left, insort
+from collections import defaultdict
 from contextlib import nullcontext
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from eventlog.errors import ClosedError, ExpectationError
 from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.fed import LOG_ID_BYTES, in_commit, place_bytes, place_in, read_place, unknown_place
+from eventlog.storage.memory_keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ class MemoryStorage:
         self._log_id = os.urandom(LOG_ID_BYTES)
         self._lock = threading.Lock()
         self._values: dict[bytes, bytes] = {}
-        self._keys: dict[int, list[bytes]] = {}
+        self._keys: dict[int, Keys] = defaultdict(Keys)
         self._fed: list[bytes] = []
         self._commits = 0
         self._is_closed = False
@@ -160,7 +161,7 @@ class MemoryStorage:
         with self._lock:
             self._is_closed = True
             self._values = {}
-            self._keys = {}
+            self._keys.clear()
             self._fed = []
 
     def _check_open(self) -> None:
@@ -175,17 +176,12 @@ class MemoryStorage:
 
     def _put(self, key: bytes, value: bytes) -> None:
         if key not in self._values:
-            keys = self._keys.setdefault(key[0], [])
-            if not keys or key > keys[-1]:
-                keys.append(key)  # the common case: logs grow at the end
-            else:
-                insort(keys, key)
+            self._keys[key[0]].add(key)
         self._values[key] = value
 
     def _delete(self, key: bytes) -> None:
         if self._values.pop(key, None) is not None:
-            keys = self._keys[key[0]]
-            del keys[bisect_left(keys, key)]
+            self._keys[key[0]].remove(key)
 
     def _walk(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> Iterator[Pair]:
         while page := self._page(start, end, count, reverse=reverse):
@@ -196,7 +192,5 @@ class MemoryStorage:
     def _page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[Pair]:
         with self._lock:
             self._check_open()
-            keys = self._keys.get(start[0], [])
-            low, high = bisect_left(keys, start), bisect_left(keys, end)
-            chosen = keys[max(low, high - count) : high][::-1] if reverse else keys[low : min(high, low + count)]
-            return [(key, self._values[key]) for key in chosen]
+            keys = self._keys[start[0]].between(start, end, count, reverse=reverse)
+            return [(key, self._values[key]) for key in keys]
