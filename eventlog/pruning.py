@@ -68,7 +68,8 @@ def forget(branches: Branches, tasks: TaskWrites, event_ids: Sequence[str], need
 
     Where an id named another event before, something may be built on that one: what tasks wrote stays.
 
-    Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call.
+    Each id by a commit of its own: if this is stopped, what is left is forgotten by the next call. The caller settles
+    them, all at once: there may be thousands.
 
     Returns:
         Those that named something.
@@ -93,7 +94,7 @@ def _forget(branches: Branches, tasks: TaskWrites, event_id: str, *, is_end: boo
         renamed = branches.naming.renamed(event_id, None)
         puts, deletes, expect = tasks.closed(Anchor((entry[2], entry[3]), event_id), keep=not is_end)
         try:
-            branches.storage.commit([renamed.put, *puts], deletes, {**expect, **renamed.expect})
+            branches.storage.commit([renamed.put, *puts], deletes, {**expect, **renamed.expect}, is_settled=False)
         except ExpectationError:
             continue
         return

@@ -1043,7 +1043,9 @@ class Run:
             check_id("event id", event_id)
         if self._is_new:
             return []
-        return self._forget_ids(ids, [self._place(where) for where in needed])
+        forgotten = self._forget_ids(ids, [self._place(where) for where in needed])
+        self._storage.settle()
+        return forgotten
 
     def _forget_ids(self, ids: Sequence[str], needed: Sequence[tuple[int, int]] = ()) -> list[str]:
         with self._lock:
@@ -1100,6 +1102,8 @@ class Run:
                     self._codec,
                 )
                 self._reopen()
+        if not dry_run:
+            self._storage.settle()  # what was forgotten
         return Pruned(going, *gone)
 
     def _reopen(self) -> None:

@@ -203,6 +203,16 @@ class TestFlushes:
         assert storage._writer.flushes == flushes + 1
         assert storage.is_flushed()
 
+    def test_what_is_forgotten_takes_one_however_many_ids(self, url):
+        with EventLog(ObjectStoreStorage(url)) as log:
+            run = log.run("a")
+            for n in range(40):
+                run.append({"n": n}, id=f"{n:02}")
+            before = log._storage._writer.flushes
+            assert len(run.forget([f"{n:02}" for n in range(30)])) == 30
+            assert log.is_flushed()
+            assert log._storage._writer.flushes - before <= 2
+
     def test_many_come_into_a_table_so_that_opening_reads_few(self, folder, tmp_path, monkeypatch):
         monkeypatch.setattr("eventlog.storage.objectstore_db._TABLE_S", 0.0)
         storage = ObjectStoreStorage(folder)
