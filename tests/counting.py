@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from eventlog.storage import Storage
@@ -173,6 +173,28 @@ def patience(seconds: float = 60.0) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupted_at(line: int, functions: Collection[str], call: Callable[[], Any]) -> bool:
+    """Call, and interrupt it at the n-th line that it runs of functions of those names; whether it came so far."""
+    left = line
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal left
+        left -= event == "line"
+        if event == "line" and left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: trace if frame.f_code.co_name in functions else None)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
 
 
 def with_frames_left(count: int, call: Callable[[], Any]) -> Any:

@@ -6,7 +6,7 @@ sealed; only the newest one changes.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import defaultdict
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -51,13 +51,13 @@ class Layer:
     def _sort(self) -> None:
         """Put where it belongs what came since this was done last."""
         fresh = [*islice(reversed(self.values), len(self.values) - self._count)]
-        self._count += len(fresh)
         for key in reversed(fresh):
             keys = self._sorted[key[0]]
-            if keys and key < keys[-1]:
-                insort(keys, key)
-            else:
+            if not keys or key > keys[-1]:
                 keys.append(key)
+            elif keys[at := bisect_left(keys, key)] != key:  # else it was interrupted here, and begins anew
+                keys.insert(at, key)
+        self._count += len(fresh)
 
     def pairs_of(self, keys: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """Those of its keys that were not removed, with their values."""
