@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import defaultdict
 from contextlib import nullcontext
 from itertools import chain, islice
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from eventlog.storage.base import Range
 
     Pair = tuple[bytes, bytes]
+    _Begun = tuple[dict[bytes, bytes | None], list[bytes], int]
+    """What a commit changes, what is fed of it, and how much was fed before."""
 
 _PAGE_PAIRS = 256
 
@@ -41,8 +44,10 @@ class MemoryStorage:
         self._values: dict[bytes, bytes] = {}
         self._keys: dict[int, Keys] = defaultdict(Keys)
         self._fed: list[bytes] = []
+        self._begun: _Begun | None = None
         self._commits = 0
         self._is_closed = False
+        _storages.add(self)
 
     @property
     def location(self) -> str:
@@ -58,7 +63,7 @@ class MemoryStorage:
         """
         check_keys(keys)
         with self._lock:
-            self._check_open()
+            self._make_ready()
             return [self._values.get(key) for key in keys]
 
     def scan(
@@ -96,15 +101,15 @@ class MemoryStorage:
         check_keys([key for key, _ in puts])
         check_keys(deletes)
         check_keys(expect or ())
+        changes: dict[bytes, bytes | None] = dict.fromkeys(deletes)
+        changes.update(puts)
+        fed = in_commit(puts, FED)
         with self._lock:
-            self._check_open()
+            self._make_ready()
             self._check_expected(expect or {})
             self._commits += 1
-            for key in deletes:
-                self._delete(key)
-            for key, value in puts:
-                self._put(key, value)
-            self._fed += in_commit(puts, FED)
+            self._begun = changes, fed, len(self._fed)  # now it is committed, whoever has to finish it
+            self._finish(changes, fed)
 
     def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         """See ``Storage.feed``. A key that was put is remembered until the storage is closed.
@@ -113,16 +118,18 @@ class MemoryStorage:
             ClosedError: the storage was closed, before the call or between two pages.
             InvalidInputError: `after` is no position of its feed.
         """
-        self._check_open()
         number, index = read_place(place_in(self._log_id, after))
-        if number or index > len(self._fed):
-            raise unknown_place(after)
+        with self._lock:
+            self._make_ready()
+            if number or index > len(self._fed):
+                raise unknown_place(after)
         return islice(self._fed_after(index), limit and max(limit, 0))
 
     def _fed_after(self, index: int) -> Iterator[Pair]:
         while True:
-            self._check_open()
-            page = self._fed[index : index + _PAGE_PAIRS]
+            with self._lock:
+                self._make_ready()
+                page = self._fed[index : index + _PAGE_PAIRS]
             if not page:
                 return
             yield from ((place_bytes(self._log_id, 0, at), key) for at, key in enumerate(page, index + 1))
@@ -153,7 +160,7 @@ class MemoryStorage:
     def size_bytes(self) -> int:
         """The bytes of all keys and values. Takes time in proportion to the number of keys."""
         with self._lock:
-            self._check_open()
+            self._make_ready()
             return sum(len(key) + len(value) for key, value in self._values.items())
 
     def close(self) -> None:
@@ -163,6 +170,15 @@ class MemoryStorage:
             self._values = {}
             self._keys.clear()
             self._fed = []
+            self._begun = None
+
+    def shut(self) -> None:
+        """Before a fork: let a commit of another thread end, so that the child finds nothing half done."""
+        self._lock.acquire()
+
+    def reopen(self) -> None:
+        """After a fork, on both sides."""
+        self._lock.release()
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -173,6 +189,36 @@ class MemoryStorage:
         differing = [key for key, value in expect.items() if self._values.get(key) != value]
         if differing:
             raise ExpectationError(differing)
+
+    def _make_ready(self) -> None:
+        """Before anything is read or written; the caller holds the lock."""
+        self._check_open()
+        if self._begun is not None:
+            self._finish_anew(*self._begun)
+
+    def _finish(self, changes: dict[bytes, bytes | None], fed: list[bytes]) -> None:
+        """Do what was begun. The caller holds the lock."""
+        for key, value in changes.items():
+            if value is None:
+                self._delete(key)
+            else:
+                self._put(key, value)
+        self._fed += fed
+        self._begun = None
+
+    def _finish_anew(self, changes: dict[bytes, bytes | None], fed: list[bytes], count: int) -> None:
+        """The same after an interrupt, wherever that was: the keys may stand in no order."""
+        for key, value in changes.items():
+            if value is None:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value
+        keys: dict[int, Keys] = defaultdict(Keys)
+        for key in sorted(self._values):
+            keys[key[0]].add(key)
+        self._keys = keys
+        self._fed[count:] = fed
+        self._begun = None
 
     def _put(self, key: bytes, value: bytes) -> None:
         if key not in self._values:
@@ -191,6 +237,24 @@ class MemoryStorage:
 
     def _page(self, start: bytes, end: bytes, count: int, *, reverse: bool) -> list[Pair]:
         with self._lock:
-            self._check_open()
+            self._make_ready()
             keys = self._keys[start[0]].between(start, end, count, reverse=reverse)
             return [(key, self._values[key]) for key in keys]
+
+
+_storages: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
+_shut: list[MemoryStorage] = []
+
+
+def _before_fork() -> None:
+    for storage in list(_storages):
+        storage.shut()
+        _shut.append(storage)
+
+
+def _after_fork() -> None:
+    while _shut:
+        _shut.pop().reopen()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
