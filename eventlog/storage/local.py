@@ -170,6 +170,7 @@ class LocalStorage:
         self._lasts: dict[bytes, bytes] = {}
         self._end = 0
         self._pending = bytearray()
+        self._position = 0  # of "off"
         self._named = 0
         self._fed_at = _Read(0, 0, 0)
         self._failure = ""
@@ -194,6 +195,7 @@ class LocalStorage:
         self._restart(self._folded())
         if self._mode == "off" and not self._readonly:  # nobody else writes, so its commits do not look again
             self._catch_up(self._words[END])
+            self._position = self._words[END]
         if self._mode != "full":  # who writes a little needs no room
             self._room = self._words[END] + _FIRST_BYTES
         if self._head is not None and self._head.has_failed and not self._readonly:
@@ -334,7 +336,7 @@ class LocalStorage:
         self._files.forget(min(folded, self._layers[0].number - 1))
 
     def position(self) -> int:
-        """See ``Storage.position``: where the journal ends, with what ``"off"`` keeps back.
+        """See ``Storage.position``: where the journal ends; with ``"off"`` what was kept back is counted from there.
 
         Raises:
             ClosedError: the storage was closed.
@@ -346,7 +348,9 @@ class LocalStorage:
             self._lmdb.check_file()
         if self._words.__class__ is list:
             self._look_for_writer()
-        return self._words[END] + len(self._pending)
+        if self._mode == "off" and not self._readonly:  # one number: while it is spilled two would not be of one moment
+            return self._position
+        return self._words[END]
 
     def feed(self, after: bytes = b"", *, limit: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         """See ``Storage.feed``: the records of folded files, then the other files.
@@ -712,6 +716,7 @@ class LocalStorage:
                 self._layers[-1].values.update(dict.fromkeys(deletes))
                 self._layers[-1].values.update(puts)
             self._pending += body
+            self._position += len(body)
         except BaseException:  # interrupted half-way: what this handle shows would differ from what it writes
             self._failure, self._is_unusable = "it was interrupted within a commit", True
             raise

@@ -213,6 +213,24 @@ class TestOff:
         assert other.get([b"\x20"]) == [b"v"]
         other.close()
 
+    def test_no_position_comes_again_whenever_another_thread_asks_for_it(self, tmp_path):
+        here, then = reopened(tmp_path / "log", "off"), []
+
+        class Words(list):
+            """The words of the header, beside a thread that asks for the position when the end has just moved."""
+
+            def __setitem__(self, place, word):
+                super().__setitem__(place, word)
+                then.append(here.position())
+
+        here._words, n = Words(here._words), 0
+        while not then:
+            here.commit([(b"\x20" + number(n := n + 1), bytes(2000))])
+        for _ in range(2 * n):
+            here.commit([(b"\x20" + number(n := n + 1), bytes(2000))])
+            assert here.position() > then[-1]
+        here.close()
+
 
 def outcome(call) -> str:
     try:
