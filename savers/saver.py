@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar, cast
@@ -61,11 +62,19 @@ H = TypeVar("H", bound=Handle)
 
 
 class Handles(Generic[H]):
-    """Handles on the runs of a log, the last opened ones kept; shared by all that write the log through one saver."""
+    """Handles on the runs of a log, the last opened ones kept; shared by all that write the log through one saver.
+
+    The child of a ``fork`` opens its own: a thread that is not there may hold the lock of one of its parent's.
+    """
 
     def __init__(self, log: EventLog, opened: Callable[[RunName, Codec], H]) -> None:
         self.log = log
         self._opened = opened
+        self.begin()
+        _all_handles.add(self)
+
+    def begin(self) -> None:
+        """Have no handle, and a free lock; in the child of a fork again."""
         self._kept: dict[tuple[object, ...], H] = {}
         self._lock = threading.Lock()
 
@@ -106,6 +115,17 @@ class Handles(Generic[H]):
         with suppress(NotFoundError):  # somebody else was first
             self.log.delete(name)
         self.forget(name)
+
+
+_all_handles: weakref.WeakSet[Handles[Any]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for handles in _all_handles:
+        handles.begin()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def runs_of(log: EventLog) -> Callable[[RunName, Codec], Run]:

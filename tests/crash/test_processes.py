@@ -22,6 +22,7 @@ from eventlog.storage import local
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
+from savers import Checkpoint, CheckpointConfig, CheckpointMetadata, EventLogSaver, JsonPlusSerde
 from tests.counting import patience
 from tests.crash.workload import (
     DEEP,
@@ -367,6 +368,37 @@ class TestFork:
         assert len(list(here.scan([(b"\x20", b"\x21")]))) == last
         assert checked(here) == 60 * DEEP
         here.close()
+
+    @pytest.mark.parametrize("location", ["memory:", "{}/log", "sqlite:///{}/log.db"])
+    def test_a_child_uses_a_saver_within_which_a_thread_of_the_parent_was(self, tmp_path, location):
+        is_within, go_on = threading.Event(), threading.Event()
+
+        class Slow(JsonPlusSerde):
+            def encode(self, value, path="value"):
+                if value == "slow":
+                    is_within.set()
+                    go_on.wait(60.0)
+                return super().encode(value, path)
+
+        with EventLogSaver(location.format(tmp_path), serde=Slow()) as saver:
+            first, last = Checkpoint.new({"n": 1}), Checkpoint.new({"n": 2})
+            at = saver.put(CheckpointConfig("t"), first, CheckpointMetadata("loop", 0))
+            slow = (at, Checkpoint.new({"n": "slow"}), CheckpointMetadata("loop", 1))
+            with ThreadPoolExecutor(1) as pool:
+                putting = pool.submit(saver.put, *slow)
+                assert is_within.wait(60.0)
+                try:
+                    seen = in_child(lambda: saver.get_tuple(CheckpointConfig("t")).checkpoint.id, 20.0)
+                    assert seen == first.id
+                    ours = in_child(lambda: saver.put(at, last, CheckpointMetadata("loop", 1)).checkpoint_id, 20.0)
+                    assert ours == last.id
+                finally:
+                    go_on.set()
+                putting.result(60)
+            assert saver.get_tuple(CheckpointConfig("t", slow[1].id)).checkpoint.channel_values == {"n": "slow"}
+            if location != "memory:":  # whose children have each a copy of their own
+                assert saver.get_tuple(CheckpointConfig("t", last.id)).checkpoint.channel_values == {"n": 2}
+            assert list(saver.log.verify()) == []
 
     def test_a_child_that_never_uses_it_takes_nothing_away(self, tmp_path):
         here = reopened(tmp_path / "log")
