@@ -20,6 +20,7 @@ from eventlog.entries import advanced, apply_changes, is_newest_read, placed
 from eventlog.errors import (
     ConflictError,
     CorruptionError,
+    EventLogError,
     IdConflictError,
     InvalidInputError,
     NotFoundError,
@@ -401,8 +402,16 @@ class Run:
             if not drafts:
                 return []
             self._ensure_created()
-            written = self._branches.write(self._tip, drafts, alike)
-            self._forget(drafts, () if alike is None else alike.channels)
+            tip = self._tip
+            segment, stood = tip.segment, EventFacts(tip.at, tip.step, tip.digest, tip.given_id)
+            try:
+                written = self._branches.write(tip, drafts, alike)
+                self._forget(drafts, () if alike is None else alike.channels)
+            except EventLogError:  # before it moved
+                raise
+            except BaseException:
+                self._stand_back(segment, stood)
+                raise
             return written
 
     def _forget(self, drafts: Iterable[Draft], others: Iterable[str]) -> None:
@@ -528,13 +537,30 @@ class Run:
         """Write at `tip`, which is where this handle stands from then on."""
         if self._is_new:
             self._ensure_created()
-        written = self._branches.write_one(tip, draft)
-        if tip.shadows or draft.writes:
-            accept(tip, draft)
-        self._tip, self._state, self._newest = tip, None, written
-        if self._waiting[1]:
-            self._take_waiting(tip)
+        segment, stood = tip.segment, (tip.at, tip.step, tip.digest, tip.given_id)
+        try:
+            written = self._branches.write_one(tip, draft)
+            if tip.shadows or draft.writes:
+                accept(tip, draft)
+            self._tip, self._state, self._newest = tip, None, written
+            if self._waiting[1]:
+                self._take_waiting(tip)
+        except EventLogError:  # before it moved
+            raise
+        except BaseException:
+            if tip is self._tip:
+                self._stand_back(segment, EventFacts(*stood))
+            raise
         return written
+
+    def _stand_back(self, segment: Segment, stood: EventFacts) -> None:
+        """Stand where this handle stood, and remember nothing: after an interrupt half of what it moves may be moved.
+
+        If the event was written all the same, a conflict says so to the next one.
+        """
+        branches = self._branches
+        self._tip = branches.empty_tip() if stood.at[1] < 0 else branches.tip_of(stood, segment)
+        self._state = None
 
     def _take_waiting(self, tip: Tip) -> None:
         """Let the next event be named by what waited for the one just written."""
