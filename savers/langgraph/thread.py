@@ -370,10 +370,10 @@ class Thread:
                 self._known = _Known()
                 return
             made.changes.accept()
-            known.event, known.versions, known.size = event, made.versions, made.size
             known.newest = made.changes.newest or _newest(made.versions)
             known.seen.update(made.seen)
-            self._known = known
+            # The event last: who is interrupted before knows nothing of it, and looks again.
+            self._known, known.versions, known.size, known.event = known, made.versions, made.size, event
 
     def put_task_writes(self, checkpoint_id: str, writes: list[TaskWrite]) -> None:
         """Keep what tasks wrote after a checkpoint; as `Run.put_task_writes`."""

@@ -13,15 +13,18 @@ from collections import deque
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.types import Interrupt, Send
 
 from eventlog import EventLog, EventLogError, NotFoundError
 from savers.langgraph import EventLogSaver
+from tests.counting import interrupted_at
 from tests.langgraph.byhand import Story, config, told
 
 if TYPE_CHECKING:
@@ -381,6 +384,33 @@ class TestVersions:
 
 
 class TestSeen:
+    def test_what_an_interrupted_put_said_is_not_known_by_halves(self):
+        """By Ctrl-C, after it is written, while the saver notes what it wrote: later a node is not seen any more."""
+
+        def checkpoint(n: int, seen: dict[str, dict[str, str]]) -> Any:
+            versions, values = {"a": f"{n:032d}.5"}, {"a": n}
+            return {**empty_checkpoint(), "id": str(n), "channel_values": values, "channel_versions": versions} | {
+                "versions_seen": seen
+            }
+
+        for line in count(1):
+            saver = EventLogSaver(EventLog.open("memory:"))
+            first, second, third = checkpoint(1, {}), checkpoint(2, {"node": {"a": "1"}}), checkpoint(3, {})
+            saver.put(config(), first, {}, first["channel_versions"])
+
+            def put(saver: EventLogSaver = saver, second: Any = second) -> None:
+                saver.put(config("1"), second, {}, second["channel_versions"])
+
+            is_interrupted = interrupted_at(line, {"write", "accept", "_newest"}, put)
+            under = "1" if saver.get_tuple(config("2")) is None else "2"
+            saver.put(config(under), third, {}, third["channel_versions"])
+            found = saver.get_tuple(config("3"))
+            assert found is not None
+            assert found.checkpoint == third, line
+            if not is_interrupted:
+                break
+        assert line > 10
+
     def test_nodes_that_appear_and_disappear(self, story: Story):
         one, two = {"one": {"a": 1}}, {"two": {"a": 1, "b": 2}}
         for n, seen in enumerate([{}, one, {**one, **two}, two, {}, two, one, {**one, **two}, {}, {}]):
