@@ -902,7 +902,8 @@ class LocalStorage:
             if self._worker is not None:
                 self._worker.stop()
             if isinstance(self._words, memoryview) and not (self._readonly or self._is_unusable):
-                self._leave_folded()
+                with suppress(ClosedError):  # by another thread, since this one looked
+                    self._leave_folded()
         finally:
             self._give_back()
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -405,8 +405,9 @@ class SqliteStorage:
         try:
             if self._worker is not None:
                 self._worker.stop()
-            if not (self._readonly or self._failure or self.is_flushed()):
-                self.flush()
+            with suppress(ClosedError):  # by another thread, since this one looked
+                if not (self._readonly or self._failure or self.is_flushed()):
+                    self.flush()
         finally:
             self._is_closed = True
             with self._flushing:

@@ -12,13 +12,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from eventlog import EventLog
 from eventlog.errors import BusyError, CapacityError, ClosedError, EventLogError, ExpectationError, StorageError
-from eventlog.storage import local
+from eventlog.storage import local, open_storage
 from eventlog.storage.journal import LocalFiles
 from eventlog.storage.lmdb import LmdbStorage
 from eventlog.storage.local import LocalStorage
@@ -432,6 +432,26 @@ class TestFork:
             assert go_on(each) == 1
             each.close()
         assert not there._state.locked()
+
+
+@pytest.mark.parametrize(("location", "step"), [("{}/log", "_is_at_rest"), ("sqlite:///{}/log.db", "is_flushed")])
+def test_closing_is_no_error_where_another_thread_closes_at_that_moment(tmp_path, monkeypatch, location, step):
+    here = open_storage(location.format(tmp_path))
+    here.commit([(b"\x20", b"v")])
+    then = getattr(here, step)
+
+    def before_another_thread() -> Any:
+        monkeypatch.setattr(here, step, then)
+        found = then()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(here.close).result(60)
+        return found
+
+    monkeypatch.setattr(here, step, before_another_thread)
+    here.close()
+    again = open_storage(location.format(tmp_path))
+    assert again.get([b"\x20"]) == [b"v"]
+    again.close()
 
 
 class HaltingFiles(LocalFiles):
