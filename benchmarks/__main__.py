@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import plots
+from benchmarks import FAMILIES, plots
 from benchmarks.machine import facts
 from benchmarks.runner import Nursery, Results, run_interleaved
 from benchmarks.table import Row, markdown_rows, markdown_sheet
@@ -19,7 +19,6 @@ from benchmarks.table import Row, markdown_rows, markdown_sheet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-FAMILIES = ("direct", "graphs", "coroutines", "wide", "alone", "volume", "scale", "reading", "threads", "servers")
 ROUNDS = {"graphs": 11, "servers": 2}
 """5 where nothing is said; line 4 asks for 11; servers take turns within a measurement."""
 HERE = Path(__file__).parent
@@ -47,7 +46,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What things cost, ours and the peers'.")
-    parser.add_argument("--quick", action="store_true", help="short runs, for large differences: about a minute")
+    parser.add_argument("--quick", action="store_true", help="short runs, for large differences: under a minute")
     parser.add_argument("--full", action="store_true", help="10 million events instead of 200,000")
     parser.add_argument("--only", nargs="+", choices=FAMILIES, metavar="FAMILY", help=", ".join(FAMILIES))
     parser.add_argument("--repeats", type=int, help="rounds of every measurement")

@@ -1,7 +1,7 @@
 """Runs one measurement: ``python -m benchmarks._one MODULE.FUNCTION '{"argument": 1}'`` prints one line of JSON.
 
 With ``--serve`` it reads such pairs as JSON lines and runs each in a forked child and a directory of its own:
-the same isolation, without LangGraph's imports every time.
+the same isolation, without the imports every time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks import AbsentError
+from benchmarks import FAMILIES, AbsentError
+
+_IMPORTED = (
+    *("eventlog", "savers.langgraph", "langgraph.graph", "langgraph.checkpoint.sqlite", "lmdb._envid"),
+    *("langchain_core.tracers.context", "langchain_core.tracers.run_collector", "langchain_core.tracers.stdout"),
+    *(f"benchmarks.{name}" for name in FAMILIES),
+)
+"""What a measurement imports, sooner or later."""
 
 
 def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +46,7 @@ def measure(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def serve() -> None:
     """Fork a child for each line read; nothing is opened in this process."""
-    for name in ("eventlog", "savers.langgraph", "langgraph.graph", "langgraph.checkpoint.sqlite"):
+    for name in _IMPORTED:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
     gc.freeze()

@@ -96,7 +96,7 @@ _ONE, _LIST = "20 channels / ", "list / "
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Every saver on both."""
     savers = tuple(saver for saver in SAVERS if not (quick and saver in (POSTGRES, SQLITE)))
-    n, grown = (200, 12) if quick else (3000, _LIST_STEPS)
+    n, grown = (120, 8) if quick else (3000, _LIST_STEPS)
     return {
         **{_ONE + saver: job("alone.channels", saver=saver, n=n) for saver in savers},
         **{_LIST + saver: job("alone.growing_list", saver=saver, n=grown) for saver in savers},

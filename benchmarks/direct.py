@@ -128,7 +128,7 @@ def commit(directory: Path, n: int, channels: int) -> dict[str, Any]:
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Loops that last less than a tenth of a second in `quick`."""
-    n, flushes = (3_000, 200) if quick else (60_000, 300)
+    n, flushes = (2_000, 120) if quick else (60_000, 300)
     return {
         BARE: job("floor.sqlite_insert", n=n, size=EVENT_BYTES),
         ONE: job("direct.append", n=n),

@@ -249,7 +249,7 @@ _INSIDE = "inside / "
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """What a target names; `wide` runs every saver on every workload."""
-    counter, chat = (200, 80) if quick else (2000, 1000)
+    counter, chat = (100, 40) if quick else (2000, 1000)
     plan = {
         "counter": (counter, (NULL, OURS, OURS_FULL, SQLITE)),
         "chat": (chat, (NULL, OURS, IDENTITY, SQLITE_NORMAL)),

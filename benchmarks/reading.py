@@ -171,9 +171,9 @@ def update_state(directory: Path, saver: str, n: int) -> dict[str, Any]:
 
 
 def jobs(*, quick: bool) -> dict[str, Job]:
-    """Chats of 1,000 messages, of 60 in `quick`."""
+    """Chats of 1,000 messages, of 40 in `quick`."""
     savers = SAVERS[:3] if quick else SAVERS
-    n, messages, steps = (120, 60, 100) if quick else (1000, 1000, 1500)
+    n, messages, steps = (100, 40, 60) if quick else (1000, 1000, 1500)
     lengths = (100, 1000) if quick else (100, 10_000)
     return {
         **{f"small / {saver}": job("reading.small", saver=saver, n=n) for saver in savers},

@@ -98,7 +98,7 @@ def _opening(n: int, *, is_killed: bool) -> str:
 def jobs(*, quick: bool, full: bool = False) -> dict[str, Job]:
     """200,000 events, 10 million in `full`."""
     n = 10_000 if quick else 10_000_000 if full else 200_000
-    late, runs = (5_000, 400) if quick else (1_000_000, 100_000) if full else (200_000, 20_000)
+    late, runs = (4_000, 300) if quick else (1_000_000, 100_000) if full else (200_000, 20_000)
     found = {
         LATE: job("scale.late_steps", n=late, window=late // 10 if quick else 30_000),
         RUNS: job("scale.late_runs", n=runs, window=runs // 10),

@@ -173,7 +173,7 @@ def _bare(uri: str, runs: int, size: int) -> Callable[[int, int], None]:
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Chats of 1,000 messages, of 350 in `quick`."""
-    counter, chat, many = (60, 350, 3) if quick else (1000, 1000, 20)
+    counter, chat, many = (60, 350, 1) if quick else (1000, 1000, 20)
     return {
         COUNTER: job("servers.steps", workload="counter", n=counter),
         CHAT: job("servers.steps", workload="chat", n=chat),

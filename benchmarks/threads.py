@@ -90,7 +90,7 @@ def history(directory: Path, saver: str, n: int) -> dict[str, Any]:
 
 def jobs(*, quick: bool) -> dict[str, Job]:
     """Ours beside who can do the same."""
-    n, states = (250, 15) if quick else (2000, 2000)
+    n, states = (150, 12) if quick else (2000, 2000)
     found = {f"{RING} / {SQLITE_NORMAL}": count("threads.ring", saver=SQLITE_NORMAL, n=n)}
     found |= {f"{RING} / {OURS} × {k * n}": count("threads.ring", saver=OURS, n=k * n) for k in (1, 2)}
     for events in (10, 300 if quick else 10_000):
