@@ -401,7 +401,7 @@ class Branches:
     def events_at(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], Event]:
         """The events at some places, by one read; raises as `event`."""
         keys = [event_key(self.run, *at) for at in places]
-        self.lineage.segments([number for number, _ in places])
+        self.lineage.segments([number for number, _ in places])  # which are known then, as each event needs its own
         return {
             at: self.event_of(at, self._event(at, key, record))
             for at, key, record in zip(places, keys, self.storage.get(keys), strict=True)

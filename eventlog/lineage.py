@@ -97,7 +97,7 @@ class Lineage:
 
     def segments(self, numbers: Sequence[int]) -> list[Segment]:
         """The segments of those numbers, by one read; raises as `segment`."""
-        unknown = [number for number in numbers if number not in self._known]
+        unknown = [number for number in dict.fromkeys(numbers) if number not in self._known]
         records = self._storage.get([segment_key(self._run, number) for number in unknown]) if unknown else []
         for number, record in zip(unknown, records, strict=True):
             if record is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from eventlog.errors import ClosedError, ExpectationError
 from eventlog.storage.base import FED, check_keys, check_starts
 from eventlog.storage.fed import LOG_ID_BYTES, in_commit, place_bytes, place_in, read_place, unknown_place
+from eventlog.storage.forks import Shuttable, shut_at_forks
 from eventlog.storage.memory_keys import Keys
 
 if TYPE_CHECKING:
@@ -177,7 +178,11 @@ class MemoryStorage:
         self._lock.acquire()
 
     def reopen(self) -> None:
-        """After a fork, on both sides."""
+        """After a fork, in the parent."""
+        self._lock.release()
+
+    def inherit(self) -> None:
+        """After a fork, in the child, whose copy it is."""
         self._lock.release()
 
     def _check_open(self) -> None:
@@ -242,19 +247,5 @@ class MemoryStorage:
             return [(key, self._values[key]) for key in keys]
 
 
-_storages: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
-_shut: list[MemoryStorage] = []
-
-
-def _before_fork() -> None:
-    for storage in list(_storages):
-        storage.shut()
-        _shut.append(storage)
-
-
-def _after_fork() -> None:
-    while _shut:
-        _shut.pop().reopen()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+_storages: weakref.WeakSet[Shuttable] = weakref.WeakSet()
+shut_at_forks(_storages)

@@ -28,6 +28,7 @@ from eventlog.errors import (
 from eventlog.storage import sqlite_file as files
 from eventlog.storage.base import FED, MAX_KEY_BYTES, check_keys, check_starts
 from eventlog.storage.fed import in_commit, place_bytes, place_in, read_place, spread, unknown_place
+from eventlog.storage.forks import Shuttable, shut_at_forks
 from eventlog.storage.locks import LOCK_POLL_S
 from eventlog.storage.sqlite_file import Connections, Wal, file_id, roll_back
 from eventlog.storage.worker import Worker
@@ -499,24 +500,5 @@ def _allocated(path: Path, ending: str) -> int:
 
 # --- forks ----------------------------------------------------------------------------------------------------------
 
-_handles: weakref.WeakSet[SqliteStorage] = weakref.WeakSet()
-_shut: list[SqliteStorage] = []
-
-
-def _before_fork() -> None:
-    for handle in list(_handles):
-        handle.shut()
-        _shut.append(handle)
-
-
-def _after_fork_in_parent() -> None:
-    while _shut:
-        _shut.pop().reopen()
-
-
-def _after_fork_in_child() -> None:
-    while _shut:
-        _shut.pop().inherit()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_handles: weakref.WeakSet[Shuttable] = weakref.WeakSet()
+shut_at_forks(_handles)
